@@ -1,0 +1,14 @@
+//! The only folder that names a primitive crate (W§1–3).
+//! It knows keys, signatures, ciphers and derivations, and nothing of what a protocol does with them.
+
+pub(crate) mod cipher;
+pub(crate) mod curve;
+pub(crate) mod kdf;
+pub(crate) mod kem;
+mod kyber;
+pub(crate) mod secret;
+mod xeddsa;
+
+pub use curve::{KeyError, KeyPair, PrivateKey, PublicKey};
+pub use kem::{KemCiphertext, KemKeyPair, KemPublicKey, KemSecretKey};
+pub use xeddsa::InvalidSignature;

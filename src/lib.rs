@@ -1,0 +1,128 @@
+//! X3DH, PQXDH, the Double Ratchet and sealed sender, wire-compatible with libsignal: pure functions
+//! of state, input, randomness and time, without files, sockets, clock, threads or async.
+//!
+//! # A conversation
+//!
+//! ```
+//! use rand::rngs::StdRng;
+//! use tuckseal::*;
+//!
+//! let mut rng: StdRng = rand::make_rng();
+//! let now = Timestamp::from_millis(1_700_000_000_000);
+//! let party = |account, rng: &mut StdRng| LocalParty {
+//!     identity: IdentityKeyPair::generate(rng),
+//!     registration_id: 1,
+//!     address: Address::new(ServiceId::aci([account; 16]), DeviceId::PRIMARY),
+//! };
+//! let (alice, bob) = (party(1, &mut rng), party(2, &mut rng));
+//!
+//! // Bob publishes prekeys, and keeps the private halves.
+//! let signed = SignedPreKey::generate(SignedPreKeyId(1), &bob.identity, &mut rng, now);
+//! let kem = KemPreKey::generate(KemPreKeyId(1), &bob.identity, &mut rng, now);
+//! let bundle = PreKeyBundle {
+//!     registration_id: bob.registration_id,
+//!     device_id: bob.address.device_id,
+//!     identity_key: bob.identity.identity_key(),
+//!     signed_prekey: signed.public(),
+//!     one_time: None,
+//!     kem: Some(kem.public()),
+//! };
+//!
+//! // Alice begins a session and writes. She saves `with_bob.encode()` before the message leaves.
+//! let mut with_bob = SessionRecord::new();
+//! let policy = AgreementPolicy::RequirePqxdh;
+//! with_bob.initiate(&alice, &bob.address, &bundle, Trust::FirstUse, policy, &mut rng, now)?;
+//! let sent = with_bob.encrypt(&alice, &bob.address, b"hi", Trust::FirstUse, &mut rng, now)?;
+//!
+//! // Bob reads it. He saves the record, the identity and the plaintext in one transaction.
+//! let mut with_alice = SessionRecord::new();
+//! let message = PreKeySignalMessage::decode(&sent.body)?;
+//! assert_eq!(message.needs().signed, signed.id);
+//! let prekeys = PreKeys { signed: Some(&signed), kem: Some(&kem), ..PreKeys::NONE };
+//! let read = with_alice.decrypt_first(
+//!     &bob, &alice.address, &message, prekeys, Trust::FirstUse, policy, &mut rng,
+//! )?;
+//! assert_eq!(read.plaintext, b"hi");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What to know before using it
+//!
+//! * **An error has changed nothing.** What succeeded has changed the record: save it in the same
+//!   transaction as what you got from the call, and before a message leaves.
+//! * **A message decrypts once.** Its key is gone afterwards: keep the plaintext.
+//! * **Two calls on one record must not overlap**, in one process or two: `&mut` sees to the first,
+//!   your store's transaction to the second. `tuckseal-client` does both.
+//! * **Trust is asked every time**, as a value: see [`Trust`].
+//!
+//! # Where the specifications are implemented
+//!
+//! W§ is `docs/spec/signal-wire.md`.
+//!
+//! | section | file |
+//! |---|---|
+//! | W§1 derivations | `src/crypto/kdf.rs` |
+//! | W§2 keys, agreement, KEM | `src/crypto/curve.rs`, `src/crypto/kem.rs`, `src/crypto/kyber.rs` |
+//! | W§3 XEdDSA | `src/crypto/xeddsa.rs` |
+//! | W§4 identifiers | `src/address.rs` |
+//! | W§5 alternate identity | `src/identity.rs` |
+//! | W§6 prekeys, bundles | `src/prekey.rs` |
+//! | W§7.1–7.2 X3DH, PQXDH | `src/handshake.rs` |
+//! | W§7.3, 8.3, 8.7 ratchet | `src/ratchet/double.rs`, `src/ratchet/skipped.rs` |
+//! | W§7.4–7.5, 11.3 beginning a session | `src/session/establish.rs` |
+//! | W§8.1, 8.2, 8.4 chain and message keys | `src/keys.rs` |
+//! | W§8.5, 8.6, 10.2 ordinary messages | `src/message/signal.rs` |
+//! | W§9 post-quantum ratchet | `src/ratchet/pq.rs`, `src/ratchet/triple.rs` |
+//! | W§10.3 first messages | `src/message/prekey.rs` |
+//! | W§10.4–10.5 group messages | `src/group/message.rs` |
+//! | W§10.6 decryption errors | `src/message/retry.rs` |
+//! | W§11 records, sending, receiving | `src/session/record.rs`, `src/session/cipher.rs` |
+//! | W§13 sealed sender | `src/sealed/v1.rs`, `src/sealed/content.rs` |
+//! | W§14 certificates | `src/sealed/certificate.rs` |
+//! | W§18.1 incremental MAC | `src/attachment.rs` |
+
+#![no_std]
+#![forbid(unsafe_code)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+extern crate alloc;
+#[cfg(feature = "std")]
+extern crate std;
+
+mod address;
+mod attachment;
+mod crypto;
+mod group;
+mod handshake;
+mod identity;
+mod keys;
+mod message;
+mod prekey;
+mod ratchet;
+mod sealed;
+mod session;
+mod wire;
+
+pub use address::{Address, AddressError, DeviceId, ServiceId, ServiceIdKind, Timestamp};
+pub use attachment::{ChunkSize, IncrementalMac, IncrementalMacError, IncrementalVerifier};
+pub use crypto::{
+    InvalidSignature, KemCiphertext, KemKeyPair, KemPublicKey, KemSecretKey, KeyError, KeyPair,
+    PrivateKey, PublicKey,
+};
+pub use group::*;
+pub use identity::{IdentityKey, IdentityKeyPair, LocalParty, Trust, UntrustedIdentity};
+pub use message::{
+    DecryptionErrorMessage, MessageKind, Needs, PlaintextContent, PreKeySignalMessage, RetryError,
+    SessionVersion, SignalMessage,
+};
+pub use prekey::{
+    KemPreKey, KemPreKeyId, KemPreKeyPublic, PreKey, PreKeyBundle, PreKeyId, PreKeyPublic,
+    SignedPreKey, SignedPreKeyId, SignedPreKeyPublic,
+};
+pub use rand_core;
+pub use sealed::*;
+pub use session::{
+    AgreementPolicy, BaseKeyUse, Consumed, DecryptError, Decrypted, EncryptError, Encrypted,
+    HandshakeError, PreKeyKind, PreKeys, RecordError, SessionInfo, SessionRecord,
+};
+pub use wire::{DecodeError, content, service};

@@ -1,0 +1,53 @@
+//! Sealed sender: an envelope that hides from the relay who sent it (W§13, 14).
+//!
+//! `certificate.rs` says who a sender is, `content.rs` what lies in an envelope and who may be
+//! believed, `v1.rs` seals and opens. Version 2, one envelope for many recipients, comes later.
+//!
+//! A recipient goes three steps: [`open`] the envelope, [`SealedContent::authenticate`] its sender,
+//! and give the content to the session with the address that came out.
+
+mod certificate;
+mod content;
+mod error;
+mod v1;
+
+pub use certificate::{CertificateError, SenderCertificate, SenderFields, ServerCertificate};
+pub use content::{ContentHint, ContentKind, SealedContent};
+pub use error::{OpenError, SealError, SelfSend};
+pub use v1::seal_v1;
+
+use crate::identity::IdentityKeyPair;
+
+/// The version of an envelope, from the high half of its first byte.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SealedVersion {
+    /// For one recipient. Releases long gone wrote 0 for it, which is still taken.
+    V1,
+    /// For many recipients.
+    V2,
+}
+
+/// Which version an envelope has, without opening it. The low half of the byte says nothing.
+///
+/// # Errors
+/// [`OpenError::Empty`] or [`OpenError::UnknownVersion`].
+pub fn peek_version(envelope: &[u8]) -> Result<SealedVersion, OpenError> {
+    match envelope.first().ok_or(OpenError::Empty)? >> 4 {
+        0 | 1 => Ok(SealedVersion::V1),
+        2 => Ok(SealedVersion::V2),
+        found => Err(OpenError::UnknownVersion { found }),
+    }
+}
+
+/// Opens an envelope with the recipient's identity key. Its sender is not yet believed:
+/// [`SealedContent::authenticate`] comes next.
+///
+/// # Errors
+/// [`OpenError`]: empty, of unknown version, malformed, not for this key, changed, or sealed with
+/// another key than that of the certificate inside.
+pub fn open(envelope: &[u8], recipient: &IdentityKeyPair) -> Result<SealedContent, OpenError> {
+    match (peek_version(envelope)?, envelope) {
+        (SealedVersion::V1, [_, body @ ..]) => v1::open_v1(body, recipient),
+        _ => Err(OpenError::VersionTwo),
+    }
+}

@@ -1,0 +1,340 @@
+//! The stored form of a record: a fixed layout of our own, big-endian, parsed once when loaded.
+//!
+//! ```text
+//! record   | format 1 | current: length 4, session | archived: count 1, each length 4, session |
+//! session  | version 1 | base key 32 | local identity 32 | remote identity 32
+//!          | local registration id 4 | remote registration id 4 | previous counter 4 | root 32
+//!          | sending: ratchet private 32, public 32, chain key 32, index 4
+//!          | receiving: count 1, each ratchet key 32, chain key 32, index 4,
+//!          |            skipped: count 2, each counter 4, seed 32
+//!          | post-quantum ratchet 1 (0: off)
+//!          | pending: 0, or 1, flags 1, one-time id 4, signed id 4, created 8, KEM id 4, ciphertext 1569 |
+//! ```
+
+use super::record::{Archived, MAX_ARCHIVED, Pending, Session, SessionRecord};
+use crate::crypto::secret::Secret;
+use crate::crypto::{KemPublicKey, KeyPair, PrivateKey, PublicKey};
+use crate::identity::IdentityKey;
+use crate::keys::{ChainKey, MessageSeed, RootKey};
+use crate::message::SessionVersion;
+use crate::prekey::{KemPreKeyId, PreKeyId, SignedPreKeyId};
+use crate::ratchet::double::{
+    Chain, DoubleRatchet, MAX_RECEIVER_CHAINS, ReceiverChain, SenderChain,
+};
+use crate::ratchet::skipped::{MAX_SKIPPED, SkippedSeed, SkippedSeeds};
+use crate::ratchet::{PqRatchet, TripleRatchet};
+use alloc::{boxed::Box, vec::Vec};
+use zeroize::Zeroizing;
+
+const FORMAT: u8 = 1;
+/// A KEM ciphertext is as long as a KEM public key.
+const KEM_CIPHERTEXT_LEN: usize = KemPublicKey::SERIALIZED_LEN;
+const HAS_ONE_TIME: u8 = 1;
+const HAS_KEM: u8 = 2;
+
+/// Stored bytes are not a record that this crate wrote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecordError {
+    /// Written by a newer release.
+    #[error("the session record has format {found}, which this release does not know")]
+    Format {
+        /// The number that stood there.
+        found: u8,
+    },
+    /// Cut off, too long, or with a value that cannot be.
+    #[error("the stored session record is damaged: restore it, or begin a new session")]
+    Damaged,
+}
+
+impl SessionRecord {
+    /// The bytes to store: secrets, so keep them encrypted at rest. Wiped when dropped.
+    pub fn encode(&self) -> Zeroizing<Vec<u8>> {
+        let current = self.current.as_ref().map_or(0, |session| session_len(session));
+        let archived: usize = self.archived.iter().map(|session| 4 + session.0.len()).sum();
+        let mut out = Writer::with_capacity(1 + 4 + current + 1 + archived);
+        out.u8(FORMAT);
+        out.u32(current as u32);
+        if let Some(session) = &self.current {
+            write_session(&mut out, session);
+        }
+        out.u8(self.archived.len() as u8);
+        for session in &self.archived {
+            out.u32(session.0.len() as u32);
+            out.bytes(&session.0);
+        }
+        out.0
+    }
+
+    /// Reads what [`SessionRecord::encode`] wrote. Archived sessions are read only when a message
+    /// asks for them.
+    ///
+    /// # Errors
+    /// [`RecordError`]; nothing was changed.
+    pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
+        let mut input = Reader(bytes);
+        match input.u8() {
+            Some(FORMAT) => {}
+            Some(found) => return Err(RecordError::Format { found }),
+            None => return Err(RecordError::Damaged),
+        }
+        read_record(&mut input).filter(|_| input.0.is_empty()).ok_or(RecordError::Damaged)
+    }
+}
+
+fn read_record(input: &mut Reader<'_>) -> Option<SessionRecord> {
+    let current = match input.u32()? {
+        0 => None,
+        len => Some(Box::new(decode_session(input.bytes(len as usize)?)?)),
+    };
+    let count = usize::from(input.u8()?);
+    if count > MAX_ARCHIVED {
+        return None;
+    }
+    let mut archived = alloc::collections::VecDeque::with_capacity(count);
+    for _ in 0..count {
+        let len = input.u32()? as usize;
+        archived.push_back(Archived(Zeroizing::new(input.bytes(len)?.to_vec())));
+    }
+    Some(SessionRecord { current, archived })
+}
+
+/// Whether an encoded session has this version and base key.
+pub(super) fn named(session: &[u8], version: SessionVersion, base_key: &PublicKey) -> bool {
+    matches!(session.split_first(), Some((first, rest))
+        if *first == version as u8 && rest.starts_with(base_key.as_u()))
+}
+
+/// The version of an encoded session.
+pub(super) fn version_of(session: &[u8]) -> Option<SessionVersion> {
+    match session.first()? {
+        3 => Some(SessionVersion::V3),
+        4 => Some(SessionVersion::V4),
+        _ => None,
+    }
+}
+
+pub(super) fn encode_session(session: &Session) -> Zeroizing<Vec<u8>> {
+    let mut out = Writer::with_capacity(session_len(session));
+    write_session(&mut out, session);
+    out.0
+}
+
+fn session_len(session: &Session) -> usize {
+    let receivers = &session.ratchet.double.receivers;
+    let receivers: usize = receivers.iter().map(|it| 70 + 36 * it.skipped.len()).sum();
+    let pending = match &session.pending {
+        None => 1,
+        Some(pending) => 18 + pending.kem.as_ref().map_or(0, |(_, bytes)| 4 + bytes.len()),
+    };
+    1 + 3 * 32 + 3 * 4 + 32 + 100 + 1 + receivers + 1 + pending
+}
+
+fn write_session(out: &mut Writer, session: &Session) {
+    let double = &session.ratchet.double;
+    out.u8(session.version as u8);
+    out.bytes(session.base_key.as_u());
+    out.bytes(session.local_identity.public_key().as_u());
+    out.bytes(session.remote_identity.public_key().as_u());
+    out.u32(session.local_registration_id);
+    out.u32(session.remote_registration_id);
+    out.u32(double.previous_counter);
+    out.bytes(double.root.as_bytes());
+    let sender = &double.sender;
+    out.bytes(&*sender.ratchet.private().to_bytes());
+    out.bytes(sender.ratchet.public().as_u());
+    write_chain(out, &sender.chain);
+    out.u8(double.receivers.len() as u8);
+    for receiver in &double.receivers {
+        out.bytes(receiver.ratchet_key.as_u());
+        write_chain(out, &receiver.chain);
+        out.u16(receiver.skipped.len() as u16);
+        for entry in receiver.skipped.iter() {
+            out.u32(entry.counter);
+            out.bytes(entry.seed.as_bytes());
+        }
+    }
+    match session.ratchet.pq {
+        PqRatchet::Off => out.u8(0),
+    }
+    write_pending(out, session.pending.as_ref());
+}
+
+fn write_chain(out: &mut Writer, chain: &Chain) {
+    out.bytes(chain.key.as_bytes());
+    out.u32(chain.index);
+}
+
+fn write_pending(out: &mut Writer, pending: Option<&Pending>) {
+    let Some(pending) = pending else { return out.u8(0) };
+    let one_time = if pending.one_time.is_some() { HAS_ONE_TIME } else { 0 };
+    let kem = if pending.kem.is_some() { HAS_KEM } else { 0 };
+    out.u8(1);
+    out.u8(one_time | kem);
+    out.u32(pending.one_time.map_or(0, |id| id.0));
+    out.u32(pending.signed.0);
+    out.u64(pending.created_secs);
+    if let Some((id, ciphertext)) = &pending.kem {
+        out.u32(id.0);
+        out.bytes(ciphertext);
+    }
+}
+
+pub(super) fn decode_session(bytes: &[u8]) -> Option<Session> {
+    let mut input = Reader(bytes);
+    let session = read_session(&mut input)?;
+    input.0.is_empty().then_some(session)
+}
+
+fn read_session(input: &mut Reader<'_>) -> Option<Session> {
+    let version = version_of(&[input.u8()?])?;
+    let base_key = input.public_key()?;
+    let local_identity = IdentityKey::new(input.public_key()?);
+    let remote_identity = IdentityKey::new(input.public_key()?);
+    let local_registration_id = input.u32()?;
+    let remote_registration_id = input.u32()?;
+    let previous_counter = input.u32()?;
+    let root = RootKey::new(input.secret()?);
+    let private = PrivateKey::from_bytes(input.bytes(32)?).ok()?;
+    let ratchet = KeyPair::from_stored(private, input.public_key()?);
+    let sender = SenderChain { ratchet, chain: read_chain(input)? };
+    let count = usize::from(input.u8()?);
+    if count > MAX_RECEIVER_CHAINS {
+        return None;
+    }
+    let receivers = (0..count).map(|_| read_receiver(input)).collect::<Option<Vec<_>>>()?;
+    let pq = match input.u8()? {
+        0 => PqRatchet::Off,
+        _ => return None,
+    };
+    let pending = read_pending(input)?;
+    let double = DoubleRatchet { root, previous_counter, sender, receivers };
+    Some(Session {
+        version,
+        local_identity,
+        remote_identity,
+        local_registration_id,
+        remote_registration_id,
+        base_key,
+        pending,
+        ratchet: TripleRatchet { double, pq },
+    })
+}
+
+fn read_chain(input: &mut Reader<'_>) -> Option<Chain> {
+    let key = ChainKey::new(input.secret()?);
+    Some(Chain { key, index: input.u32()? })
+}
+
+fn read_receiver(input: &mut Reader<'_>) -> Option<ReceiverChain> {
+    let ratchet_key = input.public_key()?;
+    let chain = read_chain(input)?;
+    let count = usize::from(input.u16()?);
+    if count > MAX_SKIPPED {
+        return None;
+    }
+    let mut skipped = SkippedSeeds::with_capacity(count);
+    let mut above = None;
+    for _ in 0..count {
+        let counter = input.u32()?;
+        if counter >= chain.index || above.is_some_and(|last| counter <= last) {
+            return None;
+        }
+        above = Some(counter);
+        skipped.push(SkippedSeed { counter, seed: MessageSeed::new(input.secret()?) });
+    }
+    Some(ReceiverChain { ratchet_key, chain, skipped })
+}
+
+fn read_pending(input: &mut Reader<'_>) -> Option<Option<Pending>> {
+    match input.u8()? {
+        0 => return Some(None),
+        1 => {}
+        _ => return None,
+    }
+    let flags = input.u8()?;
+    if flags & !(HAS_ONE_TIME | HAS_KEM) != 0 {
+        return None;
+    }
+    let one_time = input.u32()?;
+    let signed = SignedPreKeyId(input.u32()?);
+    let created_secs = input.u64()?;
+    let kem = if flags & HAS_KEM != 0 {
+        Some((KemPreKeyId(input.u32()?), input.bytes(KEM_CIPHERTEXT_LEN)?.to_vec()))
+    } else {
+        None
+    };
+    let one_time = (flags & HAS_ONE_TIME != 0).then_some(PreKeyId(one_time));
+    Some(Some(Pending { one_time, signed, kem, created_secs }))
+}
+
+/// Writes into a buffer whose final size is known, so that no copy of a secret stays behind.
+struct Writer(Zeroizing<Vec<u8>>);
+
+impl Writer {
+    fn with_capacity(len: usize) -> Self {
+        Self(Zeroizing::new(Vec::with_capacity(len)))
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        debug_assert!(self.0.len() + bytes.len() <= self.0.capacity());
+        self.0.extend_from_slice(bytes);
+    }
+
+    fn u8(&mut self, number: u8) {
+        self.bytes(&[number]);
+    }
+
+    fn u16(&mut self, number: u16) {
+        self.bytes(&number.to_be_bytes());
+    }
+
+    fn u32(&mut self, number: u32) {
+        self.bytes(&number.to_be_bytes());
+    }
+
+    fn u64(&mut self, number: u64) {
+        self.bytes(&number.to_be_bytes());
+    }
+}
+
+/// Reads from the front; `None` when too little is left.
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn bytes(&mut self, len: usize) -> Option<&'a [u8]> {
+        let (head, rest) = self.0.split_at_checked(len)?;
+        self.0 = rest;
+        Some(head)
+    }
+
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (head, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(*head)
+    }
+
+    fn secret<const N: usize>(&mut self) -> Option<Secret<N>> {
+        self.array().map(Secret::new)
+    }
+
+    fn public_key(&mut self) -> Option<PublicKey> {
+        self.array().map(PublicKey::from_u)
+    }
+
+    fn u8(&mut self) -> Option<u8> {
+        self.array().map(|[byte]| byte)
+    }
+
+    fn u16(&mut self) -> Option<u16> {
+        self.array().map(u16::from_be_bytes)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_be_bytes)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_be_bytes)
+    }
+}

@@ -1,0 +1,20 @@
+//! Structs generated from `proto/` and checked in, so that nobody needs protoc or a build script.
+//! `tests/wire.rs` regenerates and compares them. Only the service messages are public: client and
+//! server speak them; the others never leave the file of the type that they encode.
+
+#![allow(missing_docs, unreachable_pub, reason = "generated")]
+#![allow(clippy::all, rustdoc::all, reason = "generated")]
+
+pub mod content;
+mod error;
+#[rustfmt::skip]
+pub(crate) mod group;
+#[rustfmt::skip]
+pub(crate) mod message;
+#[rustfmt::skip]
+pub(crate) mod sealed_sender;
+pub mod service;
+#[rustfmt::skip]
+
+pub use error::DecodeError;
+pub(crate) use error::in_field;

@@ -1,0 +1,53 @@
+//! What a message of a session that is there asks of the allocator: a handful of blocks, however
+//! many seeds of skipped messages the session keeps.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
+
+mod story;
+
+use story::talking;
+use tuckseal::{SignalMessage, Trust};
+
+#[global_allocator]
+static ALLOCATOR: dhat::Alloc = dhat::Alloc;
+
+/// Blocks and bytes that an operation allocates.
+fn allocated<T>(operation: impl FnOnce() -> T) -> (u64, u64) {
+    let before = dhat::HeapStats::get();
+    let result = operation();
+    let after = dhat::HeapStats::get();
+    drop(result);
+    (after.total_blocks - before.total_blocks, after.total_bytes - before.total_bytes)
+}
+
+/// One test: the counters belong to the process.
+#[test]
+fn a_message_allocates_a_handful_of_blocks_and_copies_no_stored_key() {
+    let _profiler = dhat::Profiler::builder().testing().build();
+    for skipped in [0, 1_900] {
+        let (mut alice, mut bob) = talking();
+        let (to, from) = (bob.address(), alice.address());
+        for _ in 0..skipped {
+            alice.encrypt(to, b"lost").unwrap();
+        }
+        let sent = alice.encrypt(to, b"arrives").unwrap();
+        bob.decrypt(from, sent.kind, &sent.body).unwrap();
+
+        let record = alice.sessions.get_mut(&to).unwrap();
+        let mut body = Vec::new();
+        let (blocks, bytes) = allocated(|| {
+            let rng = &mut alice.rng;
+            body = record
+                .encrypt(&alice.local, &to, &[5; 100], Trust::FirstUse, rng, alice.now)
+                .unwrap()
+                .body;
+        });
+        assert!(blocks <= 2 && bytes <= 512, "encrypt: {blocks} blocks, {bytes} bytes");
+
+        let record = bob.sessions.get_mut(&from).unwrap();
+        let (blocks, bytes) = allocated(|| {
+            let message = SignalMessage::from_bytes(body.into()).unwrap();
+            record.decrypt(&bob.local, &from, &message, Trust::FirstUse, &mut bob.rng).unwrap()
+        });
+        assert!(blocks <= 4 && bytes <= 1_024, "decrypt: {blocks} blocks, {bytes} bytes");
+    }
+}
