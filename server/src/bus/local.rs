@@ -1,0 +1,108 @@
+//! The bus of a single node: a table of listeners in memory.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{Bus, Inbox, Subscription, Wake};
+use crate::storage::MailboxId;
+
+/// Listeners of this process.
+#[derive(Clone, Default)]
+pub struct LocalBus {
+    listeners: Arc<Mutex<HashMap<MailboxId, Arc<Inbox>>>>,
+}
+
+impl LocalBus {
+    fn lock(&self) -> MutexGuard<'_, HashMap<MailboxId, Arc<Inbox>>> {
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn leave(&self, mailbox: MailboxId, inbox: &Arc<Inbox>) {
+        let mut listeners = self.lock();
+        if listeners.get(&mailbox).is_some_and(|current| Arc::ptr_eq(current, inbox)) {
+            listeners.remove(&mailbox);
+        }
+    }
+}
+
+impl Bus for LocalBus {
+    fn subscribe(&self, mailbox: MailboxId) -> Subscription {
+        let inbox = Arc::<Inbox>::default();
+        if let Some(before) = self.lock().insert(mailbox, Arc::clone(&inbox)) {
+            before.put(|wakes| wakes.displaced = true);
+        }
+        let bus = self.clone();
+        Subscription { inbox, leave: Some(Box::new(move |inbox| bus.leave(mailbox, inbox))) }
+    }
+
+    fn wake(&self, mailbox: MailboxId, wake: Wake) {
+        let listener = self.lock().get(&mailbox).cloned();
+        if let Some(inbox) = listener {
+            inbox.wake(wake);
+        }
+    }
+
+    fn displace(&self, mailbox: MailboxId) {
+        if let Some(inbox) = self.lock().remove(&mailbox) {
+            inbox.put(|wakes| wakes.displaced = true);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::storage::StoredEnvelope;
+
+    const MAILBOX: MailboxId = MailboxId(1);
+
+    fn stored(seq: i64) -> Wake {
+        Wake::Stored(StoredEnvelope { seq, received_ms: 0, content: Bytes::new() })
+    }
+
+    #[tokio::test]
+    async fn second_listener_displaces_the_first_and_keeps_the_place_when_that_leaves() {
+        let bus = LocalBus::default();
+        let first = bus.subscribe(MAILBOX);
+        let second = bus.subscribe(MAILBOX);
+        assert!(first.next().await.displaced);
+        drop(first);
+        bus.wake(MAILBOX, stored(1));
+        assert_eq!(second.next().await.stored.len(), 1);
+        drop(second);
+        assert!(bus.lock().is_empty());
+    }
+
+    #[tokio::test]
+    async fn listener_that_falls_behind_is_told_to_look_and_memory_stays_bounded() {
+        let bus = LocalBus::default();
+        let listener = bus.subscribe(MAILBOX);
+        for seq in 0..10_000 {
+            bus.wake(MAILBOX, stored(seq));
+        }
+        let wakes = listener.next().await;
+        assert!(wakes.look && wakes.stored.is_empty());
+    }
+
+    #[tokio::test]
+    async fn large_envelopes_count_by_their_bytes() {
+        let bus = LocalBus::default();
+        let listener = bus.subscribe(MAILBOX);
+        for seq in 0..20 {
+            let content = Bytes::from_static(&[0; 98_304]);
+            bus.wake(MAILBOX, Wake::Stored(StoredEnvelope { seq, received_ms: 0, content }));
+        }
+        let wakes = listener.next().await;
+        assert!(wakes.look && wakes.stored.is_empty());
+    }
+
+    #[tokio::test]
+    async fn wake_up_before_the_wait_is_not_lost() {
+        let bus = LocalBus::default();
+        let listener = bus.subscribe(MAILBOX);
+        bus.wake(MAILBOX, Wake::Keys);
+        assert!(listener.next().await.keys);
+    }
+}

@@ -1,0 +1,131 @@
+//! Waking a connected device. Only a hint: what is not in a wake-up is found in the mailbox.
+
+mod local;
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+pub use local::LocalBus;
+
+use crate::storage::{MailboxId, StoredEnvelope};
+
+/// Envelopes that may wait for a connection in memory; beyond that it reads its mailbox.
+const WAITING: usize = 256;
+/// Bytes of their bodies.
+const WAITING_BYTES: usize = 1024 * 1024;
+
+/// Something for a connected device.
+#[derive(Debug, Clone)]
+pub enum Wake {
+    /// An envelope that has just been stored.
+    Stored(StoredEnvelope),
+    /// Something was stored or dropped: read the mailbox.
+    Look,
+    /// Prekeys run low or the last-resort one was used.
+    Keys,
+}
+
+/// Connects those who store with those who deliver.
+pub trait Bus: Send + Sync + 'static {
+    /// Takes the place of the mailbox's listener; one that was there learns that it is displaced.
+    fn subscribe(&self, mailbox: MailboxId) -> Subscription;
+
+    /// Tells the listener, if there is one.
+    fn wake(&self, mailbox: MailboxId, wake: Wake);
+
+    /// Ends the listener, if there is one, as if another had taken its place.
+    fn displace(&self, mailbox: MailboxId);
+}
+
+/// What came in since the last look.
+#[derive(Debug, Default)]
+pub struct Wakes {
+    /// In the order in which they were handed over, which may differ from that of the mailbox.
+    pub stored: VecDeque<StoredEnvelope>,
+    /// Read the mailbox.
+    pub look: bool,
+    /// Tell the prekey counts.
+    pub keys: bool,
+    /// Another listener has the mailbox now.
+    pub displaced: bool,
+    bytes: usize,
+}
+
+impl Wakes {
+    fn store(&mut self, envelope: StoredEnvelope) {
+        self.bytes = self.bytes.saturating_add(envelope.content.len());
+        if self.stored.len() < WAITING && self.bytes <= WAITING_BYTES {
+            self.stored.push_back(envelope);
+        } else {
+            self.look_instead();
+        }
+    }
+
+    fn look_instead(&mut self) {
+        self.stored = VecDeque::new();
+        self.look = true;
+    }
+}
+
+/// A listener's place. Dropping it gives the place up.
+pub struct Subscription {
+    inbox: Arc<Inbox>,
+    leave: Option<Leave>,
+}
+
+/// Gives the place of this inbox up, if it has it still.
+type Leave = Box<dyn FnOnce(&Arc<Inbox>) + Send + Sync>;
+
+impl Subscription {
+    /// Waits until there is something. Cancelling the wait loses nothing.
+    pub async fn next(&self) -> Wakes {
+        loop {
+            let woken = self.inbox.notify.notified();
+            if let Some(wakes) = self.inbox.take() {
+                return wakes;
+            }
+            woken.await;
+        }
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        if let Some(leave) = self.leave.take() {
+            leave(&self.inbox);
+        }
+    }
+}
+
+#[derive(Default)]
+struct Inbox {
+    wakes: Mutex<Option<Wakes>>,
+    notify: Notify,
+}
+
+impl Inbox {
+    fn put(&self, change: impl FnOnce(&mut Wakes)) {
+        change(self.lock().get_or_insert_default());
+        self.notify.notify_one();
+    }
+
+    fn wake(&self, wake: Wake) {
+        self.put(|wakes| match wake {
+            Wake::Stored(_) if wakes.look => {}
+            Wake::Stored(envelope) => wakes.store(envelope),
+            Wake::Look => wakes.look_instead(),
+            Wake::Keys => wakes.keys = true,
+        });
+    }
+
+    fn take(&self) -> Option<Wakes> {
+        self.lock().take()
+    }
+
+    /// The wake-ups are whole between statements, so a poisoned lock does no harm.
+    fn lock(&self) -> MutexGuard<'_, Option<Wakes>> {
+        self.wakes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,209 @@
+//! What an operator can set: by flag, by environment, by file, in that order of precedence.
+//!
+//! The limits and their defaults stand in `config/limits.rs`.
+
+mod limits;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+pub use limits::{LimitSettings, Limits};
+
+/// Settings as given on the command line or in the environment.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Arguments {
+    /// Settings file (TOML); flags and environment go before it
+    #[arg(long, value_name = "FILE", env = "TUCKSEAL_CONFIG")]
+    pub config: Option<PathBuf>,
+    #[allow(missing_docs, reason = "its fields carry the help")]
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+/// Settings of one source; what is absent is left to the next source.
+#[derive(Debug, Clone, Default, Deserialize, clap::Args)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Address to listen on; port 0 picks a free one [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDRESS:PORT", env = "TUCKSEAL_LISTEN")]
+    pub listen: Option<SocketAddr>,
+    /// Folder of the database and the keys, made if it is not there [default: tuckseal-data]
+    #[arg(long, value_name = "FOLDER", env = "TUCKSEAL_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Public trust root, one line of hex [default: trust-root.public in the data folder]
+    #[arg(long, value_name = "FILE", env = "TUCKSEAL_TRUST_ROOT_FILE")]
+    pub trust_root_file: Option<PathBuf>,
+    /// The server's private key, one line of hex [default: server.private in the data folder]
+    #[arg(long, value_name = "FILE", env = "TUCKSEAL_SERVER_KEY_FILE")]
+    pub server_key_file: Option<PathBuf>,
+    /// The server's certificate, one line of hex [default: server.certificate in the data folder]
+    #[arg(long, value_name = "FILE", env = "TUCKSEAL_SERVER_CERTIFICATE_FILE")]
+    pub server_certificate_file: Option<PathBuf>,
+    /// Form of the log on the error output [default: text]
+    #[arg(long, value_enum, env = "TUCKSEAL_LOG_FORMAT")]
+    pub log_format: Option<LogFormat>,
+    /// What is logged, as in `info` or `tuckseal_server=debug` [default: info]
+    #[arg(long, value_name = "FILTER", env = "TUCKSEAL_LOG")]
+    pub log: Option<String>,
+    #[allow(missing_docs, reason = "its fields carry the help")]
+    #[command(flatten, next_help_heading = "Limits (table [limits] of the file)")]
+    pub limits: LimitSettings,
+}
+
+/// Form of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Lines for people
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+/// All settings, complete.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Config {
+    /// Port 0 picks a free one.
+    pub listen: SocketAddr,
+    /// Holds `tuckseal.db` and, unless named elsewhere, the keys.
+    pub data_dir: PathBuf,
+    /// 33 bytes in hex.
+    pub trust_root_file: Option<PathBuf>,
+    /// 32 bytes in hex.
+    pub server_key_file: Option<PathBuf>,
+    /// Hex.
+    pub server_certificate_file: Option<PathBuf>,
+    /// Of the log on the error output.
+    pub log_format: LogFormat,
+    /// Filter of the log.
+    pub log: String,
+    /// Sizes, rates and times.
+    pub limits: Limits,
+}
+
+/// Why the settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the settings file {path}: {source}")]
+    Read {
+        /// As given.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not what it should be; the text names line and key.
+    #[error("settings file {path}: {source}")]
+    Parse {
+        /// As given.
+        path: PathBuf,
+        /// Where and why.
+        source: Box<toml::de::Error>,
+    },
+    /// A limit has no sense.
+    #[error("limit {name} must be {rule}")]
+    Limit {
+        /// Of the limit.
+        name: &'static str,
+        /// What it has to be.
+        rule: &'static str,
+    },
+}
+
+impl Config {
+    /// Default settings for a data folder.
+    #[must_use]
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        Settings { data_dir: Some(data_dir.into()), ..Settings::default() }.complete()
+    }
+
+    /// Flags and environment over the file over the defaults.
+    ///
+    /// # Errors
+    /// The file cannot be read, has an unknown key or a wrong value (the text names the line), or a limit is
+    /// out of range.
+    pub fn load(arguments: Arguments) -> Result<Self, ConfigError> {
+        let file = arguments.config.as_deref().map_or_else(|| Ok(Settings::default()), read)?;
+        let config = arguments.settings.or(file).complete();
+        config.limits.check()?;
+        Ok(config)
+    }
+}
+
+fn read(path: &Path) -> Result<Settings, ConfigError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| ConfigError::Read { path: path.into(), source })?;
+    toml::from_str(&text)
+        .map_err(|source| ConfigError::Parse { path: path.into(), source: Box::new(source) })
+}
+
+impl Settings {
+    fn or(self, other: Self) -> Self {
+        Self {
+            listen: self.listen.or(other.listen),
+            data_dir: self.data_dir.or(other.data_dir),
+            trust_root_file: self.trust_root_file.or(other.trust_root_file),
+            server_key_file: self.server_key_file.or(other.server_key_file),
+            server_certificate_file: self.server_certificate_file.or(other.server_certificate_file),
+            log_format: self.log_format.or(other.log_format),
+            log: self.log.or(other.log),
+            limits: self.limits.or(other.limits),
+        }
+    }
+
+    fn complete(self) -> Config {
+        Config {
+            listen: self.listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 8080))),
+            data_dir: self.data_dir.unwrap_or_else(|| "tuckseal-data".into()),
+            trust_root_file: self.trust_root_file,
+            server_key_file: self.server_key_file,
+            server_certificate_file: self.server_certificate_file,
+            log_format: self.log_format.unwrap_or(LogFormat::Text),
+            log: self.log.unwrap_or_else(|| "info".into()),
+            limits: self.limits.complete(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str, settings: Settings) -> Result<Config, ConfigError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("settings.toml");
+        std::fs::write(&path, text).unwrap();
+        Config::load(Arguments { config: Some(path), settings })
+    }
+
+    #[test]
+    fn flag_goes_before_file_and_file_before_default() {
+        let text =
+            "listen = \"127.0.0.1:1\"\nlog_format = \"json\"\n[limits]\nmailbox_messages = 5\n";
+        let flag = Settings { listen: Some(([127, 0, 0, 1], 2).into()), ..Settings::default() };
+        let config = load(text, flag).unwrap();
+        assert_eq!((config.listen.port(), config.log_format), (2, LogFormat::Json));
+        assert_eq!(
+            (config.limits.mailbox_messages, config.limits.mailbox_bytes),
+            (5, 64 * 1024 * 1024)
+        );
+    }
+
+    #[test]
+    fn unknown_key_is_refused_with_its_line() {
+        for text in ["listen = \"127.0.0.1:1\"\nlissten = 1\n", "[limits]\nno_such_limit = 1\n"] {
+            let error = load(text, Settings::default()).unwrap_err().to_string();
+            assert!(error.contains("line 2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn limit_of_zero_is_refused() {
+        let error = load("[limits]\nwindow_messages = 0\n", Settings::default()).unwrap_err();
+        assert!(matches!(error, ConfigError::Limit { name: "window_messages", .. }));
+    }
+}

@@ -1,0 +1,136 @@
+//! Every limit, once: its name with the unit, its reason, its default, its environment variable.
+
+use serde::Deserialize;
+
+use super::ConfigError;
+
+macro_rules! limits {
+    ($($(#[doc = $doc:literal])+ $name:ident = $default:expr, $env:literal;)+) => {
+        /// The limits that are in force.
+        #[derive(Debug, Clone)]
+        #[non_exhaustive]
+        pub struct Limits {
+            $($(#[doc = $doc])+ pub $name: u64,)+
+        }
+
+        /// Limits of one source; what is absent is left to the next source.
+        #[derive(Debug, Clone, Default, Deserialize, clap::Args)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct LimitSettings {
+            $(
+                $(#[doc = $doc])+
+                #[doc = concat!(" [default: ", stringify!($default), "]")]
+                #[arg(long, value_name = "N", env = $env)]
+                pub $name: Option<u64>,
+            )+
+        }
+
+        impl LimitSettings {
+            pub(super) fn or(self, other: Self) -> Self {
+                Self { $($name: self.$name.or(other.$name),)+ }
+            }
+
+            pub(super) fn complete(self) -> Limits {
+                Limits { $($name: self.$name.unwrap_or($default),)+ }
+            }
+        }
+
+        impl Limits {
+            /// Zero would switch a function off by accident, and more than `i64::MAX` has no place in the database.
+            pub(super) fn check(&self) -> Result<(), ConfigError> {
+                $(
+                    if self.$name == 0 || i64::try_from(self.$name).is_err() {
+                        return Err(ConfigError::Limit { name: stringify!($name), rule: "from 1 to 2^63 - 1" });
+                    }
+                )+
+                self.check_together()
+            }
+        }
+    };
+}
+
+limits! {
+    /// Largest sealed envelope, in bytes
+    max_envelope_bytes = 98_304, "TUCKSEAL_MAX_ENVELOPE_BYTES";
+    /// Largest body of a submission, in bytes
+    max_submission_bytes = 1_048_576, "TUCKSEAL_MAX_SUBMISSION_BYTES";
+    /// Largest body of a registration or a key upload, in bytes
+    max_keys_bytes = 262_144, "TUCKSEAL_MAX_KEYS_BYTES";
+    /// Envelopes that a mailbox holds; the oldest goes when one more comes
+    mailbox_messages = 10_000, "TUCKSEAL_MAILBOX_MESSAGES";
+    /// Bytes that a mailbox holds; the oldest go when more come
+    mailbox_bytes = 67_108_864, "TUCKSEAL_MAILBOX_BYTES";
+    /// Life of an envelope that is not fetched, in seconds
+    envelope_ttl_secs = 2_592_000, "TUCKSEAL_ENVELOPE_TTL_SECS";
+    /// How long a submission id is remembered, in seconds
+    submission_ttl_secs = 86_400, "TUCKSEAL_SUBMISSION_TTL_SECS";
+    /// Time between two searches for what has expired, in seconds
+    purge_interval_secs = 60, "TUCKSEAL_PURGE_INTERVAL_SECS";
+    /// Envelopes on their way to a device without acknowledgement
+    window_messages = 256, "TUCKSEAL_WINDOW_MESSAGES";
+    /// Bytes on their way to a device without acknowledgement
+    window_bytes = 1_048_576, "TUCKSEAL_WINDOW_BYTES";
+    /// Time between two pings on a stream, in seconds
+    ping_interval_secs = 30, "TUCKSEAL_PING_INTERVAL_SECS";
+    /// A stream on which nothing arrives, not even a pong, is closed after this many seconds
+    stream_idle_secs = 90, "TUCKSEAL_STREAM_IDLE_SECS";
+    /// A device that does not take a frame within this many seconds is disconnected
+    stream_write_secs = 30, "TUCKSEAL_STREAM_WRITE_SECS";
+    /// Life of a registration challenge, in seconds
+    challenge_ttl_secs = 60, "TUCKSEAL_CHALLENGE_TTL_SECS";
+    /// Life of a sender certificate, in seconds
+    certificate_ttl_secs = 86_400, "TUCKSEAL_CERTIFICATE_TTL_SECS";
+    /// One-time prekeys of one kind that a device may have waiting
+    one_time_prekeys = 1_000, "TUCKSEAL_ONE_TIME_PREKEYS";
+    /// A device is told when fewer one-time prekeys than this are left
+    prekeys_low = 20, "TUCKSEAL_PREKEYS_LOW";
+    /// Bundles that one caller may fetch at once
+    fetch_caller_burst = 100, "TUCKSEAL_FETCH_CALLER_BURST";
+    /// Bundles that one caller may fetch in an hour, after the burst
+    fetch_caller_per_hour = 1_200, "TUCKSEAL_FETCH_CALLER_PER_HOUR";
+    /// Bundles with one-time prekeys that all callers may fetch of one account at once
+    fetch_target_burst = 100, "TUCKSEAL_FETCH_TARGET_BURST";
+    /// Bundles with one-time prekeys that all callers may fetch of one account in an hour, after the burst
+    fetch_target_per_hour = 240, "TUCKSEAL_FETCH_TARGET_PER_HOUR";
+    /// Names that one device may look up at once
+    lookup_burst = 60, "TUCKSEAL_LOOKUP_BURST";
+    /// Names that one device may look up in an hour, after the burst
+    lookup_per_hour = 600, "TUCKSEAL_LOOKUP_PER_HOUR";
+    /// How long the answer to a bundle request is kept for its repetition, in seconds
+    replay_ttl_secs = 60, "TUCKSEAL_REPLAY_TTL_SECS";
+    /// Bundle answers kept for repetitions
+    replay_entries = 4_096, "TUCKSEAL_REPLAY_ENTRIES";
+    /// Connections at the same time; further ones wait
+    connections = 100_000, "TUCKSEAL_CONNECTIONS";
+    /// Time for the head of a request to arrive, in seconds
+    header_timeout_secs = 15, "TUCKSEAL_HEADER_TIMEOUT_SECS";
+    /// Time for the body of a request to arrive, in seconds
+    body_timeout_secs = 30, "TUCKSEAL_BODY_TIMEOUT_SECS";
+    /// Time for open requests and streams to end after the signal to stop, in seconds
+    shutdown_secs = 10, "TUCKSEAL_SHUTDOWN_SECS";
+}
+
+impl Limits {
+    fn check_together(&self) -> Result<(), ConfigError> {
+        let rules = [
+            (
+                self.max_submission_bytes > self.max_envelope_bytes,
+                "max_submission_bytes",
+                "above max_envelope_bytes",
+            ),
+            (
+                self.stream_idle_secs > self.ping_interval_secs,
+                "stream_idle_secs",
+                "above ping_interval_secs",
+            ),
+            (
+                self.mailbox_bytes >= self.max_envelope_bytes,
+                "mailbox_bytes",
+                "at least max_envelope_bytes",
+            ),
+            (u32::try_from(self.one_time_prekeys).is_ok(), "one_time_prekeys", "below 2^32"),
+        ];
+        let broken = rules.into_iter().find(|(kept, _, _)| !kept);
+        broken.map_or(Ok(()), |(_, name, rule)| Err(ConfigError::Limit { name, rule }))
+    }
+}

@@ -1,0 +1,72 @@
+//! Accepting connections: how many, how long a request head may take, and how they end at shutdown.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::App;
+
+/// Bytes of a request head, and what is read from a socket at once.
+const HEAD_BYTES: usize = 16 * 1024;
+/// After a failure to accept (out of file descriptors), so as not to spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Accepts until the server is to stop.
+pub(crate) async fn accept(listener: TcpListener, router: Router, app: Arc<App>) {
+    let places = usize::try_from(app.services.limits.connections).unwrap_or(usize::MAX);
+    let places = Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS)));
+    loop {
+        let next = async {
+            // The semaphore is never closed.
+            let place = Arc::clone(&places).acquire_owned().await.ok();
+            (place, listener.accept().await)
+        };
+        let (place, accepted) = tokio::select! {
+            () = app.stopping.cancelled() => return,
+            next = next => next,
+        };
+        match accepted {
+            Ok((socket, _)) => {
+                app.open.spawn(serve(socket, router.clone(), Arc::clone(&app), place));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "accept");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn serve(
+    socket: TcpStream,
+    router: Router,
+    app: Arc<App>,
+    _place: Option<OwnedSemaphorePermit>,
+) {
+    if let Err(error) = socket.set_nodelay(true) {
+        tracing::debug!(%error, "nodelay");
+    }
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_secs(app.services.limits.header_timeout_secs))
+        .max_buf_size(HEAD_BYTES)
+        .serve_connection(TokioIo::new(socket), TowerToHyperService::new(router))
+        .with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = app.stopping.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "connection");
+    }
+}

@@ -1,0 +1,143 @@
+//! Refusals as problem documents (RFC 9457), and the two answers that carry a `DeviceMismatch`.
+
+use std::time::Duration;
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use tuckseal::service::DeviceMismatch;
+
+use super::body::Protobuf;
+use crate::service::ServiceError;
+use crate::storage::{Mismatch, StoreError};
+
+/// How long a client should wait when the server is behind or stopping.
+const BEHIND: Duration = Duration::from_secs(1);
+
+/// Why a request is refused.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    Service(ServiceError),
+    /// The request itself is not what the API asks for.
+    Request(StatusCode, &'static str),
+}
+
+impl From<ServiceError> for Refusal {
+    fn from(error: ServiceError) -> Self {
+        Self::Service(error)
+    }
+}
+
+#[derive(Serialize)]
+struct Problem {
+    r#type: String,
+    title: &'static str,
+    status: u16,
+    detail: String,
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Request(status, detail) => {
+                problem(status, "request", "Bad request", detail.into(), None)
+            }
+            Self::Service(ServiceError::Devices(mismatch)) => devices(mismatch),
+            Self::Service(error) => {
+                let (status, kind, title) = kind(&error);
+                let wait = match &error {
+                    ServiceError::TooMany(wait) => Some(*wait),
+                    ServiceError::Store(_) => Some(BEHIND),
+                    _ => None,
+                };
+                problem(status, kind, title, error.to_string(), wait)
+            }
+        }
+    }
+}
+
+fn kind(error: &ServiceError) -> (StatusCode, &'static str, &'static str) {
+    match error {
+        ServiceError::Invalid(_) => (StatusCode::BAD_REQUEST, "invalid", "Invalid message"),
+        ServiceError::Unauthorised => (StatusCode::UNAUTHORIZED, "unauthorised", "Not authorised"),
+        ServiceError::NotProven => (StatusCode::UNAUTHORIZED, "not-proven", "Identity not proven"),
+        ServiceError::NameTaken => (StatusCode::CONFLICT, "name-taken", "Name taken"),
+        ServiceError::NotFound(_) => (StatusCode::NOT_FOUND, "not-found", "Not found"),
+        ServiceError::KeyCollision(_) => {
+            (StatusCode::CONFLICT, "key-id-used", "Key id used before")
+        }
+        ServiceError::TooManyKeys => (StatusCode::CONFLICT, "too-many-keys", "Too many prekeys"),
+        // Answered by `devices`.
+        ServiceError::Devices(_) => (StatusCode::CONFLICT, "devices", "Other devices"),
+        ServiceError::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "Too large"),
+        ServiceError::TooMany(_) => (StatusCode::TOO_MANY_REQUESTS, "over-limit", "Over the limit"),
+        ServiceError::Store(error) => {
+            if !matches!(error, StoreError::Busy | StoreError::Stopping) {
+                tracing::error!(error = error as &dyn std::error::Error, "store");
+            }
+            (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Try again")
+        }
+    }
+}
+
+fn problem(
+    status: StatusCode,
+    kind: &str,
+    title: &'static str,
+    detail: String,
+    wait: Option<Duration>,
+) -> Response {
+    let problem = Problem {
+        r#type: format!("urn:tuckseal:problem:{kind}"),
+        title,
+        status: status.as_u16(),
+        detail,
+    };
+    // A struct of strings and a number always serialises.
+    let body = serde_json::to_vec(&problem).unwrap_or_default();
+    let mut response = (status, body).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    if let Some(wait) = wait {
+        // Rounded up: trying earlier would fail again.
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs().saturating_add(1)));
+    }
+    if status == StatusCode::UNAUTHORIZED {
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    response
+}
+
+fn devices(mismatch: Mismatch) -> Response {
+    let stale_alone = mismatch.missing.is_empty() && mismatch.extra.is_empty();
+    let status = if stale_alone { StatusCode::GONE } else { StatusCode::CONFLICT };
+    let list = |devices: Vec<u8>| devices.into_iter().map(u32::from).collect();
+    let body = DeviceMismatch {
+        missing: list(mismatch.missing),
+        extra: list(mismatch.extra),
+        stale: list(mismatch.stale),
+    };
+    (status, Protobuf(body)).into_response()
+}
+
+pub(super) async fn no_such_resource() -> Refusal {
+    Refusal::Service(ServiceError::NotFound("resource"))
+}
+
+pub(super) async fn no_such_method() -> Refusal {
+    Refusal::Request(StatusCode::METHOD_NOT_ALLOWED, "this resource does not take this method")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn server_that_is_behind_or_stopping_says_when_to_try_again() {
+        for error in [StoreError::Busy, StoreError::Stopping, StoreError::NotCommitted] {
+            let response = Refusal::Service(error.into()).into_response();
+            assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+            assert!(response.headers().contains_key(header::RETRY_AFTER));
+        }
+    }
+}

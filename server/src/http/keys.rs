@@ -1,0 +1,65 @@
+//! `/v1/keys`.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use tuckseal::service::{KeyCounts, KeysUpload};
+
+use super::App;
+use super::auth::{Credential, account};
+use super::body::{Encoded, Protobuf};
+use super::error::Refusal;
+use crate::service::accounts::Caller;
+use crate::service::keys::{Fetcher, Wanted};
+
+const REQUEST_ID: &str = "request-id";
+
+pub(super) async fn upload(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Protobuf(upload): Protobuf<KeysUpload>,
+) -> Result<Protobuf<KeyCounts>, Refusal> {
+    Ok(Protobuf(app.services.keys.upload(&caller, upload).await?))
+}
+
+pub(super) async fn counts(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+) -> Result<Protobuf<KeyCounts>, Refusal> {
+    Ok(Protobuf(app.services.keys.counts(&caller).await?))
+}
+
+pub(super) async fn fetch(
+    State(app): State<Arc<App>>,
+    credential: Credential,
+    Path((of, device)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Result<Encoded, Refusal> {
+    let (of, wanted, request) = (account(&of)?, wanted(&device)?, request_id(&headers)?);
+    let accounts = &app.services.accounts;
+    let (fetcher, target) = match credential {
+        Credential::Device(caller) => (Fetcher::Device(caller.mailbox), accounts.by_id(of).await?),
+        Credential::AccessKey(key) => {
+            let target = accounts.by_access_key(of, &key).await?;
+            (Fetcher::KeyHolder(target.row), target)
+        }
+    };
+    Ok(Encoded(app.services.keys.fetch(fetcher, target, wanted, request).await?))
+}
+
+fn wanted(device: &str) -> Result<Wanted, Refusal> {
+    let one =
+        || device.parse().ok().filter(|id: &u8| (1..=127).contains(id) && id.to_string() == device);
+    let wanted = if device == "*" { Some(Wanted::All) } else { one().map(Wanted::One) };
+    wanted.ok_or(Refusal::Request(StatusCode::BAD_REQUEST, "the device must be 1 to 127 or *"))
+}
+
+fn request_id(headers: &HeaderMap) -> Result<Option<[u8; 16]>, Refusal> {
+    let Some(text) = headers.get(REQUEST_ID) else { return Ok(None) };
+    let mut id = [0; 16];
+    let parsed = hex::decode_to_slice(text.as_bytes(), &mut id);
+    parsed
+        .map(|()| Some(id))
+        .map_err(|_| Refusal::Request(StatusCode::BAD_REQUEST, "request-id must be 32 hex digits"))
+}

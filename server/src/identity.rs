@@ -1,0 +1,262 @@
+//! The server's own keys: read from their files, or made at the first start.
+//!
+//! ```text
+//! trust-root.public    33 bytes  what clients pin; it signs server certificates
+//! trust-root.private   32 bytes  not needed to run: the operator moves it offline
+//! server.private       32 bytes  signs sender certificates
+//! server.certificate             the server's public key under the trust root
+//! relay.secret         32 bytes  challenges and envelope ids are derived from it
+//! ```
+//! Each file is one line of hex; private ones have mode 0600.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use hmac::{Hmac, KeyInit, Mac};
+use rand::Rng;
+use sha2::Sha256;
+use tuckseal::{PrivateKey, PublicKey, ServerCertificate};
+use zeroize::Zeroizing;
+
+use crate::config::Config;
+
+/// The keys that a running server needs.
+pub struct ServerIdentity {
+    /// What clients pin.
+    pub trust_root: PublicKey,
+    /// Signs sender certificates.
+    pub key: PrivateKey,
+    /// Of that key's public half, under the trust root.
+    pub certificate: ServerCertificate,
+    relay_secret: Zeroizing<[u8; 32]>,
+}
+
+/// Why the keys cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum IdentityError {
+    /// A file cannot be read or written.
+    #[error("key file {path}: {source}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file does not hold what it should.
+    #[error(
+        "key file {path} does not hold {expected} as one line of hex; restore it from a backup"
+    )]
+    Content {
+        /// Which.
+        path: PathBuf,
+        /// What it should hold.
+        expected: &'static str,
+    },
+    /// Some of the files are there and some are not.
+    #[error(
+        "key file {missing} is missing while others are there; restore it, or name the files in the settings"
+    )]
+    Incomplete {
+        /// The first that is missing.
+        missing: PathBuf,
+    },
+    /// The certificate is not of this key, or not under this trust root.
+    #[error(
+        "trust root, server key and server certificate do not belong together; restore all three from one backup"
+    )]
+    Mismatch,
+}
+
+impl ServerIdentity {
+    /// Reads the files; makes them all if none is there and the settings name none of them.
+    ///
+    /// # Errors
+    /// A file is missing, unreadable or holds something else, or the three do not belong together.
+    pub fn load_or_create(config: &Config) -> Result<Self, IdentityError> {
+        let files = Files::new(config);
+        let named = config.trust_root_file.is_some()
+            || config.server_key_file.is_some()
+            || config.server_certificate_file.is_some();
+        let all = [&files.trust_root, &files.key, &files.certificate];
+        if !named && all.iter().all(|path| !path.exists()) {
+            create(&files)?;
+        } else if let Some(missing) = all.into_iter().find(|path| !path.exists()) {
+            return Err(IdentityError::Incomplete { missing: missing.clone() });
+        }
+        if !files.relay_secret.exists() {
+            let mut secret = Zeroizing::new([0; 32]);
+            rand::rng().fill_bytes(&mut *secret);
+            write(&files.relay_secret, &*secret, Access::Private)?;
+        }
+        load(&files)
+    }
+
+    /// The secret of registration challenges.
+    #[must_use]
+    pub fn challenge_secret(&self) -> Zeroizing<[u8; 32]> {
+        self.derive(b"tuckseal-challenge")
+    }
+
+    /// The key of envelope ids.
+    #[must_use]
+    pub fn envelope_key(&self) -> Zeroizing<[u8; 16]> {
+        let derived = self.derive(b"tuckseal-envelope-id");
+        let mut key = Zeroizing::new([0; 16]);
+        key.iter_mut().zip(derived.iter()).for_each(|(to, from)| *to = *from);
+        key
+    }
+
+    fn derive(&self, label: &[u8]) -> Zeroizing<[u8; 32]> {
+        // HMAC takes a key of any length; 32 bytes never fail.
+        let keyed = Hmac::<Sha256>::new_from_slice(&*self.relay_secret);
+        let derived = keyed.map(|keyed| keyed.chain_update(label).finalize().into_bytes());
+        Zeroizing::new(derived.map(Into::into).unwrap_or_default())
+    }
+}
+
+struct Files {
+    trust_root: PathBuf,
+    trust_root_private: PathBuf,
+    key: PathBuf,
+    certificate: PathBuf,
+    relay_secret: PathBuf,
+}
+
+impl Files {
+    fn new(config: &Config) -> Self {
+        let at = |named: &Option<PathBuf>, name: &str| {
+            named.clone().unwrap_or_else(|| config.data_dir.join(name))
+        };
+        Self {
+            trust_root: at(&config.trust_root_file, "trust-root.public"),
+            trust_root_private: at(&None, "trust-root.private"),
+            key: at(&config.server_key_file, "server.private"),
+            certificate: at(&config.server_certificate_file, "server.certificate"),
+            relay_secret: at(&None, "relay.secret"),
+        }
+    }
+}
+
+fn create(files: &Files) -> Result<(), IdentityError> {
+    let mut rng = rand::rng();
+    let (root, key) = (PrivateKey::generate(&mut rng), PrivateKey::generate(&mut rng));
+    // Top bit clear: no collision with numbers that clients treat as revoked.
+    let id = rng.next_u32() >> 1;
+    let certificate = ServerCertificate::issue(id, &key.public_key(), &root, &mut rng);
+    write(&files.trust_root_private, &*root.to_bytes(), Access::Private)?;
+    write(&files.key, &*key.to_bytes(), Access::Private)?;
+    write(&files.certificate, certificate.encode(), Access::Public)?;
+    // Last: a first start that broke off before this line is reported, not half used.
+    write(&files.trust_root, &root.public_key().serialize(), Access::Public)?;
+    tracing::warn!(
+        file = %files.trust_root_private.display(),
+        "made a new trust root; move its private key to a safe place offline, the server does not need it"
+    );
+    Ok(())
+}
+
+fn load(files: &Files) -> Result<ServerIdentity, IdentityError> {
+    let trust_root =
+        read(&files.trust_root, "a public key", |bytes| PublicKey::decode(bytes).ok())?;
+    let key = read(&files.key, "a private key", |bytes| PrivateKey::from_bytes(bytes).ok())?;
+    let certificate = read(&files.certificate, "a server certificate", |bytes| {
+        ServerCertificate::decode(bytes).ok()
+    })?;
+    let relay_secret = read(&files.relay_secret, "32 bytes", |bytes| bytes.try_into().ok())?;
+    let signed = certificate.validate(&[trust_root]).is_ok();
+    if !signed || certificate.key().serialize() != key.public_key().serialize() {
+        return Err(IdentityError::Mismatch);
+    }
+    Ok(ServerIdentity { trust_root, key, certificate, relay_secret: Zeroizing::new(relay_secret) })
+}
+
+#[derive(Clone, Copy)]
+enum Access {
+    Private,
+    Public,
+}
+
+fn write(path: &Path, bytes: &[u8], access: Access) -> Result<(), IdentityError> {
+    let failed = |source| IdentityError::File { path: path.into(), source };
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        options.mode(match access {
+            Access::Private => 0o600,
+            Access::Public => 0o644,
+        });
+    }
+    #[cfg(not(unix))]
+    let _ = access;
+    let line = Zeroizing::new(format!("{}\n", hex::encode(bytes)));
+    let mut file = options.open(path).map_err(failed)?;
+    file.write_all(line.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
+    path.parent().map_or(Ok(()), sync_folder).map_err(failed)
+}
+
+/// The file's name must survive a power cut too.
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
+}
+
+fn read<T>(
+    path: &Path,
+    expected: &'static str,
+    parse: impl Fn(&[u8]) -> Option<T>,
+) -> Result<T, IdentityError> {
+    let text = fs::read_to_string(path)
+        .map_err(|source| IdentityError::File { path: path.into(), source })?;
+    let bytes = hex::decode(Zeroizing::new(text).trim()).map(Zeroizing::new).ok();
+    bytes
+        .and_then(|bytes| parse(&bytes))
+        .ok_or(IdentityError::Content { path: path.into(), expected })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn second_start_uses_the_keys_of_the_first_and_does_not_need_the_private_trust_root() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config::new(folder.path());
+        let first = ServerIdentity::load_or_create(&config).unwrap();
+        fs::remove_file(folder.path().join("trust-root.private")).unwrap();
+        let second = ServerIdentity::load_or_create(&config).unwrap();
+        assert_eq!(first.certificate.encode(), second.certificate.encode());
+        assert_eq!(*first.envelope_key(), *second.envelope_key());
+        assert_ne!(first.envelope_key().as_slice(), &first.challenge_secret()[..16]);
+    }
+
+    #[test]
+    fn missing_or_foreign_file_is_refused_and_not_replaced() {
+        let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let config = Config::new(folder.path());
+        ServerIdentity::load_or_create(&config).unwrap();
+        ServerIdentity::load_or_create(&Config::new(other.path())).unwrap();
+        fs::copy(other.path().join("server.private"), folder.path().join("server.private"))
+            .unwrap();
+        assert!(matches!(ServerIdentity::load_or_create(&config), Err(IdentityError::Mismatch)));
+        fs::remove_file(folder.path().join("server.private")).unwrap();
+        assert!(matches!(
+            ServerIdentity::load_or_create(&config),
+            Err(IdentityError::Incomplete { .. })
+        ));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn private_files_are_for_the_owner_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        ServerIdentity::load_or_create(&Config::new(folder.path())).unwrap();
+        for name in ["trust-root.private", "server.private", "relay.secret"] {
+            let mode = fs::metadata(folder.path().join(name)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{name}");
+        }
+    }
+}

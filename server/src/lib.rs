@@ -1,0 +1,22 @@
+//! The server of tuckseal: it distributes public keys and relays sealed envelopes.
+//!
+//! Four layers, each using only those to its right: `http` → `service` → `storage`, `bus`. The API is described
+//! in `docs/server-api.md` of the repository. The server has no type that could hold a plaintext, and stores
+//! nothing that names the sender of an envelope.
+//!
+//! Start it as a program (`tuckseal-server --help`), by [`serve`], or in parts: [`Server::bind`], then
+//! [`Server::run`].
+
+pub mod bus;
+pub mod config;
+mod http;
+mod identity;
+mod log;
+mod server;
+pub mod service;
+pub mod storage;
+
+pub use config::{Arguments, Config, ConfigError};
+pub use identity::{IdentityError, ServerIdentity};
+pub use log::{LogError, start as start_log};
+pub use server::{Server, ServerError, serve};

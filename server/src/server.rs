@@ -1,0 +1,201 @@
+//! The life of a server: opening its files, listening, house-keeping, stopping.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::time::{interval, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::bus::LocalBus;
+use crate::config::Config;
+use crate::http::{self, App};
+use crate::identity::{IdentityError, ServerIdentity};
+use crate::service::Services;
+use crate::storage::sqlite::{OpenError, SqliteStore};
+use crate::storage::{Store, StoreError};
+
+/// Why a server does not start or does not end well.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServerError {
+    /// The data folder cannot be made or used.
+    #[error("data folder {path}: {source}")]
+    DataDir {
+        /// As set.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another server works in the data folder.
+    #[error("another server uses the data folder {path}; stop it or choose another folder")]
+    InUse {
+        /// As set.
+        path: PathBuf,
+    },
+    /// The keys.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The database.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {source}; choose another address or stop what uses it")]
+    Listen {
+        /// As set.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The signals cannot be waited for.
+    #[error("cannot wait for the signals to stop ({0})")]
+    Signals(#[source] io::Error),
+    /// The database did not close.
+    #[error(
+        "the database did not close ({0}); what was accepted is in its log and is read at the next start"
+    )]
+    Close(#[source] StoreError),
+}
+
+/// A server that listens; [`Server::run`] makes it answer.
+pub struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+    app: Arc<App>,
+    /// Held as long as the server lives.
+    _lock: File,
+}
+
+impl Server {
+    /// Opens keys and database in the data folder, which is made if it is not there, and listens.
+    ///
+    /// # Errors
+    /// [`ServerError`]; nothing listens then.
+    pub async fn bind(config: Config) -> Result<Self, ServerError> {
+        let lock = open_data_dir(&config.data_dir)?;
+        let identity = ServerIdentity::load_or_create(&config)?;
+        let store: Arc<dyn Store> =
+            Arc::new(SqliteStore::open(&config.data_dir.join("tuckseal.db"))?);
+        let failed = |source| ServerError::Listen { address: config.listen, source };
+        let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let bus = Arc::new(LocalBus::default());
+        let services = Services::new(Arc::clone(&store), bus, identity, config.limits);
+        let (stopping, open) = (CancellationToken::new(), TaskTracker::new());
+        let app = Arc::new(App { services, store, stopping, open });
+        Ok(Self { listener, address, app, _lock: lock })
+    }
+
+    /// Where it listens; the port that was picked if the settings said 0.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Answers until `shutdown` is ready, then ends: streams are closed with 1012, requests are finished, what
+    /// was accepted is on disk.
+    ///
+    /// # Errors
+    /// The database did not close well.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), ServerError> {
+        let Self { listener, app, _lock, .. } = self;
+        let router = http::router(Arc::clone(&app));
+        let accepting = tokio::spawn(http::accept(listener, router, Arc::clone(&app)));
+        let keeping = tokio::spawn(keep_house(Arc::clone(&app)));
+        shutdown.await;
+        tracing::info!("stopping");
+        app.stopping.cancel();
+        app.open.close();
+        // A panic there has been reported; there is still the database to close.
+        let _ = accepting.await;
+        let grace = Duration::from_secs(app.services.limits.shutdown_secs);
+        if timeout(grace, app.open.wait()).await.is_err() {
+            tracing::warn!(open = app.open.len(), "connections did not end in time");
+        }
+        let _ = keeping.await;
+        app.store.close().await.map_err(ServerError::Close)?;
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+/// Runs a server until SIGTERM or SIGINT. Prints one line on the output when it takes requests.
+///
+/// # Errors
+/// [`ServerError`].
+pub async fn serve(config: Config) -> Result<(), ServerError> {
+    let signals = signals().map_err(ServerError::Signals)?;
+    let server = Server::bind(config).await?;
+    announce(server.local_addr());
+    server.run(signals).await
+}
+
+fn announce(address: SocketAddr) {
+    use std::io::Write;
+    let mut out = io::stdout().lock();
+    // Nobody may be reading.
+    let _ = writeln!(out, "listening on http://{address}").and_then(|()| out.flush());
+}
+
+#[cfg(unix)]
+fn signals() -> io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut terminate, mut interrupt) =
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+#[cfg(not(unix))]
+fn signals() -> io::Result<impl Future<Output = ()>> {
+    Ok(async {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending().await
+        }
+    })
+}
+
+fn open_data_dir(path: &Path) -> Result<File, ServerError> {
+    let failed = |source| ServerError::DataDir { path: path.into(), source };
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path).map_err(failed)?;
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path.join("lock"))
+        .map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(ServerError::InUse { path: path.into() }),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
+/// Drops what has expired and forgets budgets that are full, until the server is to stop.
+async fn keep_house(app: Arc<App>) {
+    let mut rounds = interval(Duration::from_secs(app.services.limits.purge_interval_secs));
+    loop {
+        tokio::select! {
+            () = app.stopping.cancelled() => return,
+            _ = rounds.tick() => {}
+        }
+        if let Err(error) = app.services.relay.purge().await {
+            tracing::warn!(%error, "expired envelopes");
+        }
+        app.services.keys.tidy();
+    }
+}

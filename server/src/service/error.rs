@@ -1,0 +1,46 @@
+//! Why a service refuses. `http/error.rs` gives each its status.
+
+use std::time::Duration;
+
+use crate::storage::{KeyCollision, Mismatch, StoreError};
+
+/// Nothing was stored or taken.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServiceError {
+    /// The request is not what the API asks for.
+    #[error("{0}")]
+    Invalid(&'static str),
+    /// No valid token, access key, challenge or signature. Says no more on purpose.
+    #[error("not authorised; show a valid device token or access key")]
+    Unauthorised,
+    /// The registration does not prove that the caller has the identity key, or came too late.
+    #[error(
+        "the challenge or its signature is not valid; ask for a new challenge and sign it with the identity key"
+    )]
+    NotProven,
+    /// The name has another owner.
+    #[error("this name belongs to another identity key; choose another name")]
+    NameTaken,
+    /// No such name, account or device.
+    #[error("there is no such {0}")]
+    NotFound(&'static str),
+    /// An id was used for another key before.
+    #[error("key id {id} was used before with other bytes; use ids above {high_water}", id = .0.id, high_water = .0.high_water)]
+    KeyCollision(KeyCollision),
+    /// The device has enough one-time prekeys.
+    #[error("too many one-time prekeys are waiting; upload more when some are used")]
+    TooManyKeys,
+    /// The devices of a submission are not those of the recipient.
+    #[error("the devices are not those of the recipient; fetch bundles and try again")]
+    Devices(Mismatch),
+    /// An envelope is larger than the server takes.
+    #[error("an envelope is larger than {0} bytes")]
+    TooLarge(u64),
+    /// Over a limit of requests.
+    #[error("over the limit; wait {} s", .0.as_secs())]
+    TooMany(Duration),
+    /// The store did not do it.
+    #[error("the server cannot store it now; try again")]
+    Store(#[from] StoreError),
+}

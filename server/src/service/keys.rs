@@ -1,0 +1,317 @@
+//! Prekeys: what is accepted, what is given out and how often.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use prost::Message;
+use sha2::{Digest, Sha256};
+use tuckseal::service::{Bundles, DeviceBundle, KeyCounts, KeysUpload, PublicPreKey};
+use tuckseal::{KemPublicKey, PublicKey};
+
+use super::accounts::Caller;
+use super::error::ServiceError;
+use super::limits::Budget;
+use super::replay::Replay;
+use crate::bus::{Bus, Wake};
+use crate::config::Limits;
+use crate::storage::{
+    AccountRow, Fetch, KemUse, KeySet, KeyState, MailboxId, OneTime, PreKeyRow, PutKeys, Store,
+    TakenDevice,
+};
+
+/// One-time prekeys of one kind in one upload.
+const BATCH: usize = 100;
+const CURVE_LEN: usize = 33;
+const KEM_LEN: usize = 1569;
+
+/// Who fetches bundles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Fetcher {
+    /// A device with its token.
+    Device(MailboxId),
+    /// Somebody with the access key of this account.
+    KeyHolder(i64),
+}
+
+/// Whose bundles.
+#[derive(Debug, Clone, Copy)]
+pub enum Wanted {
+    /// One device, 1..127.
+    One(u8),
+    /// All devices of the account.
+    All,
+}
+
+/// Key distribution.
+pub struct Keys {
+    store: Arc<dyn Store>,
+    bus: Arc<dyn Bus>,
+    low: u32,
+    one_time_prekeys: u64,
+    callers: Budget<Fetcher>,
+    targets: Arc<Budget<i64>>,
+    replay: Arc<Replay>,
+}
+
+impl Keys {
+    pub(super) fn new(store: Arc<dyn Store>, bus: Arc<dyn Bus>, limits: &Limits) -> Self {
+        let entries = usize::try_from(limits.replay_entries).unwrap_or(usize::MAX);
+        Self {
+            store,
+            bus,
+            low: u32::try_from(limits.prekeys_low).unwrap_or(u32::MAX),
+            one_time_prekeys: limits.one_time_prekeys,
+            callers: Budget::new(limits.fetch_caller_burst, limits.fetch_caller_per_hour),
+            targets: Arc::new(Budget::new(limits.fetch_target_burst, limits.fetch_target_per_hour)),
+            replay: Arc::new(Replay::new(Duration::from_secs(limits.replay_ttl_secs), entries)),
+        }
+    }
+
+    /// Stores an upload, whole or not at all.
+    ///
+    /// # Errors
+    /// [`ServiceError::Invalid`], [`ServiceError::KeyCollision`], [`ServiceError::TooManyKeys`] or the store's.
+    pub async fn upload(
+        &self,
+        caller: &Caller,
+        upload: KeysUpload,
+    ) -> Result<KeyCounts, ServiceError> {
+        let (identity_key, max_waiting) = (caller.identity_key, self.one_time_prekeys);
+        // Up to 102 signatures: not on a thread that serves sockets.
+        let checked = tokio::task::spawn_blocking(move || {
+            let verifier = PublicKey::decode(&identity_key)
+                .map_err(|_| ServiceError::Invalid("the identity key is damaged"))?;
+            checked_upload(upload, &verifier, Fixed::Optional, max_waiting)
+        });
+        let keys =
+            checked.await.map_err(|_| ServiceError::Invalid("the upload cannot be checked"))??;
+        match self.store.put_keys(caller.mailbox, keys).await? {
+            PutKeys::Stored(state) => Ok(counts(&state, &caller.identity_key)),
+            PutKeys::Collision(collision) => Err(ServiceError::KeyCollision(collision)),
+            PutKeys::TooMany => Err(ServiceError::TooManyKeys),
+        }
+    }
+
+    /// What the device has left.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn counts(&self, caller: &Caller) -> Result<KeyCounts, ServiceError> {
+        let state =
+            self.store.key_state(caller.mailbox).await?.ok_or(ServiceError::NotFound("device"))?;
+        Ok(counts(&state, &caller.identity_key))
+    }
+
+    /// Whether the device should upload more.
+    #[must_use]
+    pub fn is_low(&self, counts: &KeyCounts) -> bool {
+        counts.one_time < self.low || counts.one_time_kem < self.low
+    }
+
+    /// Bundles of the account, encoded. With a request id, a repetition gets the same bytes and takes nothing.
+    ///
+    /// # Errors
+    /// [`ServiceError::TooMany`], [`ServiceError::NotFound`] or the store's.
+    pub async fn fetch(
+        &self,
+        fetcher: Fetcher,
+        target: AccountRow,
+        wanted: Wanted,
+        request: Option<[u8; 16]>,
+    ) -> Result<Bytes, ServiceError> {
+        self.callers.spend(&fetcher).map_err(ServiceError::TooMany)?;
+        let key = request.map(|id| request_key(fetcher, target.row, wanted, &id));
+        let replay = Arc::clone(&self.replay);
+        let taking = Taking {
+            store: Arc::clone(&self.store),
+            bus: Arc::clone(&self.bus),
+            targets: Arc::clone(&self.targets),
+            low: self.low,
+        };
+        // A caller who hangs up must not end this between the taking and the keeping of the answer.
+        let fetching = tokio::spawn(async move {
+            match key {
+                Some(key) => replay.answer(key, || taking.take(target, wanted)).await,
+                None => taking.take(target, wanted).await,
+            }
+        });
+        fetching.await.map_err(|_| ServiceError::NotFound("device"))?
+    }
+
+    /// Forgets budgets that are full again.
+    pub fn tidy(&self) {
+        self.callers.forget_full();
+        self.targets.forget_full();
+    }
+}
+
+struct Taking {
+    store: Arc<dyn Store>,
+    bus: Arc<dyn Bus>,
+    targets: Arc<Budget<i64>>,
+    low: u32,
+}
+
+impl Taking {
+    async fn take(self, target: AccountRow, wanted: Wanted) -> Result<Bytes, ServiceError> {
+        let one_time =
+            if self.targets.spend(&target.row).is_ok() { OneTime::Take } else { OneTime::Leave };
+        let device = match wanted {
+            Wanted::One(device) => Some(device),
+            Wanted::All => None,
+        };
+        let taken = self.store.take(Fetch { account_row: target.row, device, one_time }).await?;
+        if taken.is_empty() {
+            return Err(ServiceError::NotFound("device"));
+        }
+        for device in &taken {
+            if device.kem_use == KemUse::LastResort || device.left.0.min(device.left.1) < self.low {
+                self.bus.wake(device.mailbox, Wake::Keys);
+            }
+        }
+        let bundles = Bundles {
+            identity_key: Bytes::copy_from_slice(&target.identity_key),
+            devices: taken.into_iter().map(bundle).collect(),
+        };
+        Ok(bundles.encode_to_vec().into())
+    }
+}
+
+/// Whether an upload must bring the signed and the last-resort prekey.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fixed {
+    Required,
+    Optional,
+}
+
+/// Sizes, types, ids and signatures of an upload.
+pub(super) fn checked_upload(
+    upload: KeysUpload,
+    identity: &PublicKey,
+    fixed: Fixed,
+    max_waiting: u64,
+) -> Result<KeySet, ServiceError> {
+    if upload.one_time.len() > BATCH || upload.one_time_kem.len() > BATCH {
+        return Err(ServiceError::Invalid("at most 100 one-time prekeys of a kind in one upload"));
+    }
+    if fixed == Fixed::Required
+        && (upload.signed_prekey.is_none() || upload.last_resort_kem.is_none())
+    {
+        return Err(ServiceError::Invalid("signed_prekey and last_resort_kem must be there"));
+    }
+    let digest = Sha256::digest(upload.encode_to_vec()).into();
+    Ok(KeySet {
+        signed: upload.signed_prekey.map(|key| signed_curve_key(key, identity)).transpose()?,
+        last_resort: upload.last_resort_kem.map(|key| kem_key(key, identity)).transpose()?,
+        one_time: ascending(upload.one_time, one_time_curve_key)?,
+        one_time_kem: ascending(upload.one_time_kem, |key| kem_key(key, identity))?,
+        digest,
+        max_waiting: u32::try_from(max_waiting).unwrap_or(u32::MAX),
+    })
+}
+
+fn ascending(
+    keys: Vec<PublicPreKey>,
+    check: impl Fn(PublicPreKey) -> Result<PreKeyRow, ServiceError>,
+) -> Result<Vec<PreKeyRow>, ServiceError> {
+    let mut rows = keys.into_iter().map(check).collect::<Result<Vec<_>, _>>()?;
+    rows.sort_by_key(|row| row.id);
+    if rows.iter().zip(rows.iter().skip(1)).any(|(row, next)| row.id == next.id) {
+        return Err(ServiceError::Invalid("two prekeys of a kind have the same id"));
+    }
+    Ok(rows)
+}
+
+fn signed_curve_key(key: PublicPreKey, identity: &PublicKey) -> Result<PreKeyRow, ServiceError> {
+    check_curve(&key)?;
+    signed(key, identity)
+}
+
+fn one_time_curve_key(key: PublicPreKey) -> Result<PreKeyRow, ServiceError> {
+    check_curve(&key)?;
+    if !key.signature.is_empty() {
+        return Err(ServiceError::Invalid("a one-time prekey of the curve has no signature"));
+    }
+    row(key)
+}
+
+fn kem_key(key: PublicPreKey, identity: &PublicKey) -> Result<PreKeyRow, ServiceError> {
+    if key.key.len() != KEM_LEN || KemPublicKey::decode(&key.key).is_err() {
+        return Err(ServiceError::Invalid("a KEM prekey must be 1569 bytes and of type 8"));
+    }
+    signed(key, identity)
+}
+
+fn check_curve(key: &PublicPreKey) -> Result<(), ServiceError> {
+    if key.key.len() != CURVE_LEN || PublicKey::decode(&key.key).is_err() {
+        return Err(ServiceError::Invalid("a prekey of the curve must be 33 bytes and of type 5"));
+    }
+    Ok(())
+}
+
+fn signed(key: PublicPreKey, identity: &PublicKey) -> Result<PreKeyRow, ServiceError> {
+    identity
+        .verify_signature(&key.key, &key.signature)
+        .map_err(|_| ServiceError::Invalid("a prekey is not signed by the identity key"))?;
+    row(key)
+}
+
+fn row(key: PublicPreKey) -> Result<PreKeyRow, ServiceError> {
+    if key.id == 0 {
+        return Err(ServiceError::Invalid("ids of prekeys begin at 1"));
+    }
+    // Copies: a slice of the request would keep the whole request in memory.
+    let own = |bytes: &Bytes| Bytes::copy_from_slice(bytes);
+    Ok(PreKeyRow { id: key.id, key: own(&key.key), signature: own(&key.signature) })
+}
+
+fn counts(state: &KeyState, identity_key: &[u8; 33]) -> KeyCounts {
+    KeyCounts {
+        one_time: state.one_time,
+        one_time_kem: state.one_time_kem,
+        one_time_high_water: state.high_water,
+        one_time_kem_high_water: state.high_water_kem,
+        last_resort_uses: state.last_resort_uses,
+        digest: digest(state, identity_key),
+    }
+}
+
+/// SHA-256(identity key || signed prekey || last-resort KEM prekey), each prekey as BE32(id) || key || signature.
+fn digest(state: &KeyState, identity_key: &[u8; 33]) -> Bytes {
+    let mut all = BytesMut::new();
+    all.put_slice(identity_key);
+    for key in [&state.signed, &state.last_resort] {
+        all.put_u32(key.id);
+        all.put_slice(&key.key);
+        all.put_slice(&key.signature);
+    }
+    Bytes::copy_from_slice(&Sha256::digest(&all))
+}
+
+fn bundle(taken: TakenDevice) -> DeviceBundle {
+    DeviceBundle {
+        device_id: taken.device.into(),
+        registration_id: taken.registration_id.into(),
+        signed_prekey: Some(public(taken.signed)),
+        one_time: taken.one_time.map(public),
+        kem: Some(public(taken.kem)),
+    }
+}
+
+fn public(row: PreKeyRow) -> PublicPreKey {
+    PublicPreKey { id: row.id, key: row.key, signature: row.signature }
+}
+
+fn request_key(fetcher: Fetcher, target: i64, wanted: Wanted, id: &[u8; 16]) -> [u8; 32] {
+    let (kind, who) = match fetcher {
+        Fetcher::Device(mailbox) => (0, mailbox.0),
+        Fetcher::KeyHolder(row) => (1, row),
+    };
+    let device = match wanted {
+        Wanted::One(device) => device,
+        Wanted::All => 0,
+    };
+    let hash = Sha256::new().chain_update([kind, device]).chain_update(who.to_be_bytes());
+    hash.chain_update(target.to_be_bytes()).chain_update(id).finalize().into()
+}

@@ -1,0 +1,71 @@
+//! The rules: who may do what, and how often. No SQL and no HTTP here.
+
+pub mod accounts;
+pub mod certificates;
+pub mod delivery;
+mod envelope_id;
+mod error;
+pub mod keys;
+pub mod limits;
+pub mod relay;
+mod replay;
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use accounts::Accounts;
+use certificates::Certificates;
+pub use error::ServiceError;
+
+use keys::Keys;
+use relay::Relay;
+
+use crate::bus::Bus;
+use crate::config::Limits;
+use crate::identity::ServerIdentity;
+use crate::storage::Store;
+
+/// All services of one node.
+pub struct Services {
+    /// Registration, tokens, names.
+    pub accounts: Accounts,
+    /// Prekeys.
+    pub keys: Keys,
+    /// Mailboxes.
+    pub relay: Relay,
+    /// Sender certificates.
+    pub certificates: Certificates,
+    /// What the node may be asked to keep.
+    pub limits: Limits,
+}
+
+impl Services {
+    /// Puts the services on a store and a bus.
+    #[must_use]
+    pub fn new(
+        store: Arc<dyn Store>,
+        bus: Arc<dyn Bus>,
+        identity: ServerIdentity,
+        limits: Limits,
+    ) -> Self {
+        Self {
+            accounts: Accounts::new(Arc::clone(&store), Arc::clone(&bus), &identity, &limits),
+            keys: Keys::new(Arc::clone(&store), Arc::clone(&bus), &limits),
+            relay: Relay::new(store, bus, &identity, &limits),
+            certificates: Certificates::new(identity, &limits),
+            limits,
+        }
+    }
+}
+
+/// Milliseconds since 1970; 0 if the clock stands before that.
+#[must_use]
+pub fn now_ms() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Seconds as milliseconds.
+fn millis(secs: u64) -> i64 {
+    i64::try_from(secs.saturating_mul(1000)).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,253 @@
+//! Mailboxes: submissions in, envelopes out. Never who sent them.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+use tuckseal::service::{Envelope, Submission};
+
+use super::accounts::sha256;
+use super::delivery::Window;
+use super::envelope_id::EnvelopeIds;
+use super::error::ServiceError;
+use super::{millis, now_ms};
+use crate::bus::{Bus, Subscription, Wake};
+use crate::config::Limits;
+use crate::identity::ServerIdentity;
+use crate::storage::{
+    AccountId, Append, AppendAnswer, Authority, Backlog, MailboxId, NewMessage, Placed, Quota,
+    ReadLimit, Store, StoredEnvelope,
+};
+
+/// By what right a submission comes.
+#[derive(Clone, Copy)]
+pub enum Right {
+    /// A device has shown its token.
+    Token,
+    /// This access key, not checked yet.
+    AccessKey([u8; 16]),
+}
+
+/// The relay.
+pub struct Relay {
+    store: Arc<dyn Store>,
+    bus: Arc<dyn Bus>,
+    ids: EnvelopeIds,
+    max_envelope_bytes: u64,
+    envelope_ttl_ms: i64,
+    submission_ttl_ms: i64,
+    quota: Quota,
+    window: Window,
+}
+
+impl Relay {
+    pub(super) fn new(
+        store: Arc<dyn Store>,
+        bus: Arc<dyn Bus>,
+        identity: &ServerIdentity,
+        limits: &Limits,
+    ) -> Self {
+        let signed = |limit: u64| i64::try_from(limit).unwrap_or(i64::MAX);
+        let size = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX);
+        Self {
+            store,
+            bus,
+            ids: EnvelopeIds::new(&identity.envelope_key()),
+            max_envelope_bytes: limits.max_envelope_bytes,
+            envelope_ttl_ms: millis(limits.envelope_ttl_secs),
+            submission_ttl_ms: millis(limits.submission_ttl_secs),
+            quota: Quota {
+                messages: signed(limits.mailbox_messages),
+                bytes: signed(limits.mailbox_bytes),
+            },
+            window: Window {
+                messages: size(limits.window_messages),
+                bytes: size(limits.window_bytes),
+            },
+        }
+    }
+
+    /// Stores a submission for all devices of its recipient and wakes those that are connected. The answer comes
+    /// when it is durable; the same submission id again stores nothing.
+    ///
+    /// # Errors
+    /// [`ServiceError::Devices`], [`ServiceError::Unauthorised`], [`ServiceError::NotFound`],
+    /// [`ServiceError::Invalid`], [`ServiceError::TooLarge`] or the store's; nothing was stored.
+    pub async fn submit(
+        &self,
+        to: AccountId,
+        right: Right,
+        submission: Submission,
+    ) -> Result<(), ServiceError> {
+        let append = self.checked(to, right, submission)?;
+        let (contents, received_ms) = (contents(&append), append.now_ms);
+        let (store, bus) = (Arc::clone(&self.store), Arc::clone(&self.bus));
+        // A caller who hangs up must not end this between the storing and the waking.
+        let storing = tokio::spawn(async move {
+            let answer = store.append(append).await?;
+            if let AppendAnswer::Stored(placed) = &answer {
+                wake(&*bus, placed, contents, received_ms);
+            }
+            Ok::<_, ServiceError>(answer)
+        });
+        match storing
+            .await
+            .map_err(|_| ServiceError::Store(crate::storage::StoreError::Stopping))??
+        {
+            AppendAnswer::Stored(_) | AppendAnswer::Repeated => Ok(()),
+            AppendAnswer::Mismatch(mismatch) => Err(ServiceError::Devices(mismatch)),
+            AppendAnswer::Unauthorised => Err(ServiceError::Unauthorised),
+            AppendAnswer::UnknownAccount => Err(ServiceError::NotFound("account")),
+        }
+    }
+
+    /// Takes the place of the device's stream. Read the mailbox after this, so that nothing falls between.
+    #[must_use]
+    pub fn subscribe(&self, mailbox: MailboxId) -> Subscription {
+        self.bus.subscribe(mailbox)
+    }
+
+    /// Waits until earlier acknowledgements have been carried out, so that they are not delivered again.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn settle(&self) -> Result<(), ServiceError> {
+        Ok(self.store.settle().await?)
+    }
+
+    /// A part of the mailbox.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn read(
+        &self,
+        mailbox: MailboxId,
+        cursor: i64,
+        limit: ReadLimit,
+    ) -> Result<Backlog, ServiceError> {
+        Ok(self.store.read_after(mailbox, cursor, limit).await?)
+    }
+
+    /// What may be on its way to a device.
+    #[must_use]
+    pub fn window(&self) -> Window {
+        self.window
+    }
+
+    /// An envelope as a device gets it.
+    #[must_use]
+    pub fn envelope(&self, mailbox: MailboxId, stored: StoredEnvelope) -> Envelope {
+        Envelope {
+            id: Bytes::copy_from_slice(&self.ids.id(mailbox, stored.seq)),
+            content: stored.content,
+            server_timestamp_ms: stored.received_ms.unsigned_abs(),
+        }
+    }
+
+    /// The places that a device acknowledges, which are deleted soon. Ids that are not of its mailbox are ignored.
+    ///
+    /// # Errors
+    /// [`ServiceError::Invalid`] if an id has not 16 bytes; nothing is deleted.
+    pub fn acknowledge(&self, mailbox: MailboxId, ids: &[Bytes]) -> Result<Vec<i64>, ServiceError> {
+        let ids = ids.iter().map(|id| <[u8; 16]>::try_from(&id[..]));
+        let ids = ids.collect::<Result<Vec<_>, _>>();
+        let ids = ids.map_err(|_| ServiceError::Invalid("an envelope id must have 16 bytes"))?;
+        let seqs: Vec<i64> = ids.into_iter().filter_map(|id| self.ids.seq(mailbox, id)).collect();
+        if !seqs.is_empty() {
+            self.store.delete(mailbox, seqs.clone());
+        }
+        Ok(seqs)
+    }
+
+    /// The device knows that so many envelopes were dropped.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn told_dropped(&self, mailbox: MailboxId, count: u64) -> Result<(), ServiceError> {
+        Ok(self.store.told_dropped(mailbox, count).await?)
+    }
+
+    /// Drops what has expired, in slices, so that other writes go between.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn purge(&self) -> Result<(), ServiceError> {
+        let now = now_ms();
+        while self.store.purge(now, now.saturating_sub(self.submission_ttl_ms)).await? > 0 {}
+        Ok(())
+    }
+
+    fn checked(
+        &self,
+        account: AccountId,
+        right: Right,
+        submission: Submission,
+    ) -> Result<Append, ServiceError> {
+        let id: [u8; 16] = submission
+            .submission_id
+            .as_ref()
+            .try_into()
+            .map_err(|_| ServiceError::Invalid("submission_id must have 16 bytes"))?;
+        let messages = submission.messages.into_iter().map(|message| {
+            if message.content.len() as u64 > self.max_envelope_bytes {
+                return Err(ServiceError::TooLarge(self.max_envelope_bytes));
+            }
+            let device = u8::try_from(message.device_id).ok().filter(|id| (1..=127).contains(id));
+            Ok(NewMessage {
+                device: device.ok_or(ServiceError::Invalid("device_id must be from 1 to 127"))?,
+                registration_id: message.registration_id,
+                content: message.content,
+            })
+        });
+        let mut messages = messages.collect::<Result<Vec<_>, _>>()?;
+        if messages.is_empty() || messages.iter().any(|message| message.content.is_empty()) {
+            return Err(ServiceError::Invalid(
+                "messages must be there, one for each device, and not empty",
+            ));
+        }
+        messages.sort_by_key(|message| message.device);
+        if messages
+            .iter()
+            .zip(messages.iter().skip(1))
+            .any(|(message, next)| message.device == next.device)
+        {
+            return Err(ServiceError::Invalid("two messages are for the same device"));
+        }
+        let now_ms = now_ms();
+        Ok(Append {
+            account,
+            authority: match right {
+                Right::Token => Authority::Token,
+                Right::AccessKey(key) => Authority::AccessHash(sha256(&key)),
+            },
+            dedup: dedup(&id, account),
+            messages,
+            now_ms,
+            expires_ms: now_ms.saturating_add(self.envelope_ttl_ms),
+            quota: self.quota,
+        })
+    }
+}
+
+/// 16 bytes of SHA-256(submission id || recipient): says nothing of the sender.
+fn dedup(id: &[u8; 16], account: AccountId) -> [u8; 16] {
+    let hash: [u8; 32] = Sha256::new().chain_update(id).chain_update(account.0).finalize().into();
+    hash.first_chunk().copied().unwrap_or_default()
+}
+
+fn contents(append: &Append) -> Vec<Bytes> {
+    append.messages.iter().map(|message| message.content.clone()).collect()
+}
+
+fn wake(bus: &dyn Bus, placed: &[Placed], contents: Vec<Bytes>, received_ms: i64) {
+    for (placed, content) in placed.iter().zip(contents) {
+        bus.wake(
+            placed.mailbox,
+            Wake::Stored(StoredEnvelope { seq: placed.seq, received_ms, content }),
+        );
+        if placed.dropped > 0 {
+            // The mailbox knows how many; the device is to be told.
+            bus.wake(placed.mailbox, Wake::Look);
+        }
+    }
+}

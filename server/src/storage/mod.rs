@@ -1,0 +1,88 @@
+//! What the server remembers, as one trait. Rules belong to `service`, SQL to the implementations.
+//!
+//! Every write is answered after it is durable. A write that returns an error has changed nothing.
+
+mod rows;
+pub mod sqlite;
+
+pub use rows::{
+    AccountId, AccountRow, Append, AppendAnswer, Authority, Backlog, DeviceRow, Fetch, KemUse,
+    KeyCollision, KeyKind, KeySet, KeyState, MailboxId, Mismatch, NewMessage, OneTime, Placed,
+    PreKeyRow, PutKeys, Quota, ReadLimit, RegisterAnswer, Registering, StoredEnvelope, TakenDevice,
+};
+
+use futures_util::future::BoxFuture;
+
+/// An answer of the store that is not there yet.
+pub type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
+
+/// Accounts, keys and mailboxes. One node may hold many handles; clones share one store.
+pub trait Store: Send + Sync + 'static {
+    /// Makes the account and the device, or renews them when name and identity key are those that are there.
+    ///
+    /// A registration with the keys of the one before keeps the prekeys as they are (it is a repetition);
+    /// other keys replace all prekeys of the device. Either way the token is the new one.
+    fn register(&self, registering: Registering) -> Answer<'_, RegisterAnswer>;
+
+    /// The account of a public id.
+    fn account(&self, account: AccountId) -> Answer<'_, Option<AccountRow>>;
+
+    /// The account id of a name.
+    fn account_of_name(&self, username: String) -> Answer<'_, Option<AccountId>>;
+
+    /// One device of an account.
+    fn device(&self, account: AccountId, device: u8) -> Answer<'_, Option<DeviceRow>>;
+
+    /// Adds prekeys to a device: all of them or none.
+    fn put_keys(&self, mailbox: MailboxId, keys: KeySet) -> Answer<'_, PutKeys>;
+
+    /// How many prekeys a device has left, and its fixed ones.
+    fn key_state(&self, mailbox: MailboxId) -> Answer<'_, Option<KeyState>>;
+
+    /// Takes one bundle for each wanted device of the account, all in one transaction: a one-time prekey is
+    /// given out exactly once, lowest id first. Empty when there is no such device.
+    fn take(&self, fetch: Fetch) -> Answer<'_, Vec<TakenDevice>>;
+
+    /// Stores a submission for all devices of its recipient, or nothing.
+    fn append(&self, append: Append) -> Answer<'_, AppendAnswer>;
+
+    /// The envelopes after `cursor`, oldest first, up to the limit.
+    fn read_after(&self, mailbox: MailboxId, cursor: i64, limit: ReadLimit) -> Answer<'_, Backlog>;
+
+    /// Forgets acknowledged envelopes, soon. A crash before that means that they are delivered again.
+    fn delete(&self, mailbox: MailboxId, seqs: Vec<i64>);
+
+    /// Waits until the deletions that were asked for before this call are durable.
+    fn settle(&self) -> Answer<'_, ()>;
+
+    /// The device knows of `count` dropped envelopes.
+    fn told_dropped(&self, mailbox: MailboxId, count: u64) -> Answer<'_, ()>;
+
+    /// Drops what has expired at `now_ms` and submissions accepted before `submissions_before_ms`, a bounded
+    /// slice of each. Says how many rows went: more may be left when it is not 0.
+    fn purge(&self, now_ms: i64, submissions_before_ms: i64) -> Answer<'_, u64>;
+
+    /// Whether the store answers.
+    fn check(&self) -> Answer<'_, ()>;
+
+    /// Finishes what was accepted and closes. Later writes fail with [`StoreError::Stopping`].
+    fn close(&self) -> Answer<'_, ()>;
+}
+
+/// Why the store did not do it. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// More writes are waiting than the queue holds.
+    #[error("the write queue is full; try again shortly")]
+    Busy,
+    /// The store is closing.
+    #[error("the store is closing; try another node or wait for the restart")]
+    Stopping,
+    /// The database refused, the disk is full or broken.
+    #[error("the database failed; check the disk of the data directory")]
+    Database(#[from] rusqlite::Error),
+    /// The transaction that this write was part of did not commit.
+    #[error("the transaction did not commit; check the disk of the data directory")]
+    NotCommitted,
+}

@@ -1,0 +1,308 @@
+//! What goes into and out of the store: plain rows, checked before they come here. No SQL, no rules.
+
+use bytes::Bytes;
+
+/// The public id of an account, 16 bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct AccountId(pub [u8; 16]);
+
+/// The number of a device and of its mailbox, known to this store alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct MailboxId(pub i64);
+
+/// An account.
+#[derive(Clone)]
+pub struct AccountRow {
+    /// Its number in this store.
+    pub row: i64,
+    /// 33 bytes.
+    pub identity_key: [u8; 33],
+    /// SHA-256 of the access key.
+    pub access_hash: [u8; 32],
+}
+
+/// A device.
+#[derive(Clone)]
+pub struct DeviceRow {
+    /// Its mailbox.
+    pub mailbox: MailboxId,
+    /// The number of its account.
+    pub account_row: i64,
+    /// SHA-256 of its token.
+    pub token_hash: [u8; 32],
+    /// The identity key of its account, 33 bytes.
+    pub identity_key: [u8; 33],
+}
+
+/// A registration that has passed all checks.
+pub struct Registering {
+    /// Taken if the name is new.
+    pub fresh_account: AccountId,
+    /// 1..32 characters.
+    pub username: String,
+    /// 33 bytes.
+    pub identity_key: [u8; 33],
+    /// SHA-256 of the access key.
+    pub access_hash: [u8; 32],
+    /// 1..127.
+    pub device: u8,
+    /// 1..0x3FFC.
+    pub registration_id: u16,
+    /// SHA-256 of the token.
+    pub token_hash: [u8; 32],
+    /// Both fixed prekeys are there.
+    pub keys: KeySet,
+}
+
+/// What became of a registration.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum RegisterAnswer {
+    /// Registered, as this account, with this mailbox.
+    As(AccountId, MailboxId),
+    /// The name belongs to another identity key.
+    NameTaken,
+}
+
+/// The two kinds of key pairs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum KeyKind {
+    /// 33 bytes; signed or one-time.
+    Curve,
+    /// 1569 bytes; one-time or last resort.
+    Kem,
+}
+
+/// One public prekey.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PreKeyRow {
+    /// 1 or more.
+    pub id: u32,
+    /// 33 or 1569 bytes.
+    pub key: Bytes,
+    /// 64 bytes, or none for one-time keys of the curve.
+    pub signature: Bytes,
+}
+
+/// An upload that has passed all checks.
+#[derive(Debug, Clone)]
+pub struct KeySet {
+    /// Replaces the signed prekey.
+    pub signed: Option<PreKeyRow>,
+    /// Replaces the last-resort KEM prekey.
+    pub last_resort: Option<PreKeyRow>,
+    /// In ascending order of ids.
+    pub one_time: Vec<PreKeyRow>,
+    /// In ascending order of ids.
+    pub one_time_kem: Vec<PreKeyRow>,
+    /// SHA-256 over all of it: the same digest is the same upload.
+    pub digest: [u8; 32],
+    /// How many one-time prekeys of a kind a device may have waiting.
+    pub max_waiting: u32,
+}
+
+/// What a device has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyState {
+    /// One-time curve prekeys left.
+    pub one_time: u32,
+    /// One-time KEM prekeys left.
+    pub one_time_kem: u32,
+    /// The largest one-time curve id ever stored.
+    pub high_water: u32,
+    /// The largest one-time KEM id ever stored.
+    pub high_water_kem: u32,
+    /// How often the last-resort KEM prekey was handed out.
+    pub last_resort_uses: u64,
+    /// The signed prekey.
+    pub signed: PreKeyRow,
+    /// The last-resort KEM prekey.
+    pub last_resort: PreKeyRow,
+}
+
+/// What became of an upload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PutKeys {
+    /// Stored, or known already.
+    Stored(KeyState),
+    /// An id was used for other bytes. Nothing was stored.
+    Collision(KeyCollision),
+    /// The device has too many one-time prekeys waiting. Nothing was stored.
+    TooMany,
+}
+
+/// An id at or below the high-water mark came with other bytes than are known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyCollision {
+    /// The id.
+    pub id: u32,
+    /// Of that kind of key.
+    pub high_water: u32,
+}
+
+/// Whether a fetch takes one-time prekeys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OneTime {
+    /// One of each kind, while there are any.
+    Take,
+    /// None: signed and last-resort prekeys only.
+    Leave,
+}
+
+/// AppendAnswer bundles, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct Fetch {
+    /// The account's number.
+    pub account_row: i64,
+    /// One device, or all.
+    pub device: Option<u8>,
+    /// Take one-time prekeys or leave them.
+    pub one_time: OneTime,
+}
+
+/// Whether the last-resort prekey of a device was handed out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KemUse {
+    /// A one-time KEM prekey was.
+    OneTime,
+    /// The last-resort KEM prekey was.
+    LastResort,
+}
+
+/// The bundle of one device.
+#[derive(Debug, Clone)]
+pub struct TakenDevice {
+    /// AppendAnswer.
+    pub mailbox: MailboxId,
+    /// 1..127.
+    pub device: u8,
+    /// 1..0x3FFC.
+    pub registration_id: u16,
+    /// The signed prekey.
+    pub signed: PreKeyRow,
+    /// A one-time curve prekey, if one was left.
+    pub one_time: Option<PreKeyRow>,
+    /// The KEM prekey.
+    pub kem: PreKeyRow,
+    /// Which one that is.
+    pub kem_use: KemUse,
+    /// One-time curve and KEM prekeys left after this.
+    pub left: (u32, u32),
+}
+
+/// By what right a submission comes.
+#[derive(Clone, Copy)]
+pub enum Authority {
+    /// A device showed its token.
+    Token,
+    /// Somebody shows an access key; this is its SHA-256, compared by the store in constant time.
+    AccessHash([u8; 32]),
+}
+
+/// How much a mailbox may hold.
+#[derive(Debug, Clone, Copy)]
+pub struct Quota {
+    /// Envelopes.
+    pub messages: i64,
+    /// Bytes of their bodies.
+    pub bytes: i64,
+}
+
+/// One envelope to store.
+#[derive(Debug, Clone)]
+pub struct NewMessage {
+    /// 1..127.
+    pub device: u8,
+    /// As the sender's session knows it.
+    pub registration_id: u32,
+    /// The sealed envelope.
+    pub content: Bytes,
+}
+
+/// A submission.
+#[derive(Clone)]
+pub struct Append {
+    /// The recipient.
+    pub account: AccountId,
+    /// Checked in the same transaction.
+    pub authority: Authority,
+    /// 16 bytes of SHA-256(submission id || recipient).
+    pub dedup: [u8; 16],
+    /// Exactly one for each device of the recipient, or the answer is a mismatch.
+    pub messages: Vec<NewMessage>,
+    /// The clock, in milliseconds.
+    pub now_ms: i64,
+    /// When the envelopes expire.
+    pub expires_ms: i64,
+    /// Of each mailbox.
+    pub quota: Quota,
+}
+
+/// What became of a submission.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AppendAnswer {
+    /// Stored, in the order of the messages.
+    Stored(Vec<Placed>),
+    /// Stored before, by the same submission id.
+    Repeated,
+    /// The devices are not those of the account. Nothing was stored.
+    Mismatch(Mismatch),
+    /// The access key is not the account's, or there is no such account. Nothing was stored.
+    Unauthorised,
+    /// There is no such account, and the caller showed a token. Nothing was stored.
+    UnknownAccount,
+}
+
+/// Where an envelope went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Placed {
+    /// The device's mailbox.
+    pub mailbox: MailboxId,
+    /// Its place there, from 1, without holes.
+    pub seq: i64,
+    /// How many older ones were dropped to make room.
+    pub dropped: u64,
+}
+
+/// How the devices of a submission differ from those of the account.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Mismatch {
+    /// Devices without a message.
+    pub missing: Vec<u8>,
+    /// Messages without a device.
+    pub extra: Vec<u8>,
+    /// Devices that were registered anew.
+    pub stale: Vec<u8>,
+}
+
+/// How much to read at once.
+#[derive(Debug, Clone, Copy)]
+pub struct ReadLimit {
+    /// Envelopes.
+    pub messages: usize,
+    /// Bytes of their bodies; the first is read whatever its size.
+    pub bytes: usize,
+}
+
+/// An envelope in a mailbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredEnvelope {
+    /// Its place.
+    pub seq: i64,
+    /// When it was accepted, in milliseconds.
+    pub received_ms: i64,
+    /// The sealed envelope.
+    pub content: Bytes,
+}
+
+/// A part of a mailbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backlog {
+    /// In order.
+    pub envelopes: Vec<StoredEnvelope>,
+    /// The last place that this reading covers: nothing that was stored at or before it comes later.
+    pub covers: i64,
+    /// The last place in use when it was read.
+    pub end: i64,
+    /// Envelopes dropped unread that the device has not been told of.
+    pub dropped: u64,
+}

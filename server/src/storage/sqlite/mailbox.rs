@@ -1,0 +1,257 @@
+//! Mailboxes: envelopes are appended in the order of arrival and read by (mailbox, seq). Nothing here names a sender.
+
+use bytes::Bytes;
+use rusqlite::{Connection, OptionalExtension, params};
+use subtle::ConstantTimeEq;
+
+use crate::storage::{
+    Append, AppendAnswer, Authority, Backlog, MailboxId, Mismatch, NewMessage, Placed, Quota,
+    ReadLimit, StoredEnvelope,
+};
+
+/// Rows that one purge looks at, of each table.
+const SLICE: i64 = 500;
+
+pub(super) fn append(db: &Connection, new: &Append) -> rusqlite::Result<AppendAnswer> {
+    let account = match authorised(db, new)? {
+        Ok(account) => account,
+        Err(refusal) => return Ok(refusal),
+    };
+    let devices = devices(db, account)?;
+    let plan = match plan(&devices, &new.messages) {
+        Ok(plan) => plan,
+        Err(mismatch) => {
+            return Ok(if accepted(db, new)? {
+                AppendAnswer::Repeated
+            } else {
+                AppendAnswer::Mismatch(mismatch)
+            });
+        }
+    };
+    let sql = "INSERT INTO submission (key, at_ms) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
+    if db.prepare_cached(sql)?.execute(params![new.dedup, new.now_ms])? == 0 {
+        return Ok(AppendAnswer::Repeated);
+    }
+    let placed = plan.into_iter().map(|(mailbox, message)| put(db, mailbox, message, new));
+    placed.collect::<rusqlite::Result<_>>().map(AppendAnswer::Stored)
+}
+
+/// The recipient's number. An unknown account and a wrong key take the same way to the same answer.
+fn authorised(db: &Connection, new: &Append) -> rusqlite::Result<Result<i64, AppendAnswer>> {
+    let found: Option<(i64, [u8; 32])> = db
+        .prepare_cached("SELECT id, access_hash FROM account WHERE aci = ?1")?
+        .query_row([new.account.0], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    Ok(match (new.authority, found) {
+        (Authority::Token, Some((account, _))) => Ok(account),
+        (Authority::Token, None) => Err(AppendAnswer::UnknownAccount),
+        (Authority::AccessHash(shown), found) => {
+            let (account, hash) =
+                found.map_or((None, [0; 32]), |(account, hash)| (Some(account), hash));
+            let equal: bool = shown.ct_eq(&hash).into();
+            account.filter(|_| equal).ok_or(AppendAnswer::Unauthorised)
+        }
+    })
+}
+
+struct Device {
+    mailbox: MailboxId,
+    device: u8,
+    registration_id: u32,
+}
+
+fn devices(db: &Connection, account: i64) -> rusqlite::Result<Vec<Device>> {
+    let sql = "SELECT id, device, registration_id FROM device WHERE account = ?1 ORDER BY device";
+    let mut query = db.prepare_cached(sql)?;
+    let rows = query.query_map([account], |row| {
+        Ok(Device {
+            mailbox: MailboxId(row.get(0)?),
+            device: row.get(1)?,
+            registration_id: row.get(2)?,
+        })
+    })?;
+    rows.collect()
+}
+
+/// One message for each device, or how they differ.
+fn plan<'a>(
+    devices: &[Device],
+    messages: &'a [NewMessage],
+) -> Result<Vec<(MailboxId, &'a NewMessage)>, Mismatch> {
+    let mut mismatch = Mismatch::default();
+    let mut plan = Vec::with_capacity(messages.len());
+    for message in messages {
+        match devices.iter().find(|device| device.device == message.device) {
+            None => mismatch.extra.push(message.device),
+            Some(device) if device.registration_id != message.registration_id => {
+                mismatch.stale.push(message.device)
+            }
+            Some(device) => plan.push((device.mailbox, message)),
+        }
+    }
+    let named = |device: &&Device| messages.iter().any(|message| message.device == device.device);
+    mismatch.missing =
+        devices.iter().filter(|device| !named(device)).map(|device| device.device).collect();
+    if mismatch == Mismatch::default() { Ok(plan) } else { Err(mismatch) }
+}
+
+fn accepted(db: &Connection, new: &Append) -> rusqlite::Result<bool> {
+    db.prepare_cached("SELECT 1 FROM submission WHERE key = ?1")?.exists([new.dedup])
+}
+
+fn put(
+    db: &Connection,
+    mailbox: MailboxId,
+    message: &NewMessage,
+    new: &Append,
+) -> rusqlite::Result<Placed> {
+    let size = signed(message.content.len());
+    let sql = "UPDATE mailbox SET next_seq = next_seq + 1, count = count + 1, bytes = bytes + ?2 WHERE device = ?1 \
+               RETURNING next_seq - 1, count, bytes";
+    let (seq, count, bytes): (i64, i64, i64) = db
+        .prepare_cached(sql)?
+        .query_row(params![mailbox.0, size], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    let sql = "INSERT INTO envelope (mailbox, seq, received_ms, expires_ms, body) VALUES (?1, ?2, ?3, ?4, ?5)";
+    db.prepare_cached(sql)?.execute(params![
+        mailbox.0,
+        seq,
+        new.now_ms,
+        new.expires_ms,
+        &message.content[..]
+    ])?;
+    let dropped = make_room(db, mailbox, (count, bytes), new.quota)?;
+    Ok(Placed { mailbox, seq, dropped })
+}
+
+/// Drops the oldest until the mailbox keeps its quota.
+fn make_room(
+    db: &Connection,
+    mailbox: MailboxId,
+    held: (i64, i64),
+    quota: Quota,
+) -> rusqlite::Result<u64> {
+    let (mut count, mut bytes) = held;
+    let mut dropped: i64 = 0;
+    while count > quota.messages || bytes > quota.bytes {
+        let sql = "DELETE FROM envelope WHERE id = (SELECT id FROM envelope WHERE mailbox = ?1 ORDER BY seq LIMIT 1) \
+                   RETURNING length(body)";
+        let size: Option<i64> =
+            db.prepare_cached(sql)?.query_row([mailbox.0], |row| row.get(0)).optional()?;
+        let Some(size) = size else { break };
+        count -= 1;
+        bytes -= size;
+        dropped += 1;
+    }
+    if dropped > 0 {
+        let sql =
+            "UPDATE mailbox SET count = ?2, bytes = ?3, dropped = dropped + ?4 WHERE device = ?1";
+        db.prepare_cached(sql)?.execute(params![mailbox.0, count, bytes, dropped])?;
+    }
+    Ok(dropped.unsigned_abs())
+}
+
+pub(super) fn read_after(
+    db: &Connection,
+    mailbox: MailboxId,
+    cursor: i64,
+    limit: ReadLimit,
+) -> rusqlite::Result<Backlog> {
+    let state: Option<(i64, i64)> = db
+        .prepare_cached("SELECT next_seq - 1, dropped FROM mailbox WHERE device = ?1")?
+        .query_row([mailbox.0], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let (end, dropped) = state.unwrap_or_default();
+    let mut backlog =
+        Backlog { envelopes: Vec::new(), covers: end, end, dropped: dropped.unsigned_abs() };
+    let sql =
+        "SELECT seq, received_ms, body FROM envelope WHERE mailbox = ?1 AND seq > ?2 ORDER BY seq";
+    let mut query = db.prepare_cached(sql)?;
+    let mut rows = query.query(params![mailbox.0, cursor])?;
+    let mut room = limit.bytes;
+    while let Some(row) = rows.next()? {
+        let size = row.get_ref(2)?.as_blob()?.len();
+        if backlog.envelopes.len() == limit.messages
+            || (size > room && !backlog.envelopes.is_empty())
+        {
+            backlog.covers = backlog.envelopes.last().map_or(cursor, |last| last.seq);
+            break;
+        }
+        room = room.saturating_sub(size);
+        let content = Bytes::copy_from_slice(row.get_ref(2)?.as_blob()?);
+        backlog.envelopes.push(StoredEnvelope {
+            seq: row.get(0)?,
+            received_ms: row.get(1)?,
+            content,
+        });
+    }
+    Ok(backlog)
+}
+
+pub(super) fn delete(db: &Connection, mailbox: MailboxId, seqs: &[i64]) -> rusqlite::Result<()> {
+    let mut delete = db.prepare_cached(
+        "DELETE FROM envelope WHERE mailbox = ?1 AND seq = ?2 RETURNING length(body)",
+    )?;
+    let (mut count, mut bytes) = (0, 0);
+    for seq in seqs {
+        let size: Option<i64> =
+            delete.query_row(params![mailbox.0, seq], |row| row.get(0)).optional()?;
+        if let Some(size) = size {
+            count += 1;
+            bytes += size;
+        }
+    }
+    forget(db, mailbox, (count, bytes), 0)
+}
+
+fn forget(
+    db: &Connection,
+    mailbox: MailboxId,
+    (count, bytes): (i64, i64),
+    dropped: i64,
+) -> rusqlite::Result<()> {
+    if count > 0 {
+        let sql = "UPDATE mailbox SET count = count - ?2, bytes = bytes - ?3, dropped = dropped + ?4 WHERE device = ?1";
+        db.prepare_cached(sql)?.execute(params![mailbox.0, count, bytes, dropped])?;
+    }
+    Ok(())
+}
+
+pub(super) fn told_dropped(
+    db: &Connection,
+    mailbox: MailboxId,
+    count: u64,
+) -> rusqlite::Result<()> {
+    let count = i64::try_from(count).unwrap_or(i64::MAX);
+    db.prepare_cached("UPDATE mailbox SET dropped = max(0, dropped - ?2) WHERE device = ?1")?
+        .execute(params![mailbox.0, count])?;
+    Ok(())
+}
+
+pub(super) fn purge(
+    db: &Connection,
+    now_ms: i64,
+    submissions_before_ms: i64,
+) -> rusqlite::Result<u64> {
+    let expired: Vec<(i64, MailboxId, i64)> = {
+        let sql = "SELECT id, mailbox, length(body), expires_ms FROM envelope ORDER BY id LIMIT ?1";
+        let mut query = db.prepare_cached(sql)?;
+        let rows = query.query_map([SLICE], |row| {
+            Ok(((row.get(0)?, MailboxId(row.get(1)?), row.get(2)?), row.get::<_, i64>(3)?))
+        })?;
+        // Oldest first: behind the first that is still good all are.
+        let rows = rows.collect::<rusqlite::Result<Vec<_>>>()?;
+        rows.into_iter().take_while(|(_, expires)| *expires <= now_ms).map(|(row, _)| row).collect()
+    };
+    for (id, mailbox, size) in &expired {
+        db.prepare_cached("DELETE FROM envelope WHERE id = ?1")?.execute([id])?;
+        forget(db, *mailbox, (1, *size), 1)?;
+    }
+    let sql = "DELETE FROM submission WHERE key IN (SELECT key FROM submission WHERE at_ms < ?1 ORDER BY at_ms LIMIT ?2)";
+    let forgotten = db.prepare_cached(sql)?.execute(params![submissions_before_ms, SLICE])?;
+    Ok((expired.len() + forgotten) as u64)
+}
+
+/// A slice is never longer than `isize::MAX`.
+fn signed(length: usize) -> i64 {
+    i64::try_from(length).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,115 @@
+//! The store in one SQLite file: WAL, `synchronous=FULL`, one writing thread, a few reading connections.
+//!
+//! `writer` commits, `readers` read; `accounts`, `keys` and `mailbox` hold the statements of their tables.
+
+mod accounts;
+mod keys;
+mod mailbox;
+mod readers;
+mod schema;
+mod writer;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use readers::Readers;
+pub use schema::OpenError;
+use writer::Writer;
+
+use super::{
+    AccountId, AccountRow, Answer, Append, AppendAnswer, Backlog, DeviceRow, Fetch, KeySet,
+    KeyState, MailboxId, PutKeys, ReadLimit, RegisterAnswer, Registering, Store, TakenDevice,
+};
+
+/// About what a command without bodies writes, in bytes.
+const SMALL: usize = 256;
+
+/// The store. Clones share it.
+#[derive(Clone)]
+pub struct SqliteStore {
+    writer: Arc<Writer>,
+    readers: Readers,
+}
+
+impl SqliteStore {
+    /// Opens the file, makes it if it is not there, brings its schema up to date and starts the writing thread.
+    ///
+    /// # Errors
+    /// The file cannot be opened, is no database, or was written by a newer server.
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        let db = schema::open(path)?;
+        let readers = Readers::open(path)?;
+        Ok(Self { writer: Arc::new(Writer::start(db, mailbox::delete)?), readers })
+    }
+}
+
+impl Store for SqliteStore {
+    fn register(&self, registering: Registering) -> Answer<'_, RegisterAnswer> {
+        let weight = SMALL + keys::weight(&registering.keys);
+        Box::pin(self.writer.call(weight, move |db| accounts::register(db, &registering)))
+    }
+
+    fn account(&self, account: AccountId) -> Answer<'_, Option<AccountRow>> {
+        Box::pin(self.readers.read(move |db| accounts::account(db, account)))
+    }
+
+    fn account_of_name(&self, username: String) -> Answer<'_, Option<AccountId>> {
+        Box::pin(self.readers.read(move |db| accounts::account_of_name(db, &username)))
+    }
+
+    fn device(&self, account: AccountId, device: u8) -> Answer<'_, Option<DeviceRow>> {
+        Box::pin(self.readers.read(move |db| accounts::device(db, account, device)))
+    }
+
+    fn put_keys(&self, mailbox: MailboxId, keys: KeySet) -> Answer<'_, PutKeys> {
+        Box::pin(self.writer.call(keys::weight(&keys), move |db| keys::put(db, mailbox, &keys)))
+    }
+
+    fn key_state(&self, mailbox: MailboxId) -> Answer<'_, Option<KeyState>> {
+        Box::pin(self.readers.read(move |db| keys::state(db, mailbox)))
+    }
+
+    fn take(&self, fetch: Fetch) -> Answer<'_, Vec<TakenDevice>> {
+        Box::pin(self.writer.call(SMALL, move |db| keys::take(db, &fetch)))
+    }
+
+    fn append(&self, append: Append) -> Answer<'_, AppendAnswer> {
+        let weight = append.messages.iter().map(|message| message.content.len() + SMALL).sum();
+        Box::pin(self.writer.call(weight, move |db| mailbox::append(db, &append)))
+    }
+
+    fn read_after(&self, mailbox: MailboxId, cursor: i64, limit: ReadLimit) -> Answer<'_, Backlog> {
+        Box::pin(self.readers.read(move |db| mailbox::read_after(db, mailbox, cursor, limit)))
+    }
+
+    fn delete(&self, mailbox: MailboxId, seqs: Vec<i64>) {
+        self.writer.delete(mailbox, seqs);
+    }
+
+    fn settle(&self) -> Answer<'_, ()> {
+        Box::pin(self.writer.call(0, |_| Ok(())))
+    }
+
+    fn told_dropped(&self, mailbox: MailboxId, count: u64) -> Answer<'_, ()> {
+        Box::pin(self.writer.call(SMALL, move |db| mailbox::told_dropped(db, mailbox, count)))
+    }
+
+    fn purge(&self, now_ms: i64, submissions_before_ms: i64) -> Answer<'_, u64> {
+        Box::pin(
+            self.writer.call(SMALL, move |db| mailbox::purge(db, now_ms, submissions_before_ms)),
+        )
+    }
+
+    fn check(&self) -> Answer<'_, ()> {
+        Box::pin(self.readers.read(|db| db.query_row("SELECT 1", [], |_| Ok(()))))
+    }
+
+    fn close(&self) -> Answer<'_, ()> {
+        let (writer, readers) = (Arc::clone(&self.writer), self.readers.clone());
+        Box::pin(async move {
+            readers.close();
+            let stopping = tokio::task::spawn_blocking(move || writer.stop());
+            stopping.await.map_err(|_| super::StoreError::Stopping)
+        })
+    }
+}

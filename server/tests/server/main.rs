@@ -1,0 +1,17 @@
+//! The server from outside: real sockets, a real file, one test binary. Each module is named for what it asks.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    missing_docs
+)]
+
+mod accounts;
+mod crash;
+mod hostile;
+mod keys;
+mod privacy;
+mod relay;
+mod store;
+mod world;
