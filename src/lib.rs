@@ -101,6 +101,7 @@ mod prekey;
 mod ratchet;
 mod sealed;
 mod session;
+mod spqr;
 mod wire;
 
 pub use address::{Address, AddressError, DeviceId, ServiceId, ServiceIdKind, Timestamp};

@@ -15,6 +15,7 @@ pub(crate) mod message;
 pub(crate) mod sealed_sender;
 pub mod service;
 #[rustfmt::skip]
+pub(crate) mod spqr;
 
 pub use error::DecodeError;
 pub(crate) use error::in_field;
