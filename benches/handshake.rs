@@ -1,4 +1,6 @@
 //! Beginning a session on both sides, each beside its primitives (W§7).
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+#![allow(missing_docs, unreachable_pub)]
 
 #[path = "measure/floor.rs"]
 #[allow(dead_code, reason = "each bench uses a part of it")]
@@ -18,9 +20,9 @@ use x25519_dalek::{PublicKey, StaticSecret};
 fn handshake(criterion: &mut Criterion) {
     for (name, offer, policy) in [
         ("X3DH", Offer::NoKem, AgreementPolicy::AllowX3dh),
-        ("PQXDH", Offer::Everything, AgreementPolicy::RequirePqxdh),
+        ("PQXDH", Offer::Everything, AgreementPolicy::RequireSpqr),
     ] {
-        let with_kem = policy == AgreementPolicy::RequirePqxdh;
+        let with_kem = policy == AgreementPolicy::RequireSpqr;
         let (alice, mut bob) = (Party::new(1), Party::new(2));
         let bundle = bob.bundle(offer, KemKind::LastResort);
         let to = bob.address();

@@ -1,5 +1,7 @@
 //! Messages of a session that is there: encrypt and decrypt at three sizes, ping-pong, and a
 //! thousand messages read in reverse. Each beside its primitives (W§8).
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+#![allow(missing_docs, unreachable_pub)]
 
 #[path = "measure/floor.rs"]
 #[allow(dead_code, reason = "each bench uses a part of it")]

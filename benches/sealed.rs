@@ -1,4 +1,6 @@
 //! Sealed sender version 1, the outer layer, and the certificate check, each beside its primitives (W§13, 14).
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+#![allow(missing_docs, unreachable_pub)]
 
 #[path = "measure/floor.rs"]
 #[allow(dead_code, reason = "each bench uses a part of it")]

@@ -26,7 +26,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("KEM prekey          {} bytes", kem.pair.public().serialize().len());
 
     // Alice fetched the bundle. A bundle without a KEM prekey is refused unless she says otherwise.
-    let (trust, policy) = (Trust::FirstUse, AgreementPolicy::RequirePqxdh);
+    let (trust, policy) = (Trust::FirstUse, AgreementPolicy::RequireSpqr);
     let mut with_bob = SessionRecord::new();
     let old = PreKeyBundle { kem: None, ..bundle.clone() };
     let refused = with_bob.initiate(&alice, &bob.address, &old, trust, policy, &mut rng, NOW);

@@ -70,7 +70,7 @@ fn begin(rng: &mut StdRng) -> Result<(Side, Side), Box<dyn Error>> {
         one_time: None,
         kem: Some(kem.public()),
     };
-    let (trust, policy) = (Trust::FirstUse, AgreementPolicy::RequirePqxdh);
+    let (trust, policy) = (Trust::FirstUse, AgreementPolicy::RequireSpqr);
     let (mut with_bob, mut with_alice) = (SessionRecord::new(), SessionRecord::new());
     with_bob.initiate(&alice, &bob.address, &bundle, trust, policy, rng, NOW)?;
     let first = with_bob.encrypt(&alice, &bob.address, b"Hello", trust, rng, NOW)?;

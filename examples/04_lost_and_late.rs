@@ -18,7 +18,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut read = |body: &[u8], rng: &mut StdRng| -> Result<String, Box<dyn Error>> {
         let message = PreKeySignalMessage::decode(body)?; // Bob has not answered yet
         let before = at_bob.encode();
-        let (from, policy) = (&alice.address, AgreementPolicy::RequirePqxdh);
+        let (from, policy) = (&alice.address, AgreementPolicy::RequireSpqr);
         match at_bob.decrypt_first(&bob, from, &message, PreKeys::NONE, trust, policy, rng) {
             Ok(read) => Ok(String::from_utf8(read.plaintext)?),
             Err(error) => {
@@ -66,7 +66,7 @@ fn begin(
         one_time: None,
         kem: Some(kem.public()),
     };
-    let (trust, policy) = (Trust::FirstUse, AgreementPolicy::RequirePqxdh);
+    let (trust, policy) = (Trust::FirstUse, AgreementPolicy::RequireSpqr);
     let (mut at_alice, mut at_bob) = (SessionRecord::new(), SessionRecord::new());
     at_alice.initiate(alice, &bob.address, &bundle, trust, policy, rng, NOW)?;
     let first = at_alice.encrypt(alice, &bob.address, b"Hello", trust, rng, NOW)?;

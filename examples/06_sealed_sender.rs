@@ -10,7 +10,7 @@ const TOMORROW: Timestamp = Timestamp::from_millis(1_700_086_400_000);
 fn main() -> Result<(), Box<dyn Error>> {
     let mut rng: StdRng = rand::make_rng();
     let (alice, bob) = (party(1, &mut rng), party(2, &mut rng));
-    let policy = AgreementPolicy::RequirePqxdh;
+    let policy = AgreementPolicy::RequireSpqr;
 
     // Once: an offline trust root signs the server's key. Clients ship with the root's public key.
     let root = PrivateKey::generate(&mut rng);

@@ -14,8 +14,7 @@ use rand_core::CryptoRng;
 pub(crate) struct Agreed {
     pub(crate) root: RootKey,
     pub(crate) chain: ChainKey,
-    /// Only in version 4.
-    #[allow(dead_code, reason = "seeds the post-quantum ratchet")]
+    /// Only in version 4: seeds the post-quantum ratchet.
     pub(crate) pqr: Option<PqrKey>,
 }
 

@@ -2,6 +2,7 @@
 
 use crate::address::{Address, ServiceId};
 use crate::crypto::{InvalidSignature, KeyError, KeyPair, PrivateKey, PublicKey};
+use crate::ratchet::JumpLimit;
 use alloc::vec::Vec;
 use rand_core::CryptoRng;
 
@@ -98,9 +99,14 @@ pub struct LocalParty {
 }
 
 impl LocalParty {
-    /// Whether a session with this identity is a session with ourselves (W§11.5).
-    pub(crate) fn is_self(&self, remote: &ServiceId, remote_identity: &IdentityKey) -> bool {
-        self.address.service_id == *remote && self.identity.identity_key() == *remote_identity
+    /// How far ahead a message of this peer may be; a session with ourselves has no limit (W§11.5).
+    pub(crate) fn jump_limit(&self, remote: &ServiceId, identity: &IdentityKey) -> JumpLimit {
+        let same_account = self.address.service_id == *remote;
+        if same_account && self.identity.identity_key() == *identity {
+            JumpLimit::OwnDevice
+        } else {
+            JumpLimit::Peer
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! X3DH, PQXDH, the Double Ratchet and sealed sender, wire-compatible with libsignal: pure functions
+//! X3DH, PQXDH, the Double Ratchet with SPQR, and sealed sender, wire-compatible with libsignal: pure functions
 //! of state, input, randomness and time, without files, sockets, clock, threads or async.
 //!
 //! # A conversation
@@ -30,7 +30,7 @@
 //!
 //! // Alice begins a session and writes. She saves `with_bob.encode()` before the message leaves.
 //! let mut with_bob = SessionRecord::new();
-//! let policy = AgreementPolicy::RequirePqxdh;
+//! let policy = AgreementPolicy::RequireSpqr;
 //! with_bob.initiate(&alice, &bob.address, &bundle, Trust::FirstUse, policy, &mut rng, now)?;
 //! let sent = with_bob.encrypt(&alice, &bob.address, b"hi", Trust::FirstUse, &mut rng, now)?;
 //!
@@ -57,7 +57,7 @@
 //!
 //! # Where the specifications are implemented
 //!
-//! W§ is `docs/spec/signal-wire.md`.
+//! W§ is `docs/spec/signal-wire.md`, S§ `docs/spec/spqr.md`.
 //!
 //! | section | file |
 //! |---|---|
@@ -72,7 +72,8 @@
 //! | W§7.4–7.5, 11.3 beginning a session | `src/session/establish.rs` |
 //! | W§8.1, 8.2, 8.4 chain and message keys | `src/keys.rs` |
 //! | W§8.5, 8.6, 10.2 ordinary messages | `src/message/signal.rs` |
-//! | W§9 post-quantum ratchet | `src/ratchet/pq.rs`, `src/ratchet/triple.rs` |
+//! | W§9 both ratchets together | `src/ratchet/triple.rs` |
+//! | S§ post-quantum ratchet | `src/spqr/` |
 //! | W§10.3 first messages | `src/message/prekey.rs` |
 //! | W§10.4–10.5 group messages | `src/group/message.rs` |
 //! | W§10.6 decryption errors | `src/message/retry.rs` |

@@ -50,7 +50,7 @@ static SAMPLES: LazyLock<Samples> = LazyLock::new(|| {
         kem: Some(kem.public()),
     };
     let (mut with_bob, mut with_alice) = (SessionRecord::new(), SessionRecord::new());
-    let (trust, policy) = (Trust::FirstUse, AgreementPolicy::RequirePqxdh);
+    let (trust, policy) = (Trust::FirstUse, AgreementPolicy::RequireSpqr);
     with_bob.initiate(&alice, &bob.address, &bundle, trust, policy, &mut rng, NOW).unwrap();
     let first = with_bob.encrypt(&alice, &bob.address, b"hi", trust, &mut rng, NOW).unwrap().body;
     let message = PreKeySignalMessage::decode(&first).unwrap();

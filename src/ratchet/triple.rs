@@ -1,10 +1,10 @@
 //! The double ratchet and the post-quantum ratchet side by side, committed together (W§9).
 
 use super::double::{Chain, DoubleRatchet, ReceivePlan};
-use super::pq::{PqRatchet, PqRefused};
+use super::{JumpLimit, RatchetError};
 use crate::crypto::curve::PublicKey;
-use crate::keys::{MessageKeys, PqMessageKey};
-use crate::ratchet::{JumpLimit, RatchetError};
+use crate::keys::MessageKeys;
+use crate::spqr::{Change, Spqr, SpqrError};
 use alloc::vec::Vec;
 use rand_core::CryptoRng;
 
@@ -12,7 +12,7 @@ use rand_core::CryptoRng;
 #[derive(Clone, Debug)]
 pub(crate) struct TripleRatchet {
     pub(crate) double: DoubleRatchet,
-    pub(crate) pq: PqRatchet,
+    pub(crate) pq: Spqr,
 }
 
 /// The next message to send: its place, its keys, and what committing it will change.
@@ -22,38 +22,40 @@ pub(crate) struct SendPlan {
     pub(crate) pq_message: Vec<u8>,
     pub(crate) keys: MessageKeys,
     next: Chain,
-    pq: PqRatchet,
+    pq: Change,
 }
 
 /// A received message: its keys, and what committing it will change.
 pub(crate) struct RecvPlan {
     pub(crate) keys: MessageKeys,
     double: ReceivePlan,
-    pq: PqRatchet,
+    pq: Change,
 }
 
-/// Why a message was refused before its MAC was looked at.
-pub(crate) enum RecvRefused {
+/// Which half refused, before a MAC was looked at.
+pub(crate) enum Refused {
     Ratchet(RatchetError),
-    Pq(PqRefused),
+    Pq(SpqrError),
 }
 
 impl TripleRatchet {
-    pub(crate) fn plan_send(&self, rng: &mut impl CryptoRng) -> Result<SendPlan, RatchetError> {
-        let (seed, next) = self.double.plan_send()?;
-        let (pq, pq_message, pq_key) = self.pq.send(rng);
+    /// The next message in both halves. Either half may refuse: a chain is used up, or the stored
+    /// state is damaged.
+    pub(crate) fn plan_send(&self, rng: &mut impl CryptoRng) -> Result<SendPlan, Refused> {
+        let (seed, next) = self.double.plan_send().map_err(Refused::Ratchet)?;
+        let pq = self.pq.send(rng).map_err(Refused::Pq)?;
         Ok(SendPlan {
             counter: self.double.sender.chain.index,
-            pq_message,
-            keys: seed.message_keys(pq_key.as_ref()),
+            pq_message: pq.message,
+            keys: seed.message_keys(pq.key.as_ref()),
             next,
-            pq,
+            pq: pq.change,
         })
     }
 
     pub(crate) fn commit_send(&mut self, plan: SendPlan) {
         self.double.commit_send(plan.next);
-        self.pq = plan.pq;
+        self.pq.commit(plan.pq);
     }
 
     /// Steps 1 to 4 of "order on receive" (W§9); the caller does MAC, addresses and body.
@@ -64,18 +66,15 @@ impl TripleRatchet {
         pq_message: &[u8],
         limit: JumpLimit,
         rng: &mut impl CryptoRng,
-    ) -> Result<RecvPlan, RecvRefused> {
-        let (seed, double) = self
-            .double
-            .plan_receive(ratchet_key, counter, limit, rng)
-            .map_err(RecvRefused::Ratchet)?;
-        let (pq, pq_key): (PqRatchet, Option<PqMessageKey>) =
-            self.pq.recv(pq_message).map_err(RecvRefused::Pq)?;
-        Ok(RecvPlan { keys: seed.message_keys(pq_key.as_ref()), double, pq })
+    ) -> Result<RecvPlan, Refused> {
+        let (seed, double) =
+            self.double.plan_receive(ratchet_key, counter, limit, rng).map_err(Refused::Ratchet)?;
+        let pq = self.pq.recv(pq_message).map_err(Refused::Pq)?;
+        Ok(RecvPlan { keys: seed.message_keys(pq.key.as_ref()), double, pq: pq.change })
     }
 
     pub(crate) fn commit_receive(&mut self, plan: RecvPlan) {
         self.double.commit_receive(plan.double);
-        self.pq = plan.pq;
+        self.pq.commit(plan.pq);
     }
 }

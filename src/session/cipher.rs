@@ -8,7 +8,8 @@ use crate::crypto::KeyError;
 use crate::identity::{IdentityKey, LocalParty, Trust, UntrustedIdentity};
 use crate::message::{Addresses, Envelope, Header, Identities, MessageKind, SignalMessage};
 use crate::ratchet::triple::RecvPlan;
-use crate::ratchet::{JumpLimit, MAX_JUMP, RatchetError, RecvRefused};
+use crate::ratchet::{MAX_JUMP, RatchetError, Refused};
+use crate::spqr::SpqrError;
 use alloc::{boxed::Box, vec::Vec};
 use rand_core::CryptoRng;
 
@@ -57,6 +58,18 @@ pub enum EncryptError {
     /// S5: the sending chain has reached its last counter.
     #[error("the sending chain is used up: begin a new session")]
     Exhausted,
+    /// S4: the stored post-quantum ratchet contradicts itself.
+    #[error("the stored session is damaged: restore it, or begin a new one")]
+    Damaged,
+}
+
+impl From<Refused> for EncryptError {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Ratchet(_) | Refused::Pq(SpqrError::ChainExhausted) => Self::Exhausted,
+            Refused::Pq(_) => Self::Damaged,
+        }
+    }
 }
 
 /// A message could not be decrypted. Nothing was changed.
@@ -141,8 +154,7 @@ impl Session {
         if message.version() != self.version {
             return Err(TrialError::Invalid);
         }
-        let own = local.is_self(&remote.service_id, &self.remote_identity);
-        let limit = if own { JumpLimit::OwnDevice } else { JumpLimit::Peer };
+        let limit = local.jump_limit(&remote.service_id, &self.remote_identity);
         let plan = self.ratchet.plan_receive(
             message.ratchet_key(),
             message.counter(),
@@ -172,17 +184,17 @@ impl Session {
     }
 }
 
-impl From<RecvRefused> for TrialError {
-    fn from(refused: RecvRefused) -> Self {
+impl From<Refused> for TrialError {
+    fn from(refused: Refused) -> Self {
         match refused {
-            RecvRefused::Ratchet(RatchetError::Duplicate { counter }) => {
-                Self::Duplicate { counter }
+            Refused::Ratchet(RatchetError::Duplicate { counter }) => Self::Duplicate { counter },
+            Refused::Ratchet(RatchetError::TooFarAhead { ahead }) => Self::TooFarAhead { ahead },
+            Refused::Pq(SpqrError::KeyJump { newest, asked }) => {
+                Self::TooFarAhead { ahead: asked.saturating_sub(newest) }
             }
-            RecvRefused::Ratchet(RatchetError::TooFarAhead { ahead }) => {
-                Self::TooFarAhead { ahead }
+            Refused::Ratchet(RatchetError::Key(_) | RatchetError::Exhausted) | Refused::Pq(_) => {
+                Self::Invalid
             }
-            RecvRefused::Ratchet(RatchetError::Key(_) | RatchetError::Exhausted)
-            | RecvRefused::Pq(_) => Self::Invalid,
         }
     }
 }
@@ -206,7 +218,7 @@ impl SessionRecord {
             return Err(EncryptError::Unanswered);
         }
         trust.check(&session.remote_identity)?;
-        let plan = session.ratchet.plan_send(rng).map_err(|_| EncryptError::Exhausted)?;
+        let plan = session.ratchet.plan_send(rng)?;
         let double = &session.ratchet.double;
         let header = Header {
             version: session.version,

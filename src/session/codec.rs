@@ -7,7 +7,7 @@
 //!          | sending: ratchet private 32, public 32, chain key 32, index 4
 //!          | receiving: count 1, each ratchet key 32, chain key 32, index 4,
 //!          |            skipped: count 2, each counter 4, seed 32
-//!          | post-quantum ratchet 1 (0: off)
+//!          | post-quantum ratchet: length 4 (0: off), as in spqr/state/
 //!          | pending: 0, or 1, flags 1, one-time id 4, signed id 4, created 8, KEM id 4, ciphertext 1569 |
 //! ```
 
@@ -18,11 +18,12 @@ use crate::identity::IdentityKey;
 use crate::keys::{ChainKey, MessageSeed, RootKey};
 use crate::message::SessionVersion;
 use crate::prekey::{KemPreKeyId, PreKeyId, SignedPreKeyId};
+use crate::ratchet::TripleRatchet;
 use crate::ratchet::double::{
     Chain, DoubleRatchet, MAX_RECEIVER_CHAINS, ReceiverChain, SenderChain,
 };
 use crate::ratchet::skipped::{MAX_SKIPPED, SkippedSeed, SkippedSeeds};
-use crate::ratchet::{PqRatchet, TripleRatchet};
+use crate::spqr::Spqr;
 use alloc::{boxed::Box, vec::Vec};
 use zeroize::Zeroizing;
 
@@ -50,13 +51,14 @@ pub enum RecordError {
 impl SessionRecord {
     /// The bytes to store: secrets, so keep them encrypted at rest. Wiped when dropped.
     pub fn encode(&self) -> Zeroizing<Vec<u8>> {
-        let current = self.current.as_ref().map_or(0, |session| session_len(session));
+        let current = self.current.as_ref().map(|session| (session, session.ratchet.pq.encode()));
+        let len = current.as_ref().map_or(0, |(session, pq)| session_len(session, pq.len()));
         let archived: usize = self.archived.iter().map(|session| 4 + session.0.len()).sum();
-        let mut out = Writer::with_capacity(1 + 4 + current + 1 + archived);
+        let mut out = Writer::with_capacity(1 + 4 + len + 1 + archived);
         out.u8(FORMAT);
-        out.u32(current as u32);
-        if let Some(session) = &self.current {
-            write_session(&mut out, session);
+        out.u32(len as u32);
+        if let Some((session, pq)) = current {
+            write_session(&mut out, session, &pq);
         }
         out.u8(self.archived.len() as u8);
         for session in &self.archived {
@@ -115,22 +117,23 @@ pub(super) fn version_of(session: &[u8]) -> Option<SessionVersion> {
 }
 
 pub(super) fn encode_session(session: &Session) -> Zeroizing<Vec<u8>> {
-    let mut out = Writer::with_capacity(session_len(session));
-    write_session(&mut out, session);
+    let pq = session.ratchet.pq.encode();
+    let mut out = Writer::with_capacity(session_len(session, pq.len()));
+    write_session(&mut out, session, &pq);
     out.0
 }
 
-fn session_len(session: &Session) -> usize {
+fn session_len(session: &Session, pq_len: usize) -> usize {
     let receivers = &session.ratchet.double.receivers;
     let receivers: usize = receivers.iter().map(|it| 70 + 36 * it.skipped.len()).sum();
     let pending = match &session.pending {
         None => 1,
         Some(pending) => 18 + pending.kem.as_ref().map_or(0, |(_, bytes)| 4 + bytes.len()),
     };
-    1 + 3 * 32 + 3 * 4 + 32 + 100 + 1 + receivers + 1 + pending
+    1 + 3 * 32 + 3 * 4 + 32 + 100 + 1 + receivers + 4 + pq_len + pending
 }
 
-fn write_session(out: &mut Writer, session: &Session) {
+fn write_session(out: &mut Writer, session: &Session, pq: &[u8]) {
     let double = &session.ratchet.double;
     out.u8(session.version as u8);
     out.bytes(session.base_key.as_u());
@@ -154,9 +157,8 @@ fn write_session(out: &mut Writer, session: &Session) {
             out.bytes(entry.seed.as_bytes());
         }
     }
-    match session.ratchet.pq {
-        PqRatchet::Off => out.u8(0),
-    }
+    out.u32(pq.len() as u32);
+    out.bytes(pq);
     write_pending(out, session.pending.as_ref());
 }
 
@@ -203,10 +205,8 @@ fn read_session(input: &mut Reader<'_>) -> Option<Session> {
         return None;
     }
     let receivers = (0..count).map(|_| read_receiver(input)).collect::<Option<Vec<_>>>()?;
-    let pq = match input.u8()? {
-        0 => PqRatchet::Off,
-        _ => return None,
-    };
+    let pq_len = input.u32()? as usize;
+    let pq = Spqr::decode(input.bytes(pq_len)?).ok()?;
     let pending = read_pending(input)?;
     let double = DoubleRatchet { root, previous_counter, sender, receivers };
     Some(Session {

@@ -6,24 +6,60 @@ use crate::address::{Address, Timestamp};
 use crate::crypto::{InvalidSignature, KeyError, KeyPair, PublicKey};
 use crate::handshake::{self, ResponderKeys};
 use crate::identity::{LocalParty, Trust, UntrustedIdentity};
+use crate::keys::PqrKey;
 use crate::message::{PreKeySignalMessage, SessionVersion};
 use crate::prekey::{
     KemPreKey, KemPreKeyId, PreKey, PreKeyBundle, PreKeyId, SignedPreKey, SignedPreKeyId,
 };
 use crate::ratchet::double::DoubleRatchet;
-use crate::ratchet::{PqRatchet, TripleRatchet};
+use crate::ratchet::{JumpLimit, TripleRatchet};
+use crate::spqr::{ChainLimits, Direction, MinVersion, Spqr};
 use rand_core::CryptoRng;
 
-/// Which key agreements may begin a session.
+/// What a session may be begun with. What it then has is told by [`crate::SessionInfo`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum AgreementPolicy {
-    /// PQXDH alone: a bundle without a KEM prekey, or a first message of version 3, is refused.
+    /// PQXDH and the post-quantum ratchet: a bundle without a KEM prekey, a first message of version
+    /// 3, or a peer without the ratchet is refused. The peers' releases since v0.92.0 do the same.
     #[default]
-    RequirePqxdh,
-    /// X3DH too, for peers that have nothing else: who records such a session today can read it
-    /// with a quantum computer later.
+    RequireSpqr,
+    /// PQXDH; the post-quantum ratchet is switched off for a peer that has none. Keys that leak
+    /// later are then not healed against a quantum computer.
+    AllowNoSpqr,
+    /// As [`Self::RequireSpqr`], and X3DH for peers and data that have nothing else: who records such
+    /// a session today can read it with a quantum computer later.
     AllowX3dh,
+    /// As [`Self::AllowNoSpqr`], and X3DH.
+    AllowX3dhAndNoSpqr,
+}
+
+impl AgreementPolicy {
+    fn allows_x3dh(self) -> bool {
+        matches!(self, Self::AllowX3dh | Self::AllowX3dhAndNoSpqr)
+    }
+
+    fn min_version(self) -> MinVersion {
+        match self {
+            Self::RequireSpqr | Self::AllowX3dh => MinVersion::V1,
+            Self::AllowNoSpqr | Self::AllowX3dhAndNoSpqr => MinVersion::V0,
+        }
+    }
+}
+
+/// The post-quantum ratchet of a new session (W§9): on in version 4, off in version 3.
+fn post_quantum(
+    key: Option<&PqrKey>,
+    direction: Direction,
+    policy: AgreementPolicy,
+    limit: JumpLimit,
+) -> Spqr {
+    let max_jump = match limit {
+        JumpLimit::Peer => ChainLimits::DEFAULT.max_jump,
+        JumpLimit::OwnDevice => u32::MAX,
+    };
+    let limits = ChainLimits { max_jump, ..ChainLimits::DEFAULT };
+    key.map_or(Spqr::Off, |key| Spqr::new(direction, policy.min_version(), key, limits))
 }
 
 /// No session could be begun from a bundle. Nothing was changed.
@@ -123,10 +159,8 @@ impl SessionRecord {
         rng: &mut impl CryptoRng,
         now: Timestamp,
     ) -> Result<(), HandshakeError> {
-        // The address takes part in the messages, not in the agreement.
-        let _ = remote;
         trust.check(&bundle.identity_key)?;
-        if bundle.kem.is_none() && policy == AgreementPolicy::RequirePqxdh {
+        if bundle.kem.is_none() && !policy.allows_x3dh() {
             return Err(HandshakeError::X3dhRefused);
         }
         bundle.verify_signatures()?;
@@ -135,6 +169,8 @@ impl SessionRecord {
         let agreed = initiated.agreed;
         let double =
             DoubleRatchet::initiator(&agreed.root, agreed.chain, &bundle.signed_prekey.key, rng)?;
+        let limit = local.jump_limit(&remote.service_id, &bundle.identity_key);
+        let pq = post_quantum(agreed.pqr.as_ref(), Direction::A2B, policy, limit);
         let kem = bundle.kem.as_ref().map(|prekey| prekey.id);
         let ciphertext = initiated.kem_ciphertext.map(|ciphertext| ciphertext.serialize());
         self.promote(Session {
@@ -150,7 +186,7 @@ impl SessionRecord {
                 kem: kem.zip(ciphertext),
                 created_secs: now.as_secs(),
             }),
-            ratchet: TripleRatchet { double, pq: PqRatchet::Off },
+            ratchet: TripleRatchet { double, pq },
         });
         Ok(())
     }
@@ -215,7 +251,7 @@ impl SessionRecord {
         policy: AgreementPolicy,
         rng: &mut impl CryptoRng,
     ) -> Result<Decrypted, DecryptError> {
-        if message.version() == SessionVersion::V3 && policy == AgreementPolicy::RequirePqxdh {
+        if message.version() == SessionVersion::V3 && !policy.allows_x3dh() {
             return Err(DecryptError::X3dhRefused);
         }
         let needs = message.needs();
@@ -237,6 +273,8 @@ impl SessionRecord {
         }
         let keys = ResponderKeys { identity: &local.identity, signed: &signed.pair, one_time, kem };
         let agreed = handshake::respond(&keys, message.identity_key(), message.base_key())?;
+        let limit = local.jump_limit(&remote.service_id, message.identity_key());
+        let pq = post_quantum(agreed.pqr.as_ref(), Direction::B2A, policy, limit);
         let double = DoubleRatchet::responder(agreed.root, agreed.chain, signed.pair.clone());
         let mut session = Session {
             version: message.version(),
@@ -246,7 +284,7 @@ impl SessionRecord {
             remote_registration_id: message.registration_id(),
             base_key: *message.base_key(),
             pending: None,
-            ratchet: TripleRatchet { double, pq: PqRatchet::Off },
+            ratchet: TripleRatchet { double, pq },
         };
         let opened = session.open(local, remote, message.message(), rng).map_err(|error| {
             // A fresh session has no past: every failure is the generic one.

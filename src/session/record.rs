@@ -6,7 +6,7 @@ use crate::crypto::PublicKey;
 use crate::identity::IdentityKey;
 use crate::message::SessionVersion;
 use crate::prekey::{KemPreKeyId, PreKeyId, SignedPreKeyId};
-use crate::ratchet::{PqRatchet, TripleRatchet};
+use crate::ratchet::TripleRatchet;
 use alloc::{boxed::Box, collections::VecDeque, vec::Vec};
 use zeroize::Zeroizing;
 
@@ -88,7 +88,7 @@ impl SessionRecord {
     pub fn info(&self) -> Option<SessionInfo> {
         self.current.as_ref().map(|session| SessionInfo {
             version: session.version,
-            post_quantum_ratchet: session.ratchet.pq != PqRatchet::Off,
+            post_quantum_ratchet: !session.ratchet.pq.is_off(),
             remote_identity: session.remote_identity,
             remote_registration_id: session.remote_registration_id,
             awaiting_reply: session.pending.is_some(),

@@ -1,6 +1,6 @@
 //! S§11. Why the post-quantum ratchet refused.
 
-/// Nothing was changed. Where [`SpqrError::blames_state`] is false: drop the message.
+/// Nothing was changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum SpqrError {
@@ -56,11 +56,4 @@ pub(crate) enum SpqrError {
     /// All 2^32 messages of an epoch were sent.
     #[error("this epoch has no message numbers left: begin a new session")]
     ChainExhausted,
-}
-
-impl SpqrError {
-    /// Whether the stored state is to blame rather than the message.
-    pub(crate) fn blames_state(self) -> bool {
-        matches!(self, Self::StateDecode | Self::SendKeyEpochDecreased | Self::ChainExhausted)
-    }
 }

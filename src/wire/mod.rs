@@ -15,6 +15,7 @@ pub(crate) mod message;
 pub(crate) mod sealed_sender;
 pub mod service;
 #[rustfmt::skip]
+#[cfg(test)]
 pub(crate) mod spqr;
 
 pub use error::DecodeError;

@@ -54,7 +54,7 @@ impl Party {
             local,
             rng,
             now: NOW,
-            policy: AgreementPolicy::RequirePqxdh,
+            policy: AgreementPolicy::RequireSpqr,
             sessions: HashMap::new(),
             known: HashMap::new(),
             signed: HashMap::new(),

@@ -64,7 +64,7 @@ fn deliver(
     };
     let policy = match message.version() {
         SessionVersion::V3 => AgreementPolicy::AllowX3dh,
-        SessionVersion::V4 => AgreementPolicy::RequirePqxdh,
+        SessionVersion::V4 => AgreementPolicy::AllowNoSpqr,
     };
     record.decrypt_first(
         &responder.local,
