@@ -1,0 +1,254 @@
+//! What the app calls. Every call that touches the profile is one commit, on a thread that may block.
+
+use std::future::Future;
+use std::path::Path;
+use std::sync::Arc;
+use tokio::sync::{Mutex, broadcast};
+use tuckseal::{IdentityKey, PublicKey, ServiceId, SessionInfo};
+
+use crate::engine::{Engine, Settings};
+use crate::error::{IdentityError, LookupError, RegisterError, RunError, SendError};
+use crate::event::Event;
+use crate::message::{Contact, Message, MessageId, SentId, SentState, Statistics};
+use crate::register::{Registration, register};
+use crate::shell::{Actions, Shell, run};
+use crate::store::{Account, Own, Peer, Profile, ProfileError, Store};
+use crate::transport::ServerError;
+use crate::transport::http::Http;
+
+/// Messages that [`Client::inbox`] gives at once.
+const INBOX_PAGE: u32 = 500;
+
+/// An open profile. Clones are handles to the same one.
+#[derive(Debug, Clone)]
+pub struct Client {
+    shell: Shell,
+    actions: Arc<Mutex<Actions>>,
+    http: Http,
+    own: Arc<Own>,
+    account: Arc<Account>,
+}
+
+impl Client {
+    /// Makes a profile in a folder and registers it. May be repeated until it succeeds.
+    ///
+    /// # Errors
+    /// [`RegisterError`].
+    pub async fn register(folder: &Path, registration: Registration) -> Result<Self, RegisterError> {
+        let (store, own, account) = register(folder.to_owned(), registration).await?;
+        Ok(Self::assemble(store, own, account, Settings::default())??)
+    }
+
+    /// Opens a registered profile, exclusively. It is closed when the last handle is dropped.
+    ///
+    /// # Errors
+    /// [`ProfileError`].
+    pub async fn open(folder: &Path, settings: Settings) -> Result<Self, ProfileError> {
+        let folder = folder.to_owned();
+        let opened = tokio::task::spawn_blocking(move || {
+            let store = Store::open(&folder, Profile::Existing)?;
+            let own = store.rows().own()?;
+            let registered = own.and_then(|own| own.account.clone().map(|account| (own, account)));
+            let (own, account) = registered.ok_or(ProfileError::NotRegistered { folder })?;
+            Self::assemble(store, own, account, settings)?
+                .map_err(|_| ProfileError::Damaged { what: "server address" })
+        });
+        opened.await.map_err(|_| ProfileError::Closed)?
+    }
+
+    fn assemble(
+        store: Store,
+        own: Own,
+        account: Account,
+        settings: Settings,
+    ) -> Result<Result<Self, ServerError>, ProfileError> {
+        let http = match Http::new(&own.server) {
+            Ok(http) => http,
+            Err(error) => return Ok(Err(error)),
+        };
+        let engine = Engine::new(store, own.clone(), account.clone(), settings)?;
+        let (shell, actions) = Shell::new(engine);
+        let actions = Arc::new(Mutex::new(actions));
+        Ok(Ok(Self { shell, actions, http, own: Arc::new(own), account: Arc::new(account) }))
+    }
+
+    /// Keeps the client connected until `shutdown` is ready. Without it messages are kept, and wait.
+    ///
+    /// # Errors
+    /// [`RunError`]: the client has stopped and going on would not help.
+    pub async fn run(&self, shutdown: impl Future<Output = ()> + Send) -> Result<(), RunError> {
+        let mut actions = self.actions.try_lock().map_err(|_| RunError::AlreadyRunning)?;
+        run(&self.shell, &mut actions, &self.http, &self.own.server, &self.account, shutdown).await
+    }
+
+    /// What happens from now on.
+    #[must_use]
+    pub fn events(&self) -> Events {
+        Events(self.shell.events())
+    }
+
+    /// Takes a text over for an account: when this returns it is on disk, and will be sent. Needs no
+    /// connection.
+    ///
+    /// # Errors
+    /// [`SendError`]; nothing was stored.
+    pub async fn send(&self, to: ServiceId, text: &str) -> Result<SentId, SendError> {
+        let text = text.to_owned();
+        self.shell.call(move |engine, turn| engine.send(to, &text, turn)).await
+    }
+
+    /// Where a sent message is.
+    ///
+    /// # Errors
+    /// [`ProfileError`].
+    pub async fn sent_state(&self, message: SentId) -> Result<SentState, ProfileError> {
+        self.shell.call(move |engine, _| engine.sent_state(message)).await
+    }
+
+    /// How many messages the relay does not have yet.
+    ///
+    /// # Errors
+    /// [`ProfileError`].
+    pub async fn outbox_len(&self) -> Result<u64, ProfileError> {
+        self.shell.call(|engine, _| engine.store.rows().outbox_len()).await
+    }
+
+    /// The account of a name: of a contact, else as the server says, and then a contact.
+    ///
+    /// # Errors
+    /// [`LookupError`].
+    pub async fn lookup(&self, name: &str) -> Result<ServiceId, LookupError> {
+        let wanted = name.to_owned();
+        let known = self.shell.call(move |engine, _| engine.store.rows().peer_named(&wanted)).await?;
+        if let Some(peer) = known {
+            return Ok(peer.account);
+        }
+        let account = match self.http.account_of(&self.account, name).await {
+            Err(ServerError::NotFound) => {
+                let server = self.own.server.clone();
+                return Err(LookupError::NoSuchName { name: name.to_owned(), server });
+            }
+            found => found?,
+        };
+        let username = Some(name.to_owned());
+        let saved = self.shell.call(move |engine, _| {
+            engine.store.commit(|rows| {
+                let peer = rows.peer(account)?.unwrap_or_else(|| Peer::unknown(account));
+                rows.save_peer(&Peer { username, ..peer })
+            })
+        });
+        saved.await?;
+        Ok(account)
+    }
+
+    /// Everybody that we know.
+    ///
+    /// # Errors
+    /// [`ProfileError`].
+    pub async fn contacts(&self) -> Result<Vec<Contact>, ProfileError> {
+        let peers = self.shell.call(|engine, _| engine.store.rows().peers()).await?;
+        Ok(peers.into_iter().map(Contact::from).collect())
+    }
+
+    /// The oldest messages that were not acknowledged, in order; at most 500.
+    ///
+    /// # Errors
+    /// [`ProfileError`].
+    pub async fn inbox(&self) -> Result<Vec<Message>, ProfileError> {
+        self.shell.call(|engine, _| engine.store.rows().inbox(0, INBOX_PAGE)).await
+    }
+
+    /// The app has dealt with a message: it goes from the inbox.
+    ///
+    /// # Errors
+    /// [`ProfileError`].
+    pub async fn acknowledge(&self, message: MessageId) -> Result<(), ProfileError> {
+        let work = move |engine: &mut Engine| engine.store.commit(|rows| rows.delete_inbox(message.0));
+        self.shell.call(move |engine, _| work(engine)).await
+    }
+
+    /// A person trusts the new identity key of a contact: what was held back is delivered.
+    ///
+    /// # Errors
+    /// [`IdentityError`]; nothing was changed.
+    pub async fn accept_identity(&self, account: ServiceId, key: IdentityKey) -> Result<(), IdentityError> {
+        self.shell.call(move |engine, turn| engine.accept_identity(account, key, turn)).await
+    }
+
+    /// A person does not trust the new identity key of a contact: what was held back is dropped.
+    ///
+    /// # Errors
+    /// [`IdentityError`]; nothing was changed.
+    pub async fn reject_identity(&self, account: ServiceId, key: IdentityKey) -> Result<(), IdentityError> {
+        self.shell.call(move |engine, turn| engine.reject_identity(account, key, turn)).await
+    }
+
+    /// The session with each device of an account that has one.
+    ///
+    /// # Errors
+    /// [`ProfileError`].
+    pub async fn session_info(&self, account: ServiceId) -> Result<Vec<SessionInfo>, ProfileError> {
+        let devices = self.shell.call(move |engine, _| engine.store.rows().devices(account)).await?;
+        Ok(devices.iter().filter_map(|device| device.session.info()).collect())
+    }
+
+    /// What was counted over the life of the profile.
+    ///
+    /// # Errors
+    /// [`ProfileError`].
+    pub async fn statistics(&self) -> Result<Statistics, ProfileError> {
+        self.shell.call(|engine, _| engine.store.rows().statistics()).await
+    }
+
+    /// Our account.
+    #[must_use]
+    pub fn account(&self) -> ServiceId {
+        self.account.address.service_id
+    }
+
+    /// The name we registered under.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.own.name
+    }
+
+    /// The server's address.
+    #[must_use]
+    pub fn server(&self) -> &str {
+        &self.own.server
+    }
+
+    /// The pinned trust root of the server.
+    #[must_use]
+    pub fn trust_root(&self) -> PublicKey {
+        self.account.trust_root
+    }
+
+    /// Our identity key, to be compared with what others see.
+    #[must_use]
+    pub fn identity_key(&self) -> IdentityKey {
+        self.own.identity.identity_key()
+    }
+}
+
+/// What happens to a client, from the moment it was asked for.
+#[derive(Debug)]
+pub struct Events(broadcast::Receiver<Event>);
+
+impl Events {
+    /// The next event; `None` when the client is no more.
+    pub async fn recv(&mut self) -> Option<Event> {
+        match self.0.recv().await {
+            Ok(event) => Some(event),
+            Err(broadcast::error::RecvError::Lagged(count)) => Some(Event::Missed { count }),
+            Err(broadcast::error::RecvError::Closed) => None,
+        }
+    }
+}
+
+impl From<Peer> for Contact {
+    fn from(peer: Peer) -> Self {
+        let Peer { account, username, claimed_name, identity, offered, .. } = peer;
+        Self { account, username, claimed_name, identity, offered }
+    }
+}

@@ -1,0 +1,70 @@
+//! What goes into the engine, and what comes out.
+
+use bytes::Bytes;
+use tuckseal::ServiceId;
+use tuckseal::service::{Bundles, Envelope, KeyCounts, KeysUpload, SenderCertificateAnswer, ServerInfo};
+
+use super::prekeys::Upload;
+use crate::event::Event;
+use crate::store::SentBy;
+use crate::transport::{ServerError, SubmitError};
+
+/// Something has happened outside.
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// The stream is open.
+    Connected,
+    /// The stream has ended.
+    Disconnected,
+    /// Nobody carries out actions any more; what was on its way gets no answer.
+    Stopped,
+    Delivered(Vec<Envelope>),
+    QueueEmpty,
+    Gap { dropped: u64 },
+    ServerInfo(ServerInfo),
+    /// Asked for, or a notice.
+    KeyCounts(Result<KeyCounts, ServerError>),
+    KeysUploaded { upload: Upload, result: Result<KeyCounts, ServerError> },
+    Certificate(Result<SenderCertificateAnswer, ServerError>),
+    Bundles { account: ServiceId, ticket: u64, result: Result<Bundles, ServerError> },
+    Submitted { account: ServiceId, ticket: u64, result: Result<(), SubmitError> },
+    /// The time that [`super::Engine::next_tick`] named has come.
+    Tick,
+}
+
+/// Something is to be done.
+#[derive(Debug)]
+pub(crate) enum Action {
+    FetchServerInfo,
+    FetchKeyCounts,
+    UploadKeys { keys: KeysUpload, upload: Upload },
+    FetchCertificate,
+    /// Repeated under the same request id, it takes no second one-time prekey.
+    FetchBundles { account: ServiceId, ticket: u64, request_id: [u8; 16], authority: Authority },
+    /// `body` is an encoded Submission.
+    Submit { account: ServiceId, ticket: u64, body: Bytes, authority: Authority },
+    /// These envelopes are dealt with, on disk.
+    Acknowledge(Vec<Bytes>),
+    /// For the app.
+    Tell(Event),
+    /// The server shows another trust root than the pinned one: nothing more may be sent to it.
+    StopWrongTrustRoot,
+}
+
+impl From<Authority> for SentBy {
+    fn from(authority: Authority) -> Self {
+        match authority {
+            Authority::Token => Self::Token,
+            Authority::AccessKey(_) => Self::AccessKey,
+        }
+    }
+}
+
+/// By what right a request is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Authority {
+    /// The device token: the server knows who asks.
+    Token,
+    /// The recipient's access key, on a connection that carries no token.
+    AccessKey([u8; 16]),
+}

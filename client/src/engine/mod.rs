@@ -1,0 +1,232 @@
+//! The engine: what follows from what. It decides and writes to the store; it has no socket, thread or
+//! clock. `send.rs` brings messages out, `receive.rs` takes envelopes in, `order.rs` gives them their turn,
+//! `identity.rs` carries out what the app decides about keys, `prekeys.rs` keeps the server supplied.
+//!
+//! What is in memory here is only what is on its way; everything else is read from the store when needed.
+
+mod action;
+mod flight;
+mod identity;
+mod order;
+mod prekeys;
+mod receive;
+mod send;
+mod settings;
+
+use std::collections::HashMap;
+
+use rand_core::CryptoRng;
+use tuckseal::{LocalParty, SenderCertificate, ServiceId, Timestamp};
+
+pub(crate) use action::{Action, Authority, Input};
+pub(crate) use prekeys::{new_profile, registration_keys};
+pub use settings::Settings;
+
+use crate::event::Event;
+use crate::store::{Account, Own, ProfileError, Store};
+use flight::{Flight, Request};
+
+/// A certificate is replaced when less than this is left of its life: 6 h.
+const CERTIFICATE_MARGIN_MS: u64 = 6 * 60 * 60 * 1000;
+
+/// Whether the stream is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Link {
+    Down,
+    Up,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    pub(crate) store: Store,
+    pub(crate) own: Own,
+    pub(crate) account: Account,
+    local: LocalParty,
+    settings: Settings,
+    link: Link,
+    /// The server's clock less ours, in milliseconds.
+    clock_skew_ms: i64,
+    certificate: Option<SenderCertificate>,
+    certificate_request: Request,
+    keys_request: Request,
+    /// What is on its way to whom: one at a time for each account, so that their order is kept.
+    flights: HashMap<ServiceId, Flight>,
+    /// Device mismatches in a row.
+    mismatches: HashMap<ServiceId, u32>,
+    last_ticket: u64,
+}
+
+/// One call of the engine: the randomness and the time it may use, and what it wants done afterwards.
+pub(crate) struct Turn<'a> {
+    pub(crate) rng: &'a mut dyn CryptoRng,
+    pub(crate) now: Timestamp,
+    pub(crate) actions: Vec<Action>,
+}
+
+impl<'a> Turn<'a> {
+    pub(crate) fn new(rng: &'a mut dyn CryptoRng, now: Timestamp) -> Self {
+        Self { rng, now, actions: Vec::new() }
+    }
+
+    fn tell(&mut self, event: Event) {
+        self.actions.push(Action::Tell(event));
+    }
+
+    fn random<const N: usize>(&mut self) -> [u8; N] {
+        let mut bytes = [0; N];
+        self.rng.fill_bytes(&mut bytes);
+        bytes
+    }
+}
+
+impl Engine {
+    /// The engine of a registered profile.
+    ///
+    /// # Errors
+    /// [`ProfileError`] when the store cannot be read.
+    pub(crate) fn new(store: Store, own: Own, account: Account, settings: Settings) -> Result<Self, ProfileError> {
+        let encoded = store.rows().certificate()?;
+        // One that cannot be read is fetched again.
+        let certificate = encoded.and_then(|encoded| SenderCertificate::decode(&encoded).ok());
+        Ok(Self {
+            local: own.local_party(account.address),
+            store,
+            own,
+            account,
+            settings,
+            link: Link::Down,
+            clock_skew_ms: 0,
+            certificate,
+            certificate_request: Request::Idle,
+            keys_request: Request::Idle,
+            flights: HashMap::new(),
+            mismatches: HashMap::new(),
+            last_ticket: 0,
+        })
+    }
+
+    /// Takes what has happened in; what is to be done stands in the turn afterwards.
+    ///
+    /// # Errors
+    /// [`ProfileError`]: the store failed. Close the profile; nothing is lost.
+    pub(crate) fn handle(&mut self, input: Input, turn: &mut Turn<'_>) -> Result<(), ProfileError> {
+        match input {
+            Input::Connected => self.connected(turn)?,
+            Input::Disconnected => self.link = Link::Down,
+            Input::Stopped => self.stopped(),
+            Input::Delivered(envelopes) => self.delivered(&envelopes, turn)?,
+            Input::QueueEmpty => turn.tell(Event::QueueEmpty),
+            Input::Gap { dropped } => turn.tell(Event::Dropped { count: dropped }),
+            Input::ServerInfo(info) => self.server_info(&info, turn),
+            Input::KeyCounts(counts) => self.key_counts(counts, turn)?,
+            Input::KeysUploaded { upload, result } => self.keys_uploaded(upload, result, turn)?,
+            Input::Certificate(result) => self.certificate_answer(result, turn)?,
+            Input::Bundles { account, ticket, result } => self.bundles(account, ticket, result, turn)?,
+            Input::Submitted { account, ticket, result } => self.submitted(account, ticket, result, turn)?,
+            Input::Tick => self.tick(turn)?,
+        }
+        Ok(())
+    }
+
+    fn connected(&mut self, turn: &mut Turn<'_>) -> Result<(), ProfileError> {
+        self.link = Link::Up;
+        turn.tell(Event::Connected);
+        turn.actions.push(Action::FetchServerInfo);
+        self.keys_request = Request::OnItsWay { attempt: 0 };
+        turn.actions.push(Action::FetchKeyCounts);
+        self.certificate_request = Request::Idle;
+        self.want_certificate(turn);
+        self.retry_flights(turn, Timestamp::from_millis(u64::MAX))?;
+        self.pump_all(turn)
+    }
+
+    fn stopped(&mut self) {
+        self.link = Link::Down;
+        self.flights.clear();
+        self.certificate_request = Request::Idle;
+        self.keys_request = Request::Idle;
+    }
+
+    fn server_info(&mut self, info: &tuckseal::service::ServerInfo, turn: &mut Turn<'_>) {
+        if info.trust_root[..] != self.account.trust_root.serialize() {
+            turn.actions.push(Action::StopWrongTrustRoot);
+            return;
+        }
+        let skew = i128::from(info.now_ms) - i128::from(turn.now.as_millis());
+        self.clock_skew_ms = i64::try_from(skew).unwrap_or(0);
+    }
+
+    /// When [`Input::Tick`] is due, if at all.
+    pub(crate) fn next_tick(&self) -> Result<Option<Timestamp>, ProfileError> {
+        let early = self.store.rows().oldest_early()?.map(|(_, since)| self.settings.gap_deadline(since));
+        if self.link == Link::Down {
+            return Ok(early);
+        }
+        let flights = self.flights.values().filter_map(|flight| flight.retry_at);
+        let requests = [self.certificate_request.retry_at(), self.keys_request.retry_at()];
+        Ok(flights.chain(requests.into_iter().flatten()).chain(early).min())
+    }
+
+    fn tick(&mut self, turn: &mut Turn<'_>) -> Result<(), ProfileError> {
+        self.release_overdue(turn)?;
+        if self.link == Link::Down {
+            return Ok(());
+        }
+        if self.keys_request.is_due(turn.now) {
+            self.keys_request = self.keys_request.again();
+            turn.actions.push(Action::FetchKeyCounts);
+        }
+        if self.certificate_request.is_due(turn.now) {
+            self.certificate_request = self.certificate_request.again();
+            turn.actions.push(Action::FetchCertificate);
+        }
+        self.retry_flights(turn, turn.now)?;
+        Ok(())
+    }
+
+    /// The certificate, if it has not expired. One that soon will is replaced meanwhile.
+    fn usable_certificate(&mut self, turn: &mut Turn<'_>) -> Option<SenderCertificate> {
+        self.want_certificate(turn);
+        let now = self.server_time(turn.now);
+        self.certificate.clone().filter(|certificate| certificate.expires() > now)
+    }
+
+    fn want_certificate(&mut self, turn: &mut Turn<'_>) {
+        let wanted_until = self.server_time(turn.now).as_millis().saturating_add(CERTIFICATE_MARGIN_MS);
+        let fresh = self.certificate.as_ref().is_some_and(|it| it.expires().as_millis() > wanted_until);
+        if !fresh && self.link == Link::Up && self.certificate_request == Request::Idle {
+            self.certificate_request = Request::OnItsWay { attempt: 0 };
+            turn.actions.push(Action::FetchCertificate);
+        }
+    }
+
+    fn certificate_answer(
+        &mut self,
+        result: Result<tuckseal::service::SenderCertificateAnswer, crate::transport::ServerError>,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), ProfileError> {
+        let usable = result.ok().and_then(|answer| self.check_certificate(&answer.certificate, turn.now));
+        let Some(certificate) = usable else {
+            self.certificate_request = self.certificate_request.failed(turn);
+            return Ok(());
+        };
+        self.store.commit(|rows| rows.set_certificate(certificate.encode()))?;
+        self.certificate = Some(certificate);
+        self.certificate_request = Request::Idle;
+        self.pump_all(turn)
+    }
+
+    /// A certificate that peers would refuse is of no use.
+    fn check_certificate(&self, encoded: &[u8], now: Timestamp) -> Option<SenderCertificate> {
+        let certificate = SenderCertificate::decode(encoded).ok()?;
+        certificate.validate(&[self.account.trust_root], &[], self.server_time(now)).ok()?;
+        let ours = certificate.sender() == Some(self.local.address)
+            && *certificate.identity_key() == self.local.identity.identity_key();
+        ours.then_some(certificate)
+    }
+
+    fn server_time(&self, now: Timestamp) -> Timestamp {
+        Timestamp::from_millis(now.as_millis().saturating_add_signed(self.clock_skew_ms))
+    }
+}

@@ -1,0 +1,194 @@
+//! Our prekeys' life.
+//!
+//! ```text
+//! one-time:            made ─ saved ─► uploaded ─► handed out once ─► used by a first message: deleted
+//! signed, last resort: made ─ saved ─► uploaded ─ after 7 days ─► replaced ─ 30 days old ─► deleted
+//! ```
+//!
+//! A key is saved before it is published, and ids only grow. On every connection, and when the server says
+//! that it runs low, what it has is compared with what we have.
+
+use rand_core::CryptoRng;
+use sha2::{Digest, Sha256};
+use tuckseal::service::{KeyCounts, KeysUpload, PublicPreKey};
+use tuckseal::{
+    IdentityKeyPair, KemPreKey, KemPreKeyId, PreKey, PreKeyId, SignedPreKey, SignedPreKeyId, Timestamp,
+};
+
+use super::flight::Request;
+use super::settings::earlier;
+use super::{Action, Engine, Settings, Turn};
+use crate::store::{KemUse, Own, ProfileError, Rows};
+use crate::transport::ServerError;
+
+/// Most one-time keys of a kind in one upload.
+const UPLOAD_MAX: u32 = 100;
+
+/// What an upload held, to be marked when it is through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Upload {
+    last_one_time: Option<PreKeyId>,
+    last_kem: Option<KemPreKeyId>,
+}
+
+impl Upload {
+    /// The server has them.
+    pub(crate) fn mark(self, rows: Rows<'_>) -> Result<(), ProfileError> {
+        rows.mark_uploaded(self.last_one_time, self.last_kem)
+    }
+}
+
+/// Draws and saves all keys of a profile that is to be registered.
+pub(crate) fn new_profile(rows: Rows<'_>, own: &Own, settings: &Settings, rng: &mut dyn CryptoRng, now: Timestamp) -> Result<(), ProfileError> {
+    rows.insert_own(own)?;
+    make_long_lived(rows, &own.identity, rng, now)?;
+    make_one_time(rows, &own.identity, settings.one_time_prekeys, settings.one_time_kem_prekeys, rng, now)
+}
+
+/// What the registration publishes, and its mark.
+pub(crate) fn registration_keys(rows: Rows<'_>) -> Result<(KeysUpload, Upload), ProfileError> {
+    upload(rows, LongLived::With)
+}
+
+fn make_long_lived(rows: Rows<'_>, identity: &IdentityKeyPair, mut rng: &mut dyn CryptoRng, now: Timestamp) -> Result<(), ProfileError> {
+    let (_, kem, signed) = rows.take_ids(0, 1, 1)?;
+    rows.insert_signed(&SignedPreKey::generate(SignedPreKeyId(signed), identity, &mut rng, now))?;
+    rows.insert_kem(&KemPreKey::generate(KemPreKeyId(kem), identity, &mut rng, now), KemUse::LastResort)
+}
+
+fn make_one_time(
+    rows: Rows<'_>,
+    identity: &IdentityKeyPair,
+    one_time: u32,
+    kem: u32,
+    mut rng: &mut dyn CryptoRng,
+    now: Timestamp,
+) -> Result<(), ProfileError> {
+    let (first, first_kem, _) = rows.take_ids(one_time, kem, 0)?;
+    for id in first..first.saturating_add(one_time) {
+        rows.insert_one_time(&PreKey::generate(PreKeyId(id), &mut rng))?;
+    }
+    for id in first_kem..first_kem.saturating_add(kem) {
+        rows.insert_kem(&KemPreKey::generate(KemPreKeyId(id), identity, &mut rng, now), KemUse::OneTime)?;
+    }
+    Ok(())
+}
+
+/// Whether an upload carries the signed and the last-resort prekey too.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum LongLived {
+    With,
+    Without,
+}
+
+fn upload(rows: Rows<'_>, long_lived: LongLived) -> Result<(KeysUpload, Upload), ProfileError> {
+    let (one_time, kem) = rows.to_upload(UPLOAD_MAX)?;
+    let mut keys = KeysUpload {
+        one_time: one_time.iter().map(public_one_time).collect(),
+        one_time_kem: kem.iter().map(public_kem).collect(),
+        ..KeysUpload::default()
+    };
+    if long_lived == LongLived::With {
+        let (signed, last_resort) = long_lived_keys(rows)?;
+        keys.signed_prekey = Some(public_signed(&signed));
+        keys.last_resort_kem = Some(public_kem(&last_resort));
+    }
+    let upload = Upload { last_one_time: one_time.last().map(|key| key.id), last_kem: kem.last().map(|key| key.id) };
+    Ok((keys, upload))
+}
+
+fn long_lived_keys(rows: Rows<'_>) -> Result<(SignedPreKey, KemPreKey), ProfileError> {
+    let damaged = || ProfileError::Damaged { what: "prekey" };
+    Ok((rows.current_signed()?.ok_or_else(damaged)?, rows.current_last_resort()?.ok_or_else(damaged)?))
+}
+
+fn public_one_time(prekey: &PreKey) -> PublicPreKey {
+    let key = prekey.pair.public().serialize().to_vec();
+    PublicPreKey { id: prekey.id.0, key: key.into(), signature: bytes::Bytes::new() }
+}
+
+fn public_signed(prekey: &SignedPreKey) -> PublicPreKey {
+    let key = prekey.pair.public().serialize().to_vec();
+    PublicPreKey { id: prekey.id.0, key: key.into(), signature: prekey.signature.to_vec().into() }
+}
+
+fn public_kem(prekey: &KemPreKey) -> PublicPreKey {
+    let key = prekey.pair.public().serialize();
+    PublicPreKey { id: prekey.id.0, key: key.into(), signature: prekey.signature.to_vec().into() }
+}
+
+/// SHA-256 of the identity key and both long-lived prekeys, as the server makes it.
+fn digest(identity: &IdentityKeyPair, signed: &PublicPreKey, last_resort: &PublicPreKey) -> [u8; 32] {
+    let mut hash = Sha256::new().chain_update(identity.identity_key().serialize());
+    for prekey in [signed, last_resort] {
+        hash = hash.chain_update(prekey.id.to_be_bytes()).chain_update(&prekey.key).chain_update(&prekey.signature);
+    }
+    hash.finalize().into()
+}
+
+impl Engine {
+    /// Compares what the server has with what it should have.
+    pub(super) fn key_counts(&mut self, counts: Result<KeyCounts, ServerError>, turn: &mut Turn<'_>) -> Result<(), ProfileError> {
+        let Ok(counts) = counts else {
+            self.keys_request = self.keys_request.failed(turn);
+            return Ok(());
+        };
+        if matches!(self.keys_request, Request::Uploading { .. }) {
+            // A notice; the upload's answer has newer counts.
+            return Ok(());
+        }
+        let Self { store, own, settings, .. } = self;
+        let (keys, upload) = store.commit(|rows| supply(rows, &own.identity, settings, &counts, turn))?;
+        if keys == KeysUpload::default() {
+            self.keys_request = Request::Idle;
+            return Ok(());
+        }
+        self.keys_request = Request::Uploading { attempt: self.keys_request.attempt() };
+        turn.actions.push(Action::UploadKeys { keys, upload });
+        Ok(())
+    }
+
+    pub(super) fn keys_uploaded(&mut self, upload: Upload, result: Result<KeyCounts, ServerError>, turn: &mut Turn<'_>) -> Result<(), ProfileError> {
+        match result {
+            Ok(_) => {
+                self.store.commit(|rows| upload.mark(rows))?;
+                self.keys_request = Request::Idle;
+                Ok(())
+            }
+            Err(ServerError::Refused { .. }) => {
+                // The server will not take these ids any more. Their private halves stay; new keys
+                // take their place, with ids above those that the server names.
+                self.store.commit(|rows| upload.mark(rows))?;
+                self.keys_request = self.keys_request.failed(turn);
+                Ok(())
+            }
+            Err(_) => {
+                self.keys_request = self.keys_request.failed(turn);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Makes what is missing and says what is to be uploaded.
+fn supply(rows: Rows<'_>, identity: &IdentityKeyPair, settings: &Settings, counts: &KeyCounts, turn: &mut Turn<'_>) -> Result<(KeysUpload, Upload), ProfileError> {
+    let now = turn.now;
+    let (signed, _) = long_lived_keys(rows)?;
+    if signed.created <= earlier(now, settings.prekey_life) {
+        make_long_lived(rows, identity, turn.rng, now)?;
+    }
+    rows.delete_replaced(earlier(now, settings.prekey_kept))?;
+    rows.raise_ids(counts.one_time_high_water, counts.one_time_kem_high_water)?;
+    let (waiting, waiting_kem) = rows.to_upload(UPLOAD_MAX)?;
+    let lacking = |have: u32, waiting: usize, full: u32| {
+        let low = have < settings.prekeys_low && waiting == 0;
+        if low { full.saturating_sub(have).min(UPLOAD_MAX) } else { 0 }
+    };
+    let one_time = lacking(counts.one_time, waiting.len(), settings.one_time_prekeys);
+    let kem = lacking(counts.one_time_kem, waiting_kem.len(), settings.one_time_kem_prekeys);
+    make_one_time(rows, identity, one_time, kem, turn.rng, now)?;
+    let (signed, last_resort) = long_lived_keys(rows)?;
+    let ours = digest(identity, &public_signed(&signed), &public_kem(&last_resort));
+    let long_lived = if counts.digest[..] == ours { LongLived::Without } else { LongLived::With };
+    upload(rows, long_lived)
+}

@@ -1,0 +1,538 @@
+//! Out: a message is encrypted and stored in one commit, then submitted until the server has it.
+//!
+//! The session's ciphertext is made once and kept. The sealed envelope around it is made when the message
+//! goes out, with a certificate that is valid then; tries of one run repeat the same bytes.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use prost::Message as _;
+use tuckseal::content::{Content, DataMessage, Profile};
+use tuckseal::service::{Bundles, DeviceBundle, DeviceMessage, DeviceMismatch, PublicPreKey, Submission};
+use tuckseal::{
+    Address, AgreementPolicy, ContentHint, ContentKind, DeviceId, EncryptError, IdentityKey, KemPreKeyId, KemPreKeyPublic,
+    KemPublicKey, LocalParty, MessageKind, PreKeyBundle, PreKeyId, PreKeyPublic, PublicKey, SealedContent,
+    SenderCertificate, ServiceId, SignedPreKeyId, SignedPreKeyPublic, Trust, seal_v1,
+};
+
+use super::flight::{Flight, Stage};
+use super::{Action, Authority, Engine, Link, Turn};
+use crate::error::SendError;
+use crate::event::{Event, Failure, Refused};
+use crate::message::{SentId, SentState};
+use crate::padding::pad;
+use crate::store::{Ciphertext, Decision, Device, Peer, ProfileError, Rows, Waiting};
+use crate::transport::{ServerError, SubmitError};
+
+/// Longest text, in bytes of UTF-8: sealed and padded it fits what servers take.
+pub(crate) const MAX_TEXT_BYTES: usize = 80 * 1024;
+/// After so many device mismatches in a row an account is tried again more slowly.
+const MISMATCHES_AT_ONCE: u32 = 3;
+
+/// How far encrypting came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Encrypting {
+    /// Every waiting message has its ciphertexts.
+    Done,
+    /// A device has no usable session.
+    NeedsBundles,
+    /// An identity key waits for a decision.
+    NeedsDecision,
+}
+
+impl Engine {
+    /// Takes a message over: when this returns it is on disk and will be sent.
+    ///
+    /// # Errors
+    /// [`SendError`]; nothing was stored.
+    pub(crate) fn send(&mut self, to: ServiceId, text: &str, turn: &mut Turn<'_>) -> Result<SentId, SendError> {
+        if to == self.local.address.service_id {
+            return Err(SendError::ToOurselves);
+        }
+        if text.len() > MAX_TEXT_BYTES {
+            return Err(SendError::TooLong { found: text.len(), limit: MAX_TEXT_BYTES });
+        }
+        let content = Content {
+            data: Some(DataMessage { body: text.into() }),
+            timestamp: turn.now.as_millis(),
+            profile: Some(Profile {
+                access_key: Bytes::copy_from_slice(&self.own.access_key),
+                name: self.own.name.clone(),
+            }),
+            ..Content::default()
+        };
+        let content = content.encode_to_vec();
+        let local = &self.local;
+        let id = self.store.commit(|rows| {
+            if rows.peer(to)?.is_none() {
+                rows.save_peer(&Peer::unknown(to))?;
+            }
+            let id = rows.insert_outbox(to, &content)?;
+            encrypt_waiting(rows, local, to, turn)?;
+            Ok::<_, ProfileError>(id)
+        })?;
+        self.pump(to, turn)?;
+        Ok(SentId(id))
+    }
+
+    pub(crate) fn sent_state(&self, message: SentId) -> Result<SentState, ProfileError> {
+        let rows = self.store.rows();
+        Ok(match rows.outbox_state(message.0)? {
+            Some(2) => SentState::Refused,
+            Some(_) => SentState::Waiting,
+            None if message.0 >= 1 && message.0 <= rows.outbox_last()? => SentState::Accepted,
+            None => SentState::Unknown,
+        })
+    }
+
+    pub(super) fn pump_all(&mut self, turn: &mut Turn<'_>) -> Result<(), ProfileError> {
+        if self.link == Link::Down {
+            return Ok(());
+        }
+        for account in self.store.rows().waiting_accounts()? {
+            if self.flights.len() >= self.settings.parallel {
+                break;
+            }
+            self.pump(account, turn)?;
+        }
+        Ok(())
+    }
+
+    /// Brings the oldest message to an account on its way, unless one is.
+    pub(super) fn pump(&mut self, account: ServiceId, turn: &mut Turn<'_>) -> Result<(), ProfileError> {
+        let full = self.flights.len() >= self.settings.parallel;
+        if self.link == Link::Down || full || self.flights.contains_key(&account) {
+            return Ok(());
+        }
+        let Some(first) = self.store.rows().first_waiting(account)? else { return Ok(()) };
+        if let Some(submission_id) = first.submission_id {
+            return self.launch_submission(account, &first, submission_id, turn);
+        }
+        let local = &self.local;
+        match self.store.commit(|rows| encrypt_waiting(rows, local, account, turn))? {
+            Encrypting::NeedsDecision => Ok(()),
+            Encrypting::NeedsBundles => {
+                let request_id = turn.random();
+                self.launch(account, Stage::Bundles { request_id }, turn)
+            }
+            Encrypting::Done => match self.store.rows().first_waiting(account)? {
+                Some(Waiting { submission_id: None, .. }) | None => Ok(()),
+                Some(first @ Waiting { submission_id: Some(id), .. }) => self.launch_submission(account, &first, id, turn),
+            },
+        }
+    }
+
+    fn launch_submission(
+        &mut self,
+        account: ServiceId,
+        first: &Waiting,
+        submission_id: [u8; 16],
+        turn: &mut Turn<'_>,
+    ) -> Result<(), ProfileError> {
+        // Without a certificate it waits; the answer to that request looks here again.
+        let Some(certificate) = self.usable_certificate(turn) else { return Ok(()) };
+        let rows = self.store.rows();
+        let identity = rows.peer(account)?.and_then(|peer| peer.identity);
+        let identity = identity.ok_or(ProfileError::Damaged { what: "peer" })?;
+        let ciphertexts = rows.ciphertexts(first.id)?;
+        let Some(messages) = self.seal(&certificate, &identity, ciphertexts, turn) else {
+            return self.give_up(account, first.id, Refused::ByServer { status: 400 }, turn);
+        };
+        let submission = Submission { submission_id: Bytes::copy_from_slice(&submission_id), messages };
+        let body = submission.encode_to_vec().into();
+        self.launch(account, Stage::Submission { message: first.id, body }, turn)
+    }
+
+    /// `None` when nothing can be sealed for this identity key.
+    fn seal(
+        &self,
+        certificate: &SenderCertificate,
+        recipient: &IdentityKey,
+        ciphertexts: Vec<Ciphertext>,
+        turn: &mut Turn<'_>,
+    ) -> Option<Vec<DeviceMessage>> {
+        let seal_one = |ciphertext: Ciphertext| {
+            let content = SealedContent {
+                kind: if ciphertext.kind == MessageKind::PreKey as u8 { ContentKind::PreKey } else { ContentKind::Whisper },
+                sender: certificate.clone(),
+                content: ciphertext.body,
+                hint: ContentHint::Resendable,
+                group_id: None,
+            };
+            let envelope = seal_v1(&content, &self.local.identity, recipient, &mut turn.rng).ok()?;
+            Some(DeviceMessage {
+                device_id: ciphertext.device_id.get().into(),
+                registration_id: ciphertext.registration_id,
+                content: envelope.into(),
+            })
+        };
+        ciphertexts.into_iter().map(seal_one).collect()
+    }
+
+    fn launch(&mut self, account: ServiceId, stage: Stage, turn: &mut Turn<'_>) -> Result<(), ProfileError> {
+        self.last_ticket += 1;
+        let ticket = self.last_ticket;
+        let flight = Flight { stage, ticket, attempt: 0, retry_at: None, authority: Authority::Token };
+        self.flights.insert(account, flight);
+        self.relaunch(account, turn)
+    }
+
+    /// Puts a flight on its way, again or for the first time.
+    fn relaunch(&mut self, account: ServiceId, turn: &mut Turn<'_>) -> Result<(), ProfileError> {
+        let key = self.store.rows().peer(account)?.and_then(|peer| peer.access_key);
+        let authority = key.map_or(Authority::Token, Authority::AccessKey);
+        let Some(flight) = self.flights.get_mut(&account) else { return Ok(()) };
+        flight.retry_at = None;
+        flight.authority = authority;
+        let ticket = flight.ticket;
+        match &flight.stage {
+            Stage::Bundles { request_id } => {
+                let request_id = *request_id;
+                turn.actions.push(Action::FetchBundles { account, ticket, request_id, authority });
+            }
+            Stage::Submission { body, .. } => {
+                let body = body.clone();
+                turn.actions.push(Action::Submit { account, ticket, body, authority });
+            }
+            Stage::Pause => {
+                self.flights.remove(&account);
+                return self.pump(account, turn);
+            }
+        }
+        Ok(())
+    }
+
+    /// Tries again what waits for a time up to `until`.
+    pub(super) fn retry_flights(&mut self, turn: &mut Turn<'_>, until: tuckseal::Timestamp) -> Result<(), ProfileError> {
+        let due = |flight: &Flight| flight.retry_at.is_some_and(|at| at <= until);
+        let due: Vec<_> = self.flights.iter().filter(|(_, flight)| due(flight)).map(|(account, _)| *account).collect();
+        due.into_iter().try_for_each(|account| self.relaunch(account, turn))
+    }
+
+    /// The flight that an answer is for; an answer to one that is no more is dropped.
+    fn answered(&mut self, account: ServiceId, ticket: u64) -> Option<&mut Flight> {
+        self.flights.get_mut(&account).filter(|flight| flight.ticket == ticket)
+    }
+
+    /// Ends a flight and looks for the next, to this account and, since there is room, to others.
+    fn landed(&mut self, account: ServiceId, turn: &mut Turn<'_>) -> Result<(), ProfileError> {
+        let was_full = self.flights.len() >= self.settings.parallel;
+        self.flights.remove(&account);
+        self.pump(account, turn)?;
+        if was_full { self.pump_all(turn) } else { Ok(()) }
+    }
+
+    pub(super) fn submitted(
+        &mut self,
+        account: ServiceId,
+        ticket: u64,
+        result: Result<(), SubmitError>,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), ProfileError> {
+        let Some(flight) = self.answered(account, ticket) else { return Ok(()) };
+        let Stage::Submission { message, .. } = flight.stage else { return Ok(()) };
+        let authority = flight.authority;
+        match result {
+            Ok(()) => {
+                self.store.commit(|rows| {
+                    rows.delete_outbox(message)?;
+                    rows.count_sent(authority.into())
+                })?;
+                self.mismatches.remove(&account);
+                turn.tell(Event::Accepted { message: SentId(message) });
+                self.landed(account, turn)
+            }
+            Err(SubmitError::Devices(mismatch)) => {
+                self.store.commit(|rows| apply_mismatch(rows, account, message, &mismatch))?;
+                let count = self.mismatches.entry(account).or_default();
+                *count += 1;
+                match count.checked_sub(MISMATCHES_AT_ONCE + 1) {
+                    Some(attempt) => self.pause(account, attempt, turn),
+                    None => self.landed(account, turn),
+                }
+            }
+            Err(SubmitError::Server(error)) => self.request_failed(account, Some(message), &error, turn),
+        }
+    }
+
+    fn pause(&mut self, account: ServiceId, attempt: u32, turn: &mut Turn<'_>) -> Result<(), ProfileError> {
+        if let Some(flight) = self.flights.get_mut(&account) {
+            flight.stage = Stage::Pause;
+            flight.attempt = attempt;
+            flight.failed(Duration::ZERO, turn);
+        }
+        Ok(())
+    }
+
+    /// A request for an account, of the submission of `message` or for bundles, was not answered with what
+    /// was asked for.
+    fn request_failed(
+        &mut self,
+        account: ServiceId,
+        message: Option<u64>,
+        error: &ServerError,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), ProfileError> {
+        let peer = self.store.rows().peer(account)?;
+        match (error, peer) {
+            (ServerError::Unauthorised, Some(peer @ Peer { access_key: Some(_), .. })) => {
+                // It was changed. We show who we are instead, and learn the new one from the next answer.
+                self.store.commit(|rows| rows.save_peer(&Peer { access_key: None, ..peer }))?;
+                self.relaunch(account, turn)
+            }
+            (ServerError::NotFound, _) => self.give_up_all(account, Refused::NoSuchAccount, turn),
+            (ServerError::Refused { status }, _) => match message {
+                Some(message) => self.give_up(account, message, Refused::ByServer { status: *status }, turn),
+                None => self.give_up_all(account, Refused::ByServer { status: *status }, turn),
+            },
+            _ => {
+                if let Some(flight) = self.flights.get_mut(&account) {
+                    flight.failed(error.retry_after(), turn);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn give_up(&mut self, account: ServiceId, message: u64, reason: Refused, turn: &mut Turn<'_>) -> Result<(), ProfileError> {
+        self.store.commit(|rows| rows.mark_refused(message))?;
+        turn.tell(Event::Refused { message: SentId(message), reason });
+        self.landed(account, turn)
+    }
+
+    fn give_up_all(&mut self, account: ServiceId, reason: Refused, turn: &mut Turn<'_>) -> Result<(), ProfileError> {
+        for message in self.store.commit(|rows| rows.refuse_all(account))? {
+            turn.tell(Event::Refused { message: SentId(message), reason });
+        }
+        self.landed(account, turn)
+    }
+
+    pub(super) fn bundles(
+        &mut self,
+        account: ServiceId,
+        ticket: u64,
+        result: Result<Bundles, ServerError>,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), ProfileError> {
+        if self.answered(account, ticket).is_none() {
+            return Ok(());
+        }
+        let bundles = match result {
+            Ok(bundles) => bundles,
+            Err(error) => return self.request_failed(account, None, &error, turn),
+        };
+        let Some(offer) = read_bundles(&bundles) else { return self.bad_bundle(account, turn) };
+        let peer = self.store.rows().peer(account)?.unwrap_or(Peer::unknown(account));
+        match peer.identity {
+            Some(known) if known != offer.identity => self.other_identity(&peer, known, offer.identity, turn),
+            _ => self.begin_sessions(peer, &offer, turn),
+        }
+    }
+
+    fn other_identity(&mut self, peer: &Peer, known: IdentityKey, offered: IdentityKey, turn: &mut Turn<'_>) -> Result<(), ProfileError> {
+        if peer.offered == Some(offered) && peer.decision == Decision::Rejected {
+            return self.give_up_all(peer.account, Refused::IdentityRejected, turn);
+        }
+        let mut changed = peer.clone();
+        if super::identity::offer(&mut changed, offered) {
+            self.store.commit(|rows| rows.save_peer(&changed))?;
+            turn.tell(Event::IdentityChanged { account: peer.account, known, offered });
+        }
+        self.flights.remove(&peer.account);
+        Ok(())
+    }
+
+    fn begin_sessions(&mut self, peer: Peer, offer: &Offer, turn: &mut Turn<'_>) -> Result<(), ProfileError> {
+        let account = peer.account;
+        let local = &self.local;
+        let begun = self.store.commit(|rows| {
+            begin_sessions(rows, local, &peer, offer, turn)?;
+            encrypt_waiting(rows, local, account, turn).map_err(Beginning::Profile)
+        });
+        match begun {
+            Ok(_) => self.landed(account, turn),
+            Err(Beginning::Bundle) => self.bad_bundle(account, turn),
+            Err(Beginning::Profile(error)) => Err(error),
+        }
+    }
+
+    /// The server shows keys that cannot be used: counted and told; tried again later, and ever more slowly.
+    fn bad_bundle(&mut self, account: ServiceId, turn: &mut Turn<'_>) -> Result<(), ProfileError> {
+        self.store.commit(|rows| super::receive::count(rows, Some(account), Failure::Bundle, turn))?;
+        let request_id = turn.random();
+        if let Some(flight) = self.flights.get_mut(&account) {
+            flight.stage = Stage::Bundles { request_id };
+            flight.failed(Duration::from_secs(1), turn);
+        }
+        Ok(())
+    }
+}
+
+/// Gives every waiting message a ciphertext for every device, if all have a usable session.
+fn encrypt_waiting(rows: Rows<'_>, local: &LocalParty, to: ServiceId, turn: &mut Turn<'_>) -> Result<Encrypting, ProfileError> {
+    let Some(peer) = rows.peer(to)? else { return Ok(Encrypting::NeedsBundles) };
+    if peer.decision == Decision::Awaited {
+        return Ok(Encrypting::NeedsDecision);
+    }
+    let mut devices = rows.devices(to)?;
+    let usable = |device: &Device| device.session.can_encrypt(turn.now);
+    let (Some(identity), false, true) = (peer.identity, devices.is_empty(), devices.iter().all(usable)) else {
+        return Ok(Encrypting::NeedsBundles);
+    };
+    for waiting in rows.not_encrypted(to)? {
+        for device in &mut devices {
+            if rows.has_ciphertext(waiting.id, device.address.device_id)? {
+                continue;
+            }
+            let Ok(ciphertext) = encrypt(local, device, &identity, &waiting, turn)? else {
+                // The session is of no use any more; it still reads what is on its way to us.
+                device.session.archive_current();
+                devices.iter().try_for_each(|device| rows.save_device(device))?;
+                return Ok(Encrypting::NeedsBundles);
+            };
+            rows.insert_ciphertext(waiting.id, &ciphertext)?;
+        }
+        rows.mark_encrypted(waiting.id, turn.random())?;
+    }
+    devices.iter().try_for_each(|device| rows.save_device(device))?;
+    Ok(Encrypting::Done)
+}
+
+fn encrypt(
+    local: &LocalParty,
+    device: &mut Device,
+    identity: &IdentityKey,
+    waiting: &Waiting,
+    turn: &mut Turn<'_>,
+) -> Result<Result<Ciphertext, EncryptError>, ProfileError> {
+    let content = Content::decode(&waiting.content[..]).map_err(|_| ProfileError::Damaged { what: "outbox" })?;
+    let sequence = device.sent + 1;
+    let plaintext = pad(Content { sequence, ..content }.encode_to_vec());
+    let trust = Trust::Only(*identity);
+    let encrypted = device.session.encrypt(local, &device.address, &plaintext, trust, &mut turn.rng, turn.now);
+    Ok(encrypted.map(|encrypted| {
+        device.sent = sequence;
+        Ciphertext {
+            device_id: device.address.device_id,
+            registration_id: device.registration_id,
+            kind: encrypted.kind as u8,
+            body: encrypted.body.into(),
+        }
+    }))
+}
+
+/// The recipient has other devices than we thought. Nothing of `message` was stored.
+fn apply_mismatch(rows: Rows<'_>, account: ServiceId, message: u64, mismatch: &DeviceMismatch) -> Result<(), ProfileError> {
+    let address = |id: &u32| DeviceId::try_from(*id).ok().map(|device| Address::new(account, device));
+    for extra in mismatch.extra.iter().filter_map(address) {
+        rows.delete_ciphertexts(extra)?;
+        rows.delete_device(extra)?;
+    }
+    let submitted = rows.ciphertexts(message)?;
+    for stale in mismatch.stale.iter().filter_map(address) {
+        let Some(mut device) = rows.device(stale)? else { continue };
+        let used = submitted.iter().find(|ciphertext| ciphertext.device_id == stale.device_id);
+        // Unless a newer session has come in meanwhile.
+        if used.is_some_and(|used| used.registration_id == device.registration_id) {
+            device.session.archive_current();
+        }
+        forget_stream(rows, &mut device)?;
+        rows.save_device(&device)?;
+    }
+    for missing in mismatch.missing.iter().filter_map(address) {
+        if rows.device(missing)?.is_none() {
+            rows.save_device(&Device::unknown(missing))?;
+        }
+    }
+    rows.mark_not_encrypted(account)
+}
+
+/// The device was set up anew: what it gets begins at 1 again, and what waits is encrypted anew.
+pub(super) fn forget_stream(rows: Rows<'_>, device: &mut Device) -> Result<(), ProfileError> {
+    device.sent = 0;
+    rows.delete_ciphertexts(device.address)
+}
+
+/// What the server says of an account's devices, in types.
+struct Offer {
+    identity: IdentityKey,
+    devices: Vec<PreKeyBundle>,
+}
+
+/// Why sessions were not begun.
+enum Beginning {
+    Profile(ProfileError),
+    Bundle,
+}
+
+impl From<ProfileError> for Beginning {
+    fn from(error: ProfileError) -> Self {
+        Self::Profile(error)
+    }
+}
+
+fn begin_sessions(rows: Rows<'_>, local: &LocalParty, peer: &Peer, offer: &Offer, turn: &mut Turn<'_>) -> Result<(), Beginning> {
+    let account = peer.account;
+    for gone in rows.devices(account)? {
+        if !offer.devices.iter().any(|bundle| bundle.device_id == gone.address.device_id) {
+            rows.delete_ciphertexts(gone.address)?;
+            rows.delete_device(gone.address)?;
+        }
+    }
+    for bundle in &offer.devices {
+        let address = Address::new(account, bundle.device_id);
+        let mut device = rows.device(address)?.unwrap_or(Device::unknown(address));
+        let same = device.registration_id == bundle.registration_id;
+        if same && device.session.can_encrypt(turn.now) {
+            continue;
+        }
+        let trust = peer.identity.map_or(Trust::FirstUse, Trust::Only);
+        let policy = AgreementPolicy::RequireSpqr;
+        device
+            .session
+            .initiate(local, &address, bundle, trust, policy, &mut turn.rng, turn.now)
+            .map_err(|_| Beginning::Bundle)?;
+        if !same {
+            forget_stream(rows, &mut device)?;
+        }
+        device.registration_id = bundle.registration_id;
+        rows.save_device(&device)?;
+    }
+    rows.save_peer(&Peer { identity: Some(offer.identity), ..peer.clone() })?;
+    rows.mark_not_encrypted(account)?;
+    Ok(())
+}
+
+/// `None` when a key or an id is missing or malformed, or there is no device at all.
+fn read_bundles(bundles: &Bundles) -> Option<Offer> {
+    let identity = IdentityKey::decode(&bundles.identity_key).ok()?;
+    let devices: Vec<_> = bundles.devices.iter().map(|device| read_bundle(identity, device)).collect::<Option<_>>()?;
+    (!devices.is_empty()).then_some(Offer { identity, devices })
+}
+
+fn read_bundle(identity_key: IdentityKey, device: &DeviceBundle) -> Option<PreKeyBundle> {
+    let curve_key = |prekey: &PublicPreKey| PublicKey::decode(&prekey.key).ok();
+    let signature = |prekey: &PublicPreKey| <[u8; 64]>::try_from(&prekey.signature[..]).ok();
+    let signed = device.signed_prekey.as_ref()?;
+    let one_time = match &device.one_time {
+        Some(prekey) => Some(PreKeyPublic { id: PreKeyId(prekey.id), key: curve_key(prekey)? }),
+        None => None,
+    };
+    let kem = device.kem.as_ref()?;
+    Some(PreKeyBundle {
+        registration_id: device.registration_id,
+        device_id: DeviceId::try_from(device.device_id).ok()?,
+        identity_key,
+        signed_prekey: SignedPreKeyPublic {
+            id: SignedPreKeyId(signed.id),
+            key: curve_key(signed)?,
+            signature: signature(signed)?,
+        },
+        one_time,
+        kem: Some(KemPreKeyPublic {
+            id: KemPreKeyId(kem.id),
+            key: KemPublicKey::decode(&kem.key).ok()?,
+            signature: signature(kem)?,
+        }),
+    })
+}

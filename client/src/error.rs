@@ -1,0 +1,115 @@
+//! What the calls of the client answer when they cannot do what they are asked.
+
+use crate::store::ProfileError;
+use crate::transport::ServerError;
+
+/// A profile could not be registered. What was made for it stays in its folder: register again there.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RegisterError {
+    /// The folder has a finished registration.
+    #[error("this profile is already registered as {name}: use it, or name another folder")]
+    AlreadyRegistered {
+        /// Under which name.
+        name: String,
+    },
+    /// Somebody else has the name.
+    #[error("the name {name} is taken at {server}: choose another")]
+    NameTaken {
+        /// The name that was asked for.
+        name: String,
+        /// Where.
+        server: String,
+    },
+    /// The server does not take the registration, most likely for the name.
+    #[error("the server does not take the name {name}: 1 to 32 of a-z 0-9 _ . -, a letter first")]
+    NameRefused {
+        /// The name that was asked for.
+        name: String,
+    },
+    /// The server shows another trust root than was expected.
+    #[error("{server} shows another trust root than the given one: it is not the server you mean")]
+    WrongTrustRoot {
+        /// Which server.
+        server: String,
+    },
+    /// The server did not do it.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    /// The profile cannot be used.
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
+}
+
+/// A message was not taken. Nothing was stored.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SendError {
+    /// This account is our own.
+    #[error("that is your own account: a message needs somebody else")]
+    ToOurselves,
+    /// Longer than fits an envelope.
+    #[error("the message has {found} bytes, at most {limit} can be sent: split it")]
+    TooLong {
+        /// Bytes of UTF-8.
+        found: usize,
+        /// The most that is taken.
+        limit: usize,
+    },
+    /// The profile cannot be used.
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
+}
+
+/// An account was not found.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LookupError {
+    /// The server knows no such name.
+    #[error("nobody is called {name} at {server}: check the spelling")]
+    NoSuchName {
+        /// The name that was asked for.
+        name: String,
+        /// Where.
+        server: String,
+    },
+    /// The server did not say.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    /// The profile cannot be used.
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
+}
+
+/// A decision about an identity key could not be carried out.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum IdentityError {
+    /// The peer has not shown this key, or it was decided on already.
+    #[error("this identity key does not wait for a decision: look at the contact again")]
+    NotOffered,
+    /// The profile cannot be used.
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
+}
+
+/// The client has stopped and will not go on by itself.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// The server's trust root is not the pinned one.
+    #[error("the server shows another trust root than the one pinned at registration: do not trust it")]
+    WrongTrustRoot,
+    /// The server does not know this device any more: it was registered anew elsewhere, or removed.
+    #[error("the server does not accept this device any more: register again in a new profile")]
+    TokenRefused,
+    /// Another connection of this very device took over.
+    #[error("this device was connected a second time: is a copy of the profile in use elsewhere?")]
+    Displaced,
+    /// [`crate::Client::run`] is running already.
+    #[error("the client is running already")]
+    AlreadyRunning,
+    /// The profile cannot be used.
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
+}

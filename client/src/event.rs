@@ -1,0 +1,113 @@
+//! What the client tells the app while it runs. Messages are in the inbox too: missing an event loses none.
+
+use std::time::Duration;
+
+use tuckseal::{IdentityKey, ServiceId};
+
+use crate::message::{Message, SentId};
+use crate::transport::ServerError;
+
+/// Something happened.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Event {
+    /// The server is being called.
+    Connecting,
+    /// The stream is open.
+    Connected,
+    /// The stream has ended, or could not be opened.
+    Disconnected {
+        /// Time to the next attempt.
+        retry_in: Duration,
+        /// Why.
+        cause: ServerError,
+    },
+    /// All that was waiting at the relay has been read.
+    QueueEmpty,
+    /// A message is in the inbox.
+    Message(Message),
+    /// The relay has a message of ours.
+    Accepted {
+        /// As [`crate::Client::send`] returned it.
+        message: SentId,
+    },
+    /// A message of ours was given up.
+    Refused {
+        /// As [`crate::Client::send`] returned it.
+        message: SentId,
+        /// Why.
+        reason: Refused,
+    },
+    /// A peer shows another identity key than the known one: somebody must decide. Until then its
+    /// messages are held and ours to it wait.
+    IdentityChanged {
+        /// The peer.
+        account: ServiceId,
+        /// The key that is trusted so far.
+        known: IdentityKey,
+        /// The key that turned up.
+        offered: IdentityKey,
+    },
+    /// An envelope or a bundle could not be used. Told at the 1st, 2nd, 4th, 8th … time.
+    Failure {
+        /// The sender, if it is proven.
+        account: Option<ServiceId>,
+        /// What was wrong.
+        reason: Failure,
+        /// How often this has happened with this account.
+        count: u64,
+    },
+    /// The relay has dropped envelopes unread: the mailbox was over its limits, or they have expired.
+    Dropped {
+        /// How many.
+        count: u64,
+    },
+    /// The app was slow to read events and has missed some. The inbox has all messages.
+    Missed {
+        /// How many.
+        count: u64,
+    },
+}
+
+/// Why a message of ours was given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Refused {
+    /// The server does not know the account any more.
+    NoSuchAccount,
+    /// The server does not take it: too large, or not understood.
+    ByServer {
+        /// HTTP status.
+        status: u16,
+    },
+    /// The peer has only an identity key that was rejected.
+    IdentityRejected,
+}
+
+/// What was wrong with an envelope or a bundle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Failure {
+    /// It cannot be opened: not for us, changed, or not an envelope at all.
+    Sealed = 1,
+    /// No valid sender certificate.
+    Certificate = 2,
+    /// It came from this very device.
+    SelfSend = 3,
+    /// No session can decrypt it: the sender has to send it again.
+    Undecryptable = 4,
+    /// It was decrypted before.
+    Duplicate = 5,
+    /// It names a prekey that is not there (any more).
+    NoPreKey = 6,
+    /// It was decrypted, and is not a content of ours.
+    Content = 7,
+    /// It is of a kind that this release does not read.
+    Unsupported = 8,
+    /// It came under a rejected identity key.
+    IdentityRejected = 9,
+    /// More envelopes were held for an identity decision than there is room for; the oldest went.
+    HeldTooMany = 10,
+    /// No session can be begun from the bundle of the server.
+    Bundle = 11,
+}

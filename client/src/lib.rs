@@ -1,0 +1,59 @@
+//! A messaging client that loses nothing: a message that [`Client::send`] returned for arrives exactly
+//! once, in order per sender, whatever crashes.
+//!
+//! Sending: ratchet, ciphertext and outbox row are one commit, and the same ciphertext is submitted until
+//! the relay has it. Receiving: ratchet, inbox row, consumed prekeys and the envelope's id are one commit,
+//! and only then is the envelope acknowledged. A changed identity key is an event that somebody must
+//! decide on. The keys never leave the profile's folder, which is yours to protect.
+//!
+//! ```no_run
+//! use std::path::Path;
+//! use tuckseal_client::{Client, Event, Registration};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let registration = Registration {
+//!     server: "http://127.0.0.1:8080".into(),
+//!     name: "alice".into(),
+//!     trust_root: None, // an app for one server ships its trust root
+//! };
+//! let client = Client::register(Path::new("alice"), registration).await?;
+//! let mut events = client.events();
+//! let running = client.clone();
+//! tokio::spawn(async move { running.run(std::future::pending()).await });
+//!
+//! let bob = client.lookup("bob").await?;
+//! client.send(bob, "On disk when this returns.").await?;
+//! while let Some(event) = events.recv().await {
+//!     if let Event::Message(_) = event {
+//!         for message in client.inbox().await? {
+//!             println!("{}", message.text); // store it, then
+//!             client.acknowledge(message.id).await?;
+//!         }
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+mod backoff;
+mod client;
+#[cfg(test)]
+mod crash;
+mod engine;
+mod error;
+mod event;
+mod message;
+mod padding;
+mod register;
+mod shell;
+mod store;
+mod transport;
+
+pub use client::{Client, Events};
+pub use engine::Settings;
+pub use error::{IdentityError, LookupError, RegisterError, RunError, SendError};
+pub use event::{Event, Failure, Refused};
+pub use message::{Contact, Message, MessageId, SentId, SentState, Statistics};
+pub use register::Registration;
+pub use store::ProfileError;
+pub use transport::ServerError;

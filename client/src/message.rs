@@ -1,0 +1,90 @@
+//! What the app handles: messages in and out, contacts.
+
+use tuckseal::{DeviceId, IdentityKey, ServiceId, Timestamp};
+
+/// A received message's place in the inbox. Later messages have larger ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MessageId(pub u64);
+
+/// A sent message's place in the outbox. Later messages have larger ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SentId(pub u64);
+
+/// A message that came in. It stays in the inbox until it is acknowledged.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Message {
+    /// For [`crate::Client::acknowledge`].
+    pub id: MessageId,
+    /// The account that sent it, proven.
+    pub from: ServiceId,
+    /// Its device.
+    pub device_id: DeviceId,
+    /// When it was sent, by the sender's clock.
+    pub sent: Timestamp,
+    /// How many messages of this sender should stand before it, did not come, and are waited for no more.
+    pub missing_before: u64,
+    /// What they wrote.
+    pub text: String,
+}
+
+impl std::fmt::Debug for Message {
+    /// Neither sender nor text.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Message").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// Where a sent message is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SentState {
+    /// In the outbox: it will be sent.
+    Waiting,
+    /// The relay has it.
+    Accepted,
+    /// It was given up; [`crate::Event::Refused`] said why.
+    Refused,
+    /// No message has this id.
+    Unknown,
+}
+
+/// What was counted over the life of a profile.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Statistics {
+    /// Messages that the relay took by the recipient's access key: it was not told who sends.
+    pub sent_anonymously: u64,
+    /// Messages that it took by our token, before the recipient's access key was known.
+    pub sent_with_token: u64,
+}
+
+/// An account that we know.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Contact {
+    /// What [`crate::Client::send`] takes.
+    pub account: ServiceId,
+    /// The name under which the server gave us the account.
+    pub username: Option<String>,
+    /// What they call themselves: a hint, not a proof.
+    pub claimed_name: Option<String>,
+    /// The identity key that is trusted.
+    pub identity: Option<IdentityKey>,
+    /// Another identity key that waits for [`crate::Client::accept_identity`] or
+    /// [`crate::Client::reject_identity`].
+    pub offered: Option<IdentityKey>,
+}
+
+impl Contact {
+    /// The looked-up name, else the claimed one.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        self.username.as_deref().or(self.claimed_name.as_deref())
+    }
+}
+
+impl std::fmt::Debug for Contact {
+    /// No names.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Contact").finish_non_exhaustive()
+    }
+}

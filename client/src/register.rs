@@ -1,0 +1,119 @@
+//! Registration: everything is drawn and saved first, then the server hears of it. Whatever breaks in
+//! between, the same call in the same folder goes on where it was.
+
+use prost::Message;
+use rand_core::CryptoRng;
+use std::path::PathBuf;
+use std::time::SystemTime;
+use tuckseal::service::{Registered, Registration as Form, SignedRegistration};
+use tuckseal::{Address, DeviceId, IdentityKeyPair, PublicKey, ServiceId, Timestamp};
+use zeroize::Zeroizing;
+
+use crate::engine::{Settings, new_profile, registration_keys};
+use crate::error::RegisterError;
+use crate::store::{Account, Own, Profile, ProfileError, Store};
+use crate::transport::ServerError;
+use crate::transport::http::Http;
+
+/// What is signed begins with this, so that the signature serves nothing else.
+const SIGNED_PREFIX: &[u8] = b"tuckseal-registration-v1";
+/// Registration ids are 1..=0x3FFC (W§4).
+const REGISTRATION_IDS: u32 = 0x3FFC;
+
+/// Whom to register, and where.
+#[derive(Debug, Clone)]
+pub struct Registration {
+    /// The server's address, as `http://host:port`.
+    pub server: String,
+    /// The name by which others find this account.
+    pub name: String,
+    /// The server's trust root. An app that is made for one server ships it; without it, the one
+    /// that the server shows is taken and pinned.
+    pub trust_root: Option<PublicKey>,
+}
+
+/// A profile that the server knows.
+pub(crate) async fn register(folder: PathBuf, registration: Registration) -> Result<(Store, Own, Account), RegisterError> {
+    let http = Http::new(&registration.server)?;
+    let prepared = registration.clone();
+    let prepared = tokio::task::spawn_blocking(move || prepare(&folder, &prepared)).await;
+    let (mut store, own) = prepared.map_err(|_| ProfileError::Closed)??;
+
+    let info = http.server_info().await?;
+    let trust_root = PublicKey::decode(&info.trust_root).map_err(|_| ServerError::Answer)?;
+    if registration.trust_root.is_some_and(|expected| expected != trust_root) {
+        return Err(RegisterError::WrongTrustRoot { server: registration.server });
+    }
+    let challenge = http.challenge().await?.challenge;
+    let (keys, upload) = registration_keys(store.rows())?;
+    let form = Form {
+        challenge,
+        identity_key: own.identity.identity_key().serialize().to_vec().into(),
+        registration_id: own.registration_id,
+        username: own.name.clone(),
+        access_key: own.access_key.to_vec().into(),
+        keys: Some(keys),
+    };
+    let answer = http.register(&sign(&form, &own.identity)).await.map_err(|error| match error {
+        ServerError::Conflict => {
+            RegisterError::NameTaken { name: own.name.clone(), server: own.server.clone() }
+        }
+        ServerError::Refused { status: 400 } => RegisterError::NameRefused { name: own.name.clone() },
+        other => other.into(),
+    })?;
+    let account = account(&answer, trust_root).ok_or(ServerError::Answer)?;
+    store.commit(|rows| {
+        rows.set_account(&account)?;
+        upload.mark(rows)
+    })?;
+    Ok((store, own, account))
+}
+
+/// Opens or makes the profile, with all keys saved.
+fn prepare(folder: &std::path::Path, registration: &Registration) -> Result<(Store, Own), RegisterError> {
+    let mut store = Store::open(folder, Profile::Create)?;
+    let Registration { server, name, .. } = registration;
+    match store.rows().own()? {
+        Some(Own { account: Some(_), name, .. }) => Err(RegisterError::AlreadyRegistered { name }),
+        Some(begun) => {
+            store.commit(|rows| rows.rename_own(server, name))?;
+            Ok((store, Own { server: server.clone(), name: name.clone(), ..begun }))
+        }
+        None => {
+            let mut rng = rand::rng();
+            let own = draw(server, name, &mut rng);
+            let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            let now = Timestamp::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
+            store.commit(|rows| new_profile(rows, &own, &Settings::default(), &mut rng, now))?;
+            Ok((store, own))
+        }
+    }
+}
+
+fn draw(server: &str, name: &str, mut rng: &mut impl CryptoRng) -> Own {
+    let mut access_key = [0; 16];
+    let identity = IdentityKeyPair::generate(&mut rng);
+    rng.fill_bytes(&mut access_key);
+    Own {
+        server: server.trim_end_matches('/').to_owned(),
+        name: name.to_owned(),
+        identity,
+        registration_id: 1 + rng.next_u32() % REGISTRATION_IDS,
+        access_key,
+        account: None,
+    }
+}
+
+fn sign(form: &Form, identity: &IdentityKeyPair) -> SignedRegistration {
+    let registration = form.encode_to_vec();
+    let signed = [SIGNED_PREFIX, &registration].concat();
+    let signature = identity.private_key().sign(&signed, &mut rand::rng());
+    SignedRegistration { registration: registration.into(), signature: signature.to_vec().into() }
+}
+
+fn account(answer: &Registered, trust_root: PublicKey) -> Option<Account> {
+    let account = ServiceId::aci(answer.account[..].try_into().ok()?);
+    let device = DeviceId::try_from(answer.device_id).ok()?;
+    let token = Zeroizing::new(answer.token[..].try_into().ok()?);
+    Some(Account { address: Address::new(account, device), token, trust_root })
+}

@@ -1,0 +1,275 @@
+//! The thin shell round the engine: it lends the engine randomness, the clock and a thread, and carries
+//! out what the engine wants done. It decides nothing.
+
+use futures_util::future::OptionFuture;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+use tuckseal::Timestamp;
+use tuckseal::service::server_frame::Body;
+
+use crate::backoff;
+use crate::engine::{Action, Engine, Input, Turn};
+use crate::error::RunError;
+use crate::event::Event;
+use crate::store::{Account, ProfileError};
+use crate::transport::ServerError;
+use crate::transport::http::Http;
+use crate::transport::stream::{Ended, Stream};
+
+/// Events that an app may lag behind before it misses some.
+const EVENTS: usize = 4096;
+
+/// The engine with everything that a call needs. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Shell {
+    engine: Arc<Mutex<Engine>>,
+    actions: mpsc::UnboundedSender<Action>,
+    events: broadcast::Sender<Event>,
+    next_tick: watch::Sender<Option<Timestamp>>,
+}
+
+/// Where the actions come out; there is one, for one [`run`].
+pub(crate) type Actions = mpsc::UnboundedReceiver<Action>;
+
+impl Shell {
+    pub(crate) fn new(engine: Engine) -> (Self, Actions) {
+        let (actions, carried_out) = mpsc::unbounded_channel();
+        let shell = Self {
+            engine: Arc::new(Mutex::new(engine)),
+            actions,
+            events: broadcast::Sender::new(EVENTS),
+            next_tick: watch::Sender::new(None),
+        };
+        (shell, carried_out)
+    }
+
+    pub(crate) fn events(&self) -> broadcast::Receiver<Event> {
+        self.events.subscribe()
+    }
+
+    /// Calls the engine on a thread that may block. Its actions go to [`run`], its events to the app.
+    ///
+    /// # Errors
+    /// What `work` returns; [`ProfileError::Closed`] when the engine is no more.
+    pub(crate) async fn call<R, E>(
+        &self,
+        work: impl FnOnce(&mut Engine, &mut Turn<'_>) -> Result<R, E> + Send + 'static,
+    ) -> Result<R, E>
+    where
+        R: Send + 'static,
+        E: From<ProfileError> + Send + 'static,
+    {
+        let shell = self.clone();
+        let called = tokio::task::spawn_blocking(move || shell.call_here(work)).await;
+        called.unwrap_or_else(|_| Err(ProfileError::Closed.into()))
+    }
+
+    fn call_here<R, E: From<ProfileError>>(
+        &self,
+        work: impl FnOnce(&mut Engine, &mut Turn<'_>) -> Result<R, E>,
+    ) -> Result<R, E> {
+        let mut engine = self.engine.lock().map_err(|_| ProfileError::Closed)?;
+        let mut rng = rand::rng();
+        let mut turn = Turn::new(&mut rng, now());
+        let result = work(&mut engine, &mut turn);
+        for action in turn.actions {
+            match action {
+                // Nobody may be listening.
+                Action::Tell(event) => drop(self.events.send(event)),
+                action => drop(self.actions.send(action)),
+            }
+        }
+        self.next_tick.send_replace(engine.next_tick()?);
+        result
+    }
+
+    async fn input(&self, input: Input) -> Result<(), ProfileError> {
+        self.call(move |engine, turn| engine.handle(input, turn)).await
+    }
+}
+
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// Connects, and connects again, until `shutdown` is ready.
+///
+/// # Errors
+/// [`RunError`]: trying again would not help.
+pub(crate) async fn run(
+    shell: &Shell,
+    actions: &mut Actions,
+    http: &Http,
+    server: &str,
+    own: &Account,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), RunError> {
+    // Asked for by a run that is over.
+    while actions.try_recv().is_ok() {}
+    let mut shutdown = pin!(shutdown);
+    let mut loops = Loop { shell, actions, http, own, requests: JoinSet::new(), stream: None };
+    let mut attempt = 0;
+    let mut connect_at = Instant::now();
+    let result = loop {
+        let connected = loops.stream.is_some();
+        let step = tokio::select! {
+            () = &mut shutdown => break Ok(()),
+            () = sleep_until(connect_at), if !connected => {
+                drop(shell.events.send(Event::Connecting));
+                tokio::select! {
+                    () = &mut shutdown => break Ok(()),
+                    opened = Stream::open(server, own) => loops.opened(opened).await,
+                }
+            }
+            step = loops.step() => step,
+        };
+        match step {
+            Ok(Step::Connected) => attempt = 0,
+            Ok(Step::Done) => {}
+            Ok(Step::Disconnected(cause)) => {
+                let retry_in = backoff::delay(attempt, &mut rand::rng()).max(cause.retry_after());
+                attempt = attempt.saturating_add(1);
+                connect_at = Instant::now() + retry_in;
+                drop(shell.events.send(Event::Disconnected { retry_in, cause }));
+            }
+            Err(error) => break Err(error),
+        }
+    };
+    loops.requests.shutdown().await;
+    if let Some(stream) = loops.stream.take() {
+        stream.close().await;
+    }
+    shell.input(Input::Stopped).await?;
+    result
+}
+
+struct Loop<'a> {
+    shell: &'a Shell,
+    actions: &'a mut Actions,
+    http: &'a Http,
+    own: &'a Account,
+    /// Requests on their way; each gives the input that its answer is.
+    requests: JoinSet<Input>,
+    stream: Option<Stream>,
+}
+
+enum Step {
+    Done,
+    Connected,
+    Disconnected(ServerError),
+}
+
+impl Loop<'_> {
+    async fn opened(&mut self, opened: Result<Stream, ServerError>) -> Result<Step, RunError> {
+        match opened {
+            Ok(stream) => {
+                self.stream = Some(stream);
+                self.shell.input(Input::Connected).await?;
+                Ok(Step::Connected)
+            }
+            Err(ServerError::Unauthorised) => Err(RunError::TokenRefused),
+            Err(cause) => Ok(Step::Disconnected(cause)),
+        }
+    }
+
+    /// Waits for one thing to happen and passes it on.
+    async fn step(&mut self) -> Result<Step, RunError> {
+        let mut ticks = self.shell.next_tick.subscribe();
+        let tick = ticks.borrow_and_update().map(until);
+        let frame = OptionFuture::from(self.stream.as_mut().map(Stream::next));
+        tokio::select! {
+            Some(frame) = frame => match frame {
+                Ok(body) => self.shell.input(input_of(body)).await?,
+                Err(ended) => return self.ended(ended).await,
+            },
+            Some(action) = self.actions.recv() => return self.carry_out(action).await,
+            Some(answer) = self.requests.join_next() => {
+                // A request that was cancelled or has panicked gives no answer.
+                if let Ok(input) = answer {
+                    self.shell.input(input).await?;
+                }
+            }
+            () = sleep_until(tick.unwrap_or_else(Instant::now)), if tick.is_some() => {
+                self.shell.input(Input::Tick).await?;
+            }
+            // Another tick is due first, perhaps.
+            _ = ticks.changed() => {}
+        }
+        Ok(Step::Done)
+    }
+
+    async fn ended(&mut self, ended: Ended) -> Result<Step, RunError> {
+        self.stream = None;
+        self.shell.input(Input::Disconnected).await?;
+        match ended {
+            Ended::Broken(cause) => Ok(Step::Disconnected(cause)),
+            Ended::Displaced => Err(RunError::Displaced),
+        }
+    }
+
+    async fn carry_out(&mut self, action: Action) -> Result<Step, RunError> {
+        let (http, own) = (self.http.clone(), self.own.clone());
+        match action {
+            Action::FetchServerInfo => self.requests.spawn(async move {
+                // Asked on every connection; nothing waits for it.
+                http.server_info().await.map_or(Input::Tick, Input::ServerInfo)
+            }),
+            Action::FetchKeyCounts => {
+                self.requests.spawn(async move { Input::KeyCounts(http.key_counts(&own).await) })
+            }
+            Action::UploadKeys { keys, upload } => self.requests.spawn(async move {
+                let result = http.upload_keys(&own, &keys).await;
+                Input::KeysUploaded { upload, result }
+            }),
+            Action::FetchCertificate => {
+                self.requests.spawn(async move { Input::Certificate(http.certificate(&own).await) })
+            }
+            Action::FetchBundles { account, ticket, request_id, authority } => {
+                self.requests.spawn(async move {
+                    let result = http.bundles(&own, account, request_id, authority).await;
+                    Input::Bundles { account, ticket, result }
+                })
+            }
+            Action::Submit { account, ticket, body, authority } => self.requests.spawn(async move {
+                let result = http.submit(&own, account, body, authority).await;
+                Input::Submitted { account, ticket, result }
+            }),
+            Action::Acknowledge(ids) => {
+                if let Some(stream) = &mut self.stream
+                    && let Err(ended) = stream.acknowledge(ids).await
+                {
+                    return self.ended(ended).await;
+                }
+                return Ok(Step::Done);
+            }
+            Action::Tell(event) => {
+                drop(self.shell.events.send(event));
+                return Ok(Step::Done);
+            }
+            Action::StopWrongTrustRoot => return Err(RunError::WrongTrustRoot),
+        };
+        Ok(Step::Done)
+    }
+}
+
+/// When a time of the engine's clock is, on the runtime's.
+fn until(at: Timestamp) -> Instant {
+    let wait = at.as_millis().saturating_sub(now().as_millis());
+    // No more than a day: it is looked at again then.
+    Instant::now() + Duration::from_millis(wait).min(Duration::from_secs(24 * 60 * 60))
+}
+
+fn input_of(body: Body) -> Input {
+    match body {
+        Body::Delivery(delivery) => Input::Delivered(delivery.envelopes),
+        Body::QueueEmpty(_) => Input::QueueEmpty,
+        Body::KeyCounts(counts) => Input::KeyCounts(Ok(counts)),
+        Body::Gap(gap) => Input::Gap { dropped: gap.dropped },
+    }
+}

@@ -1,0 +1,197 @@
+//! Rows of what came in: messages for the app, messages that came too early, envelopes that were
+//! seen, held back or could not be read. Every table that a peer can fill has a bound.
+
+use rusqlite::OptionalExtension;
+use tuckseal::{Address, DeviceId, IdentityKey, ServiceId, Timestamp};
+
+use super::{ProfileError, Rows, from_sql, to_sql};
+use crate::message::{Message, MessageId};
+
+/// Envelope ids that are remembered: more than the relay has unacknowledged at any time.
+const SEEN_MAX: i64 = 20_000;
+/// Rows of the failure table.
+const FAILURES_MAX: i64 = 1_000;
+
+/// A message whose turn has not come, or has just come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Early {
+    pub(crate) sequence: u64,
+    /// When it came in.
+    pub(crate) since: Timestamp,
+    /// When the sender says it was sent.
+    pub(crate) sent: Timestamp,
+    /// Nothing to show, if there is none: it only takes its place.
+    pub(crate) body: Option<String>,
+}
+
+/// An envelope that waits for a decision about its sender.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) id: i64,
+    pub(crate) server_ms: u64,
+    pub(crate) content: Vec<u8>,
+}
+
+impl Rows<'_> {
+    /// Whether an envelope was dealt with before; remembers it in any case.
+    pub(crate) fn see(self, envelope: &[u8]) -> Result<bool, ProfileError> {
+        let mut statement = self.0.prepare_cached("INSERT OR IGNORE INTO seen (envelope) VALUES (?1)")?;
+        if statement.execute((envelope,))? == 0 {
+            return Ok(true);
+        }
+        let last = self.0.last_insert_rowid();
+        self.0.prepare_cached("DELETE FROM seen WHERE position <= ?1")?.execute((last - SEEN_MAX,))?;
+        Ok(false)
+    }
+
+    pub(crate) fn insert_inbox(self, sender: Address, sent: Timestamp, missing: u64, text: &str) -> Result<Message, ProfileError> {
+        let mut statement = self.0.prepare_cached(
+            "INSERT INTO inbox (account, device, sent_ms, missing, body) VALUES (?1, ?2, ?3, ?4, ?5) RETURNING id",
+        )?;
+        let sent_ms = to_sql(sent.as_millis());
+        let columns = (sender.service_id.uuid(), sender.device_id.get(), sent_ms, to_sql(missing), text);
+        let id: i64 = statement.query_row(columns, |row| row.get(0))?;
+        Ok(Message {
+            id: MessageId(from_sql(id)),
+            from: sender.service_id,
+            device_id: sender.device_id,
+            sent,
+            missing_before: missing,
+            text: text.into(),
+        })
+    }
+
+    /// Unacknowledged messages with an id above `after`, in order.
+    pub(crate) fn inbox(self, after: u64, limit: u32) -> Result<Vec<Message>, ProfileError> {
+        let mut statement = self.0.prepare_cached(
+            "SELECT id, account, device, sent_ms, missing, body FROM inbox WHERE id > ?1 ORDER BY id LIMIT ?2",
+        )?;
+        let columns = |row: &rusqlite::Row<'_>| {
+            Ok(Message {
+                id: MessageId(from_sql(row.get(0)?)),
+                from: ServiceId::aci(row.get(1)?),
+                device_id: DeviceId::new(row.get(2)?).unwrap_or(DeviceId::PRIMARY),
+                sent: Timestamp::from_millis(from_sql(row.get(3)?)),
+                missing_before: from_sql(row.get(4)?),
+                text: row.get(5)?,
+            })
+        };
+        let rows = statement.query_map((to_sql(after), limit), columns)?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    pub(crate) fn delete_inbox(self, id: u64) -> Result<(), ProfileError> {
+        self.0.prepare_cached("DELETE FROM inbox WHERE id = ?1")?.execute((to_sql(id),))?;
+        Ok(())
+    }
+
+    /// Keeps a message until its turn comes. `false` when one with this number waits already.
+    pub(crate) fn insert_early(self, sender: Address, early: &Early) -> Result<bool, ProfileError> {
+        let mut statement = self.0.prepare_cached(
+            "INSERT OR IGNORE INTO early (account, device, sequence, since_ms, sent_ms, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        )?;
+        let changed = statement.execute((
+            sender.service_id.uuid(),
+            sender.device_id.get(),
+            to_sql(early.sequence),
+            to_sql(early.since.as_millis()),
+            to_sql(early.sent.as_millis()),
+            &early.body,
+        ))?;
+        Ok(changed > 0)
+    }
+
+    /// The waiting message of a device with the least number.
+    pub(crate) fn first_early(self, sender: Address) -> Result<Option<Early>, ProfileError> {
+        let mut statement = self.0.prepare_cached(
+            "SELECT sequence, since_ms, sent_ms, body FROM early WHERE account = ?1 AND device = ?2 ORDER BY sequence LIMIT 1",
+        )?;
+        let columns = |row: &rusqlite::Row<'_>| {
+            Ok(Early {
+                sequence: from_sql(row.get(0)?),
+                since: Timestamp::from_millis(from_sql(row.get(1)?)),
+                sent: Timestamp::from_millis(from_sql(row.get(2)?)),
+                body: row.get(3)?,
+            })
+        };
+        Ok(statement.query_row((sender.service_id.uuid(), sender.device_id.get()), columns).optional()?)
+    }
+
+    pub(crate) fn delete_early(self, sender: Address, sequence: u64) -> Result<(), ProfileError> {
+        self.0.execute(
+            "DELETE FROM early WHERE account = ?1 AND device = ?2 AND sequence = ?3",
+            (sender.service_id.uuid(), sender.device_id.get(), to_sql(sequence)),
+        )?;
+        Ok(())
+    }
+
+    /// How many messages of a device wait, and since when the oldest does.
+    pub(crate) fn early_of(self, sender: Address) -> Result<(u64, Option<Timestamp>), ProfileError> {
+        let mut statement = self
+            .0
+            .prepare_cached("SELECT count(*), min(since_ms) FROM early WHERE account = ?1 AND device = ?2")?;
+        let key = (sender.service_id.uuid(), sender.device_id.get());
+        let (count, since): (i64, Option<i64>) = statement.query_row(key, |row| Ok((row.get(0)?, row.get(1)?)))?;
+        Ok((from_sql(count), since.map(|since| Timestamp::from_millis(from_sql(since)))))
+    }
+
+    /// The sender whose message waits longest, and since when.
+    pub(crate) fn oldest_early(self) -> Result<Option<(Address, Timestamp)>, ProfileError> {
+        let mut statement =
+            self.0.prepare_cached("SELECT account, device, since_ms FROM early ORDER BY since_ms LIMIT 1")?;
+        let columns = |row: &rusqlite::Row<'_>| {
+            let device = DeviceId::new(row.get(1)?).unwrap_or(DeviceId::PRIMARY);
+            let address = Address::new(ServiceId::aci(row.get(0)?), device);
+            Ok((address, Timestamp::from_millis(from_sql(row.get(2)?))))
+        };
+        Ok(statement.query_row((), columns).optional()?)
+    }
+
+    /// Holds an envelope; beyond `limit` of its account the oldest goes. How many went.
+    pub(crate) fn hold(self, account: ServiceId, identity: &IdentityKey, server_ms: u64, content: &[u8], limit: u32) -> Result<usize, ProfileError> {
+        self.0.execute(
+            "INSERT INTO held (account, identity, server_ms, content) VALUES (?1, ?2, ?3, ?4)",
+            (account.uuid(), identity.serialize(), to_sql(server_ms), content),
+        )?;
+        let gone = self.0.execute(
+            "DELETE FROM held WHERE account = ?1 AND id <= (SELECT id FROM held WHERE account = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)",
+            (account.uuid(), limit),
+        )?;
+        Ok(gone)
+    }
+
+    /// The envelopes held under an identity key, oldest first.
+    pub(crate) fn held(self, account: ServiceId, identity: &IdentityKey) -> Result<Vec<Held>, ProfileError> {
+        let mut statement = self
+            .0
+            .prepare_cached("SELECT id, server_ms, content FROM held WHERE account = ?1 AND identity = ?2 ORDER BY id")?;
+        let columns = |row: &rusqlite::Row<'_>| {
+            Ok(Held { id: row.get(0)?, server_ms: from_sql(row.get(1)?), content: row.get(2)? })
+        };
+        let rows = statement.query_map((account.uuid(), identity.serialize()), columns)?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    pub(crate) fn delete_held(self, id: i64) -> Result<(), ProfileError> {
+        self.0.execute("DELETE FROM held WHERE id = ?1", (id,))?;
+        Ok(())
+    }
+
+    /// Counts a failure; how often it has happened.
+    pub(crate) fn count_failure(self, account: Option<ServiceId>, reason: u8, now: Timestamp) -> Result<u64, ProfileError> {
+        let account = account.as_ref().map_or(&[][..], |account| account.uuid());
+        let mut statement = self.0.prepare_cached(
+            "INSERT INTO failure (account, reason, count, last_ms) VALUES (?1, ?2, 1, ?3)
+             ON CONFLICT (account, reason) DO UPDATE SET count = count + 1, last_ms = ?3 RETURNING count",
+        )?;
+        let count: i64 = statement.query_row((account, reason, to_sql(now.as_millis())), |row| row.get(0))?;
+        if count == 1 {
+            self.0.execute(
+                "DELETE FROM failure WHERE (account, reason) IN
+                 (SELECT account, reason FROM failure ORDER BY last_ms DESC LIMIT -1 OFFSET ?1)",
+                (FAILURES_MAX,),
+            )?;
+        }
+        Ok(from_sql(count))
+    }
+}

@@ -1,0 +1,149 @@
+//! Opening a profile: its folder (0700), its lock, its database (0600) and the database's format.
+
+use std::fs::{File, TryLockError};
+use std::path::Path;
+
+use rusqlite::Connection;
+
+use super::{ProfileError, Store};
+
+/// Format that this release writes.
+const FORMAT: i64 = 1;
+const DATABASE: &str = "profile.db";
+const LOCK: &str = "lock";
+
+/// What to do with a folder in which nothing is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Profile {
+    /// It is an error.
+    Existing,
+    /// Make the folder and the database.
+    Create,
+}
+
+/// The exclusive lock of a profile's folder; the operating system ends it with the process.
+#[derive(Debug)]
+pub(super) struct Lock(#[allow(dead_code, reason = "held, never read")] File);
+
+impl Store {
+    /// Opens the profile in a folder, exclusively.
+    ///
+    /// # Errors
+    /// [`ProfileError`]: not there, in use, of a newer format, or not to be read.
+    pub(crate) fn open(folder: &Path, profile: Profile) -> Result<Self, ProfileError> {
+        let database = folder.join(DATABASE);
+        match profile {
+            Profile::Create => private_folder(folder).map_err(ProfileError::io(folder))?,
+            Profile::Existing if database.is_file() => {}
+            Profile::Existing => return Err(ProfileError::NotRegistered { folder: folder.into() }),
+        }
+        let lock = lock(folder)?;
+        private_file(&database).map_err(ProfileError::io(folder))?;
+        let mut database = Connection::open(&database)?;
+        configure(&database)?;
+        migrate(&mut database)?;
+        let generation = database.query_row("SELECT number FROM generation", (), |row| row.get(0))?;
+        Ok(Self { database, generation, _lock: lock })
+    }
+}
+
+fn lock(folder: &Path) -> Result<Lock, ProfileError> {
+    let file = private_file(&folder.join(LOCK)).map_err(ProfileError::io(folder))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Lock(file)),
+        Err(TryLockError::WouldBlock) => Err(ProfileError::InUse { folder: folder.into() }),
+        Err(TryLockError::Error(source)) => Err(ProfileError::io(folder)(source)),
+    }
+}
+
+fn configure(database: &Connection) -> Result<(), ProfileError> {
+    database.set_prepared_statement_cache_capacity(96);
+    database.pragma_update(None, "journal_mode", "wal")?;
+    // A commit that has returned survives a power cut.
+    database.pragma_update(None, "synchronous", "full")?;
+    // A deleted key is overwritten, not merely forgotten.
+    database.pragma_update(None, "secure_delete", "on")?;
+    database.pragma_update(None, "foreign_keys", "on")?;
+    database.pragma_update(None, "temp_store", "memory")?;
+    Ok(())
+}
+
+fn migrate(database: &mut Connection) -> Result<(), ProfileError> {
+    let found: i64 = database.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if found > FORMAT {
+        return Err(ProfileError::Newer { found, known: FORMAT });
+    }
+    if found == 0 {
+        let transaction = database.transaction()?;
+        transaction.execute_batch(include_str!("schema.sql"))?;
+        transaction.pragma_update(None, "user_version", FORMAT)?;
+        transaction.commit()?;
+    }
+    Ok(())
+}
+
+fn private_folder(folder: &Path) -> std::io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(folder)
+}
+
+/// SQLite gives its side files the mode of the database.
+fn private_file(path: &Path) -> std::io::Result<File> {
+    let mut options = File::options();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn field_needs_row_29_a_profile_is_open_once_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), Profile::Create).unwrap();
+        let second = Store::open(folder.path(), Profile::Existing);
+        assert!(matches!(second, Err(ProfileError::InUse { .. })));
+        drop(store);
+        Store::open(folder.path(), Profile::Existing).unwrap();
+    }
+
+    #[test]
+    fn a_database_changed_behind_our_back_stops_the_next_commit() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = Store::open(folder.path(), Profile::Create).unwrap();
+        let other = Connection::open(folder.path().join(DATABASE)).unwrap();
+        other.execute("UPDATE generation SET number = 7", ()).unwrap();
+        let result = store.commit(|_| Ok::<_, ProfileError>(()));
+        assert!(matches!(result, Err(ProfileError::ChangedOutside)));
+    }
+
+    #[test]
+    fn a_newer_format_is_refused_and_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(Store::open(folder.path(), Profile::Create).unwrap());
+        let other = Connection::open(folder.path().join(DATABASE)).unwrap();
+        other.pragma_update(None, "user_version", 9).unwrap();
+        let result = Store::open(folder.path(), Profile::Existing);
+        assert!(matches!(result, Err(ProfileError::Newer { found: 9, known: FORMAT })));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn files_are_for_their_owner_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap().path().join("profile");
+        let mut store = Store::open(&folder, Profile::Create).unwrap();
+        store.commit(|_| Ok::<_, ProfileError>(())).unwrap();
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&folder), 0o700);
+        for name in [DATABASE, "profile.db-wal", LOCK] {
+            assert_eq!(mode(&folder.join(name)), 0o600, "{name}");
+        }
+    }
+}

@@ -1,0 +1,141 @@
+-- The profile's database, version 1. Keys, sessions and texts are secrets: the folder is for its owner alone.
+-- Accounts are the 16 bytes of an ACI. Times are milliseconds since 1970.
+
+-- Bumped by every transaction: whoever finds another number than it left has a changed database before it.
+CREATE TABLE generation (
+  only INTEGER PRIMARY KEY CHECK (only = 1),
+  number INTEGER NOT NULL
+) STRICT;
+INSERT INTO generation VALUES (1, 0);
+
+-- Who we are. The columns of the second line are there when the server has answered the registration.
+CREATE TABLE profile (
+  only INTEGER PRIMARY KEY CHECK (only = 1),
+  server TEXT NOT NULL, name TEXT NOT NULL,
+  trust_root BLOB, account BLOB, device INTEGER, token BLOB,
+  identity BLOB NOT NULL, registration_id INTEGER NOT NULL, access_key BLOB NOT NULL,
+  certificate BLOB,
+  next_one_time INTEGER NOT NULL DEFAULT 1,
+  next_kem INTEGER NOT NULL DEFAULT 1,
+  next_signed INTEGER NOT NULL DEFAULT 1
+) STRICT;
+
+-- state: 0 to be uploaded, 1 uploaded.
+CREATE TABLE one_time_prekey (
+  id INTEGER PRIMARY KEY,
+  private BLOB NOT NULL,
+  state INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+-- The newest one is the published one; the others stay for late messages.
+CREATE TABLE signed_prekey (
+  id INTEGER PRIMARY KEY,
+  private BLOB NOT NULL, signature BLOB NOT NULL, created_ms INTEGER NOT NULL
+) STRICT;
+
+-- use: 0 one-time, 1 last resort.
+CREATE TABLE kem_prekey (
+  id INTEGER PRIMARY KEY,
+  secret BLOB NOT NULL, signature BLOB NOT NULL, created_ms INTEGER NOT NULL,
+  use INTEGER NOT NULL,
+  state INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+-- What a last-resort key has seen: it opens no session twice.
+CREATE TABLE base_key_seen (
+  kem INTEGER NOT NULL REFERENCES kem_prekey (id) ON DELETE CASCADE,
+  signed INTEGER NOT NULL,
+  base_key BLOB NOT NULL,
+  PRIMARY KEY (kem, signed, base_key)
+) STRICT, WITHOUT ROWID;
+
+-- offered: an identity key that is not the known one. decision: 0 none is needed, 1 waited for, 2 rejected.
+CREATE TABLE peer (
+  account BLOB PRIMARY KEY,
+  username TEXT, claimed_name TEXT,
+  identity BLOB, offered BLOB,
+  decision INTEGER NOT NULL DEFAULT 0,
+  access_key BLOB
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE device (
+  account BLOB NOT NULL REFERENCES peer (account),
+  device INTEGER NOT NULL,
+  registration_id INTEGER NOT NULL,
+  session BLOB NOT NULL,
+  sent INTEGER NOT NULL DEFAULT 0,
+  next INTEGER NOT NULL DEFAULT 1,
+  PRIMARY KEY (account, device)
+) STRICT, WITHOUT ROWID;
+
+-- A message on its way out. state: 0 not encrypted for every device, 1 encrypted, 2 refused.
+CREATE TABLE outbox (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  account BLOB NOT NULL REFERENCES peer (account),
+  state INTEGER NOT NULL DEFAULT 0,
+  submission_id BLOB,
+  content BLOB NOT NULL
+) STRICT;
+CREATE INDEX outbox_waiting ON outbox (account, id) WHERE state < 2;
+
+CREATE TABLE ciphertext (
+  message INTEGER NOT NULL REFERENCES outbox (id) ON DELETE CASCADE,
+  device INTEGER NOT NULL,
+  registration_id INTEGER NOT NULL,
+  kind INTEGER NOT NULL,
+  body BLOB NOT NULL,
+  PRIMARY KEY (message, device)
+) STRICT, WITHOUT ROWID;
+
+-- Messages that the relay has taken. way: 0 by access key, 1 by token.
+CREATE TABLE statistic (
+  way INTEGER PRIMARY KEY,
+  count INTEGER NOT NULL
+) STRICT;
+
+-- A message that the app may read, in the order of the ids, until the app acknowledges it.
+CREATE TABLE inbox (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  account BLOB NOT NULL,
+  device INTEGER NOT NULL,
+  sent_ms INTEGER NOT NULL,
+  missing INTEGER NOT NULL,
+  body TEXT NOT NULL
+) STRICT;
+
+-- A message that waits for an earlier one.
+CREATE TABLE early (
+  account BLOB NOT NULL,
+  device INTEGER NOT NULL,
+  sequence INTEGER NOT NULL,
+  since_ms INTEGER NOT NULL,
+  sent_ms INTEGER NOT NULL,
+  body TEXT,
+  PRIMARY KEY (account, device, sequence)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX early_since ON early (since_ms);
+
+-- Envelopes that were dealt with: the relay may deliver them again.
+CREATE TABLE seen (
+  position INTEGER PRIMARY KEY AUTOINCREMENT,
+  envelope BLOB NOT NULL UNIQUE
+) STRICT;
+
+-- Envelopes under an identity key that waits for a decision.
+CREATE TABLE held (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  account BLOB NOT NULL,
+  identity BLOB NOT NULL,
+  server_ms INTEGER NOT NULL,
+  content BLOB NOT NULL
+) STRICT;
+CREATE INDEX held_account ON held (account, id);
+
+-- Envelopes that gave no message, counted. account is empty when the sender is not known.
+CREATE TABLE failure (
+  account BLOB NOT NULL,
+  reason INTEGER NOT NULL,
+  count INTEGER NOT NULL,
+  last_ms INTEGER NOT NULL,
+  PRIMARY KEY (account, reason)
+) STRICT, WITHOUT ROWID;

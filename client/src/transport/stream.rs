@@ -1,0 +1,109 @@
+//! The stream: envelopes in, acknowledgements out, over one WebSocket.
+
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
+use prost::Message;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::http::{HeaderValue, StatusCode};
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::{Error, Message as Frame};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
+use tuckseal::service::{Ack, ClientFrame, ServerFrame, client_frame, server_frame};
+
+use super::{ServerError, device_token};
+use crate::store::Account;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The server is heard at least each 30 s, by a ping if by nothing else.
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(90);
+/// The largest frame that the server sends has one envelope of the largest size.
+const MAX_FRAME_BYTES: usize = 1024 * 1024;
+/// Close code: this device opened another stream.
+const DISPLACED: u16 = 4409;
+
+/// An open stream.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    server: String,
+    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+}
+
+/// Why the stream is no more.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// Open another.
+    Broken(ServerError),
+    /// Another stream of this device took its place.
+    Displaced,
+}
+
+impl Stream {
+    /// # Errors
+    /// [`ServerError::Unauthorised`] is for good; the others may pass.
+    pub(crate) async fn open(server: &str, own: &Account) -> Result<Self, ServerError> {
+        let unreachable = || ServerError::Unreachable { server: server.to_owned() };
+        let address = server.trim_end_matches('/').replacen("http", "ws", 1);
+        let mut request = format!("{address}/v1/stream")
+            .into_client_request()
+            .map_err(|_| ServerError::Address { server: server.to_owned() })?;
+        let mut token = HeaderValue::from_str(&device_token(own)).map_err(|_| ServerError::Answer)?;
+        token.set_sensitive(true);
+        request.headers_mut().insert("authorization", token);
+        let config = WebSocketConfig::default()
+            .max_message_size(Some(MAX_FRAME_BYTES))
+            .max_frame_size(Some(MAX_FRAME_BYTES));
+        let opening = connect_async_with_config(request, Some(config), true);
+        match timeout(CONNECT_TIMEOUT, opening).await {
+            Ok(Ok((socket, _))) => Ok(Self { server: server.to_owned(), socket }),
+            Ok(Err(Error::Http(response))) => Err(match response.status() {
+                StatusCode::UNAUTHORIZED => ServerError::Unauthorised,
+                status if status.is_client_error() => ServerError::Refused { status: status.as_u16() },
+                status => ServerError::Busy { status: status.as_u16(), retry_after: Duration::from_secs(1) },
+            }),
+            Ok(Err(_)) | Err(_) => Err(unreachable()),
+        }
+    }
+
+    /// The next frame with something in it.
+    pub(crate) async fn next(&mut self) -> Result<server_frame::Body, Ended> {
+        loop {
+            let frame = timeout(SILENCE_TIMEOUT, self.socket.next()).await;
+            match frame {
+                Ok(Some(Ok(Frame::Binary(bytes)))) => {
+                    let frame = ServerFrame::decode(bytes);
+                    let frame = frame.map_err(|_| Ended::Broken(ServerError::Answer))?;
+                    if let Some(body) = frame.body {
+                        return Ok(body);
+                    }
+                }
+                Ok(Some(Ok(Frame::Close(Some(close))))) if u16::from(close.code) == DISPLACED => {
+                    return Err(Ended::Displaced);
+                }
+                Ok(Some(Ok(Frame::Close(_)))) | Ok(Some(Err(_))) | Ok(None) | Err(_) => {
+                    return Err(Ended::Broken(self.unreachable()));
+                }
+                Ok(Some(Ok(_))) => {}
+            }
+        }
+    }
+
+    /// Says that these envelopes may be deleted.
+    pub(crate) async fn acknowledge(&mut self, ids: Vec<Bytes>) -> Result<(), Ended> {
+        let frame = ClientFrame { body: Some(client_frame::Body::Ack(Ack { ids })) };
+        let sent = self.socket.send(Frame::Binary(frame.encode_to_vec().into())).await;
+        sent.map_err(|_| Ended::Broken(self.unreachable()))
+    }
+
+    /// Says goodbye; the server need not answer.
+    pub(crate) async fn close(mut self) {
+        // It is closed either way.
+        let _ = timeout(Duration::from_secs(1), self.socket.close(None)).await;
+    }
+
+    fn unreachable(&self) -> ServerError {
+        ServerError::Unreachable { server: self.server.clone() }
+    }
+}

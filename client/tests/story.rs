@@ -1,0 +1,228 @@
+//! Stories between real clients and a real server, all in this process.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, missing_docs)]
+
+mod stage;
+
+use stage::{Person, Relay, collect, numbers};
+use tempfile::TempDir;
+use tuckseal::ServiceId;
+use tuckseal_client::{Event, RunError, SendError, SentState};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_written_while_the_other_is_away_is_read_later() {
+    let relay = Relay::start().await;
+    let alice = Person::register(&relay, "alice").await;
+    let bob = Person::register(&relay, "bob").await;
+    let to = alice.client.lookup("bob").await.unwrap();
+    assert_eq!(to, bob.client.account());
+
+    let sent = alice.client.send(to, "see you at nine 🦆").await.unwrap();
+    assert_eq!(alice.client.sent_state(sent).await.unwrap(), SentState::Waiting);
+    let running = alice.spawn();
+    alice.sent().await;
+    assert_eq!(alice.client.sent_state(sent).await.unwrap(), SentState::Accepted);
+    running.stop().await;
+
+    let _running = bob.spawn();
+    let message = bob.next().await;
+    assert_eq!((message.from, message.text.as_str()), (alice.client.account(), "see you at nine 🦆"));
+    assert_eq!(bob.client.contacts().await.unwrap()[0].name(), Some("alice"));
+    bob.client.acknowledge(message.id).await.unwrap();
+    assert!(bob.client.inbox().await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hundreds_of_messages_in_both_directions_arrive_once_and_in_order() {
+    let relay = Relay::start().await;
+    let [alice, bob] = [Person::register(&relay, "alice").await, Person::register(&relay, "bob").await];
+    let _running = [alice.spawn(), bob.spawn()];
+    for n in 0..200 {
+        alice.send(&bob, &format!("a{n}")).await;
+        bob.send(&alice, &format!("b{n}")).await;
+    }
+    assert_eq!(collect(&bob, 200).await, (0..200).map(|n| format!("a{n}")).collect::<Vec<_>>());
+    assert_eq!(collect(&alice, 200).await, (0..200).map(|n| format!("b{n}")).collect::<Vec<_>>());
+    // Once each has heard from the other, the server does not learn who sends.
+    let statistics = alice.client.statistics().await.unwrap();
+    assert_eq!(statistics.sent_anonymously + statistics.sent_with_token, 200);
+    assert!(statistics.sent_anonymously > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_gone_for_a_while_costs_no_message() {
+    let mut relay = Relay::start().await;
+    let [alice, bob] = [Person::register(&relay, "alice").await, Person::register(&relay, "bob").await];
+    let _running = [alice.spawn(), bob.spawn()];
+    for n in 0..120 {
+        alice.send(&bob, &n.to_string()).await;
+        if n == 40 {
+            relay.stop().await;
+        }
+        if n == 80 {
+            relay.start_again().await;
+        }
+    }
+    assert_eq!(collect(&bob, 120).await, numbers(0..120));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_are_closed_and_opened_in_the_middle_lose_nothing() {
+    let relay = Relay::start().await;
+    let [mut alice, mut bob] = [Person::register(&relay, "alice").await, Person::register(&relay, "bob").await];
+    let mut got = Vec::new();
+    for round in 0..4 {
+        let running = [alice.spawn(), bob.spawn()];
+        for n in 0..25 {
+            alice.send(&bob, &(round * 25 + n).to_string()).await;
+        }
+        // Some arrive, some are left in the outbox, at the relay or unacknowledged in the inbox.
+        got.extend(collect(&bob, 10).await);
+        drop(running);
+        alice = alice.reopen().await;
+        bob = bob.reopen().await;
+    }
+    let _running = [alice.spawn(), bob.spawn()];
+    got.extend(collect(&bob, 60).await);
+    assert_eq!(got, numbers(0..100));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unacknowledged_message_is_shown_again_after_a_restart() {
+    let relay = Relay::start().await;
+    let [alice, bob] = [Person::register(&relay, "alice").await, Person::register(&relay, "bob").await];
+    alice.send(&bob, "once more").await;
+    let running = [alice.spawn(), bob.spawn()];
+    let first = bob.next().await;
+    drop(running);
+    let bob = bob.reopen().await;
+    assert_eq!(bob.next().await, first);
+    bob.client.acknowledge(first.id).await.unwrap();
+    let bob = bob.reopen().await;
+    assert!(bob.client.inbox().await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn first_messages_that_cross_each_other_both_arrive() {
+    let relay = Relay::start().await;
+    let [alice, bob] = [Person::register(&relay, "alice").await, Person::register(&relay, "bob").await];
+    for n in 0..5 {
+        alice.send(&bob, &format!("a{n}")).await;
+        bob.send(&alice, &format!("b{n}")).await;
+    }
+    let _running = [alice.spawn(), bob.spawn()];
+    assert_eq!(collect(&alice, 5).await, ["b0", "b1", "b2", "b3", "b4"]);
+    assert_eq!(collect(&bob, 5).await, ["a0", "a1", "a2", "a3", "a4"]);
+    alice.send(&bob, "and on").await;
+    assert_eq!(collect(&bob, 1).await, ["and on"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_recipients_are_served_beside_each_other() {
+    let relay = Relay::start().await;
+    let alice = Person::register(&relay, "alice").await;
+    let mut others = Vec::new();
+    for n in 0..12 {
+        others.push(Person::register(&relay, &format!("peer{n}")).await);
+    }
+    for n in 0..3 {
+        for other in &others {
+            alice.send(other, &n.to_string()).await;
+        }
+    }
+    let _running = alice.spawn();
+    alice.sent().await;
+    for other in &others {
+        let _running = other.spawn();
+        assert_eq!(collect(other, 3).await, ["0", "1", "2"]);
+    }
+}
+
+/// A profile as a lost device would leave it to the next: the identity key and nothing else.
+async fn reinstalled(person: &TempDir, relay: &Relay, name: &str) -> Person {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::copy(person.path().join("profile.db"), folder.path().join("profile.db")).unwrap();
+    let sql = "UPDATE profile SET account = NULL, device = NULL, token = NULL, registration_id = 1 + registration_id % 16380;
+         DELETE FROM device; DELETE FROM peer; DELETE FROM one_time_prekey; DELETE FROM kem_prekey WHERE use = 0;";
+    stage::database(folder.path()).execute_batch(sql).unwrap();
+    Person::register_in(folder, relay, name).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_who_registers_anew_with_the_same_identity_gets_what_comes_after() {
+    let relay = Relay::start().await;
+    let [alice, bob] = [Person::register(&relay, "alice").await, Person::register(&relay, "bob").await];
+    let account = bob.client.account();
+    let _alice = alice.spawn();
+    let running = bob.spawn();
+    alice.send(&bob, "to the first device").await;
+    assert_eq!(collect(&bob, 1).await, ["to the first device"]);
+    running.stop().await;
+    let Person { folder, .. } = bob.reopen().await;
+
+    let bob = reinstalled(&folder, &relay, "bob").await;
+    assert_eq!(bob.client.account(), account);
+    for n in 0..3 {
+        alice.send(&bob, &n.to_string()).await;
+    }
+    let _running = bob.spawn();
+    // The numbers begin at 1 again: nothing is missing before the first.
+    assert_eq!(collect(&bob, 3).await, numbers(0..3));
+    bob.send(&alice, "hello again").await;
+    assert_eq!(collect(&alice, 1).await, ["hello again"]);
+    alice.send(&bob, "and on").await;
+    assert_eq!(collect(&bob, 1).await, ["and on"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_who_registers_anew_and_writes_first_is_answered() {
+    let relay = Relay::start().await;
+    let [alice, bob] = [Person::register(&relay, "alice").await, Person::register(&relay, "bob").await];
+    let _alice = alice.spawn();
+    let running = bob.spawn();
+    for n in 0..3 {
+        bob.send(&alice, &n.to_string()).await;
+        alice.send(&bob, &n.to_string()).await;
+    }
+    assert_eq!(collect(&alice, 3).await, numbers(0..3));
+    assert_eq!(collect(&bob, 3).await, numbers(0..3));
+    running.stop().await;
+    let Person { folder, .. } = bob.reopen().await;
+    let bob = reinstalled(&folder, &relay, "bob").await;
+    let _bob = bob.spawn();
+    bob.send(&alice, "new device").await;
+    assert_eq!(collect(&alice, 1).await, ["new device"]);
+    alice.send(&bob, "welcome").await;
+    assert_eq!(collect(&bob, 1).await, ["welcome"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_profile_that_was_registered_anew_elsewhere_stops_and_says_so() {
+    let relay = Relay::start().await;
+    let alice = Person::register(&relay, "alice").await.reopen().await;
+    let _second = reinstalled(&alice.folder, &relay, "alice").await;
+    assert!(matches!(alice.spawn().ended().await, Err(RunError::TokenRefused)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_to_an_account_that_is_not_there_is_refused_and_said_so() {
+    let relay = Relay::start().await;
+    let alice = Person::register(&relay, "alice").await;
+    let mut events = alice.client.events();
+    let sent = alice.client.send(ServiceId::aci([9; 16]), "anybody?").await.unwrap();
+    let _running = alice.spawn();
+    let refused = |event| if let Event::Refused { message, .. } = event { Some(message) } else { None };
+    assert_eq!(stage::event(&mut events, refused).await, sent);
+    assert_eq!(alice.client.sent_state(sent).await.unwrap(), SentState::Refused);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_longest_message_arrives_whole() {
+    let relay = Relay::start().await;
+    let [alice, bob] = [Person::register(&relay, "alice").await, Person::register(&relay, "bob").await];
+    let text = "🦆".repeat(80 * 1024 / 4);
+    alice.send(&bob, &text).await;
+    let refused = alice.client.send(bob.client.account(), &(text.clone() + "!")).await;
+    assert!(matches!(refused, Err(SendError::TooLong { found: 81921, limit: 81920 })));
+    let _running = [alice.spawn(), bob.spawn()];
+    assert!(bob.next().await.text == text);
+}
