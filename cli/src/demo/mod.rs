@@ -1,0 +1,197 @@
+//! The whole path, played and checked: a real relay and two real clients, each a process of its own,
+//! each killed once. Any deviation from what was promised ends it with an error that names the step.
+
+mod evidence;
+mod people;
+pub(crate) mod person;
+mod relay;
+mod texts;
+
+use evidence::{Secrets, Traces};
+use people::{Person, Received};
+use relay::Relay;
+use std::path::Path;
+use std::time::{Duration, Instant};
+use texts::Texts;
+
+/// How long any one thing may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Messages in the long conversation, in both directions together
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(6..=20_000))]
+    messages: u32,
+}
+
+/// Something was not as promised.
+#[derive(Debug, thiserror::Error)]
+#[error("the demo failed at \"{step}\": {what}")]
+pub(crate) struct Deviation {
+    step: String,
+    what: String,
+}
+
+/// What went wrong in one step, before it is known which.
+pub(crate) type Outcome<T> = Result<T, String>;
+
+pub(crate) async fn run(options: Options) -> Result<(), Deviation> {
+    let began = Instant::now();
+    let folder = tempfile::Builder::new().prefix("tuckseal-demo-").tempdir();
+    let folder = folder
+        .map_err(|error| Deviation { step: "a place for the demo".into(), what: error.to_string() })?;
+    let mut story = Story { step: String::new(), number: 0 };
+    match story.play(folder.path(), options.messages).await {
+        Ok(()) => {
+            println!("\nAll as promised, in {:.1} s.", began.elapsed().as_secs_f32());
+            Ok(())
+        }
+        Err(what) => {
+            let kept = folder.keep();
+            let what = format!("{what} (what is left of it is in {})", kept.display());
+            Err(Deviation { step: story.step, what })
+        }
+    }
+}
+
+struct Story {
+    step: String,
+    number: u32,
+}
+
+impl Story {
+    fn step(&mut self, title: &str) {
+        self.number += 1;
+        title.clone_into(&mut self.step);
+        println!("\n{}. {title}", self.number);
+    }
+
+    async fn play(&mut self, folder: &Path, messages: u32) -> Outcome<()> {
+        let texts = Texts::new();
+
+        self.step("A relay starts, with nothing but an empty folder");
+        let mut relay = Relay::start(folder).await?;
+        println!("   it listens on {}", relay.url());
+
+        self.step("Alice and Bob register: each makes keys, the relay gets the public halves");
+        let mut alice = Person::register("alice", folder, &relay.url()).await?;
+        let mut bob = Person::register("bob", folder, &relay.url()).await?;
+        println!("   Alice is {}\n   Bob is   {}", alice.account(), bob.account());
+        // A clean stop leaves one database file: what names Alice and Bob in it now may stay, no more.
+        relay.stop().await?;
+        let secrets = Secrets::new(&texts, [&alice, &bob]);
+        let after_registration = Traces::search(&relay, &secrets)?;
+        relay.restart().await?;
+
+        self.step("Alice writes to Bob, who has never been online");
+        alice.come_online().await?;
+        let early = texts.early();
+        for text in &early {
+            alice.send("bob", text).await?;
+        }
+        alice.flush().await?;
+        let waiting = evidence::counts(&relay)?;
+        println!("   the relay keeps {waiting}");
+        if waiting.envelopes != early.len() as u64 {
+            return Err(format!("the relay should keep {} envelopes", early.len()));
+        }
+        Traces::search(&relay, &secrets)?.no_more_than(&after_registration)?;
+        println!("   neither a word of them nor who sent them is in its files");
+
+        self.step("Bob comes online and reads");
+        bob.come_online().await?;
+        bob.has_received("alice", &early).await?;
+        for text in &early {
+            println!("   Bob reads: {text}");
+        }
+
+        self.step(&format!("They exchange {messages} messages, some with emoji, some of 64 KiB"));
+        let from_alice = texts.many("alice", messages / 2);
+        let from_bob = texts.many("bob", messages - messages / 2);
+        self.converse(&mut alice, &mut bob, &mut relay, &from_alice, &from_bob).await?;
+
+        self.step("Every message has arrived exactly once, in order");
+        let all_of_alice = [early, from_alice].concat();
+        bob.has_received("alice", &all_of_alice).await?;
+        alice.has_received("bob", &from_bob).await?;
+        summary("Bob", "Alice", bob.received());
+        summary("Alice", "Bob", alice.received());
+        for (name, person) in [("Alice", &mut alice), ("Bob", &mut bob)] {
+            let status = person.status().await?;
+            println!("   {name}: session {}; {}", status.session, status.sent);
+        }
+
+        self.step("What the relay has, and what it has not");
+        alice.leave().await?;
+        bob.leave().await?;
+        Traces::search(&relay, &secrets)?.no_more_than(&after_registration)?;
+        relay.stop().await?;
+        let left = evidence::counts(&relay)?;
+        println!("   {left}");
+        if left.envelopes != 0 {
+            return Err("acknowledged envelopes are still there".into());
+        }
+        let traces = Traces::search(&relay, &secrets)?;
+        traces.no_more_than(&after_registration)?;
+        println!("   searched: {traces}");
+        Ok(())
+    }
+
+    /// A third of the messages, a killed relay, a third, a killed Bob, and the rest.
+    async fn converse(
+        &mut self,
+        alice: &mut Person,
+        bob: &mut Person,
+        relay: &mut Relay,
+        from_alice: &[String],
+        from_bob: &[String],
+    ) -> Outcome<()> {
+        let parts = |texts: &[String]| {
+            let third = texts.len().div_ceil(3);
+            texts.chunks(third).map(<[String]>::to_vec).collect::<Vec<_>>()
+        };
+        let alices = parts(from_alice);
+        let bobs = parts(from_bob);
+        for (part, (of_alice, of_bob)) in alices.iter().zip(&bobs).enumerate() {
+            match part {
+                1 => {
+                    relay.kill().await?;
+                    println!("   the relay was killed (SIGKILL); both go on writing");
+                }
+                2 => {
+                    bob.kill().await?;
+                    println!("   Bob's process was killed (SIGKILL); Alice goes on writing");
+                }
+                _ => {}
+            }
+            for text in of_alice {
+                alice.send("bob", text).await?;
+            }
+            match part {
+                1 => {
+                    relay.restart().await?;
+                    println!("   the relay is back, on the same files");
+                }
+                2 => {
+                    bob.come_online().await?;
+                    println!("   Bob is back, on the same profile");
+                }
+                _ => {}
+            }
+            for text in of_bob {
+                bob.send("alice", text).await?;
+            }
+        }
+        alice.flush().await?;
+        bob.flush().await
+    }
+}
+
+fn summary(name: &str, sender: &str, received: &Received) {
+    println!(
+        "   {name} has {} messages of {sender}, {} KiB of text; {} were shown again after a crash",
+        received.texts.len(),
+        received.texts.iter().map(String::len).sum::<usize>() / 1024,
+        received.shown_again
+    );
+}

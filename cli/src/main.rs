@@ -1,0 +1,81 @@
+//! The command `tuckseal`: thin over the client and the server. What a person types is in `commands/`,
+//! the story that proves the whole path is in `demo/`.
+
+mod commands;
+mod demo;
+
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Chat over an encrypted layer that speaks libsignal's wire formats.
+///
+/// Try `tuckseal demo`. To chat: `tuckseal serve` in one terminal, then in two others
+/// `tuckseal --profile alice register alice`, `tuckseal --profile alice chat bob`, and the same for bob.
+#[derive(Parser)]
+#[command(name = "tuckseal", version)]
+struct Arguments {
+    /// Folder of your keys and messages; one process at a time [default: .tuckseal in your home]
+    #[arg(long, short, value_name = "FOLDER", env = "TUCKSEAL_PROFILE", global = true)]
+    profile: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Play and check the whole path: two people, a relay, and both killed in the middle
+    Demo(demo::Options),
+    /// Run the key server and relay
+    Serve(Box<tuckseal_server::Arguments>),
+    /// Take a name at a server and make your keys
+    Register(commands::register::Options),
+    /// List who you know
+    Contacts,
+    /// Send one message; it is kept and sent later if the server is away
+    Send(commands::send::Options),
+    /// Print messages as they come, until interrupted
+    Listen(commands::listen::Options),
+    /// Write and read in one terminal
+    Chat(commands::chat::Options),
+    /// Trust the new identity key of somebody whose key has changed
+    Accept(commands::identity::Options),
+    /// Refuse the new identity key of somebody whose key has changed
+    Reject(commands::identity::Options),
+    /// One side of the demo, driven by lines of JSON
+    #[command(hide = true)]
+    Person,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tuckseal: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<(), commands::Error> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(commands::Error::Terminal)?;
+    let folder = || commands::profile(arguments.profile.clone());
+    runtime.block_on(async {
+        match arguments.command {
+            Command::Demo(options) => demo::run(options).await.map_err(commands::Error::Demo),
+            Command::Serve(settings) => commands::serve::run(*settings).await,
+            Command::Register(options) => commands::register::run(&folder()?, options).await,
+            Command::Contacts => commands::contacts::run(&folder()?).await,
+            Command::Send(options) => commands::send::run(&folder()?, options).await,
+            Command::Listen(options) => commands::listen::run(&folder()?, options).await,
+            Command::Chat(options) => commands::chat::run(&folder()?, options).await,
+            Command::Accept(options) => commands::identity::accept(&folder()?, options).await,
+            Command::Reject(options) => commands::identity::reject(&folder()?, options).await,
+            Command::Person => demo::person::run(&folder()?).await,
+        }
+    })
+}
