@@ -1,0 +1,126 @@
+// Runs every conversation with every release: node run.mjs [--shim PATH] [--releases 0.60.2,…] [--seed N]
+// Prints one line for each peer, role and feature; ends with status 1 when anything deviated.
+
+import { parseArgs } from 'node:util';
+import { converse } from './conversation.mjs';
+import { limits } from './limits.mjs';
+import { OurParty } from './ours.mjs';
+import { OurAuthority, TheirAuthority, sealedExchange } from './sealed.mjs';
+import { retry, signatures } from './small.mjs';
+import { withoutRatchet } from './ratchet.mjs';
+import { TheirParty, load } from './theirs.mjs';
+import { bothBegin, newIdentity, x3dhRefused } from './trouble.mjs';
+
+const { values: options } = parseArgs({
+  options: {
+    shim: { type: 'string', default: '../../target/debug/shim' },
+    releases: { type: 'string', default: '0.60.2' },
+    seed: { type: 'string', default: '1' },
+  },
+});
+
+const OURS = { serviceId: '9d0652a3-dcc3-4d11-975f-74d61598733f', deviceId: 1 };
+const THEIRS = { serviceId: '796abedb-ca4e-4f18-8803-1fde5b921f9f', deviceId: 2 };
+
+/** How a session can begin. */
+const AGREEMENTS = {
+  'X3DH': { oneTime: true, kem: 'none', version: 3 },
+  'X3DH, no one-time prekey': { oneTime: false, kem: 'none', version: 3 },
+  'PQXDH': { oneTime: true, kem: 'one-time', version: 4 },
+  'PQXDH, last resort': { oneTime: false, kem: 'last-resort', version: 4 },
+};
+
+/** Which agreements the release can do, and the one that all other features are tried with. */
+function agreementsOf(release) {
+  const can = { 3: release.x3dh, 4: release.kyber };
+  const all = Object.entries(AGREEMENTS).map(([name, it]) => [name, { ...it, spqr: release.spqr && it.version === 4 }]);
+  const usable = all.filter(([, it]) => can[it.version]);
+  return { usable, usual: Object.fromEntries(all)[release.kyber ? 'PQXDH' : 'X3DH'] };
+}
+
+/** Messages that each side reads where the ratchet is to go through several epochs. */
+const EPOCHS_LONG = 700;
+
+function* plan(release, seed) {
+  const { usable, usual } = agreementsOf(release);
+  for (const [feature, agreement] of usable) {
+    yield { feature, roles: true, run: (i, r, us, n) => converse(i, r, agreement, seed + n) };
+  }
+  if (release.spqr) {
+    yield { feature: 'PQXDH, several epochs', roles: true, run: (i, r, us, n) => converse(i, r, usual, seed + n, EPOCHS_LONG) };
+  } else if (release.kyber) {
+    yield { feature: 'no ratchet is refused unless allowed', roles: true, run: (i, r, us) => withoutRatchet(i, r, us, usual) };
+  }
+  if (!release.x3dh) yield { feature: 'X3DH is refused', roles: false, run: x3dhRefused };
+  yield { feature: 'both begin at once', roles: false, run: (i, r, us, n) => bothBegin(i, r, usual, seed + n) };
+  yield {
+    feature: 'new identity',
+    roles: true,
+    run: async (i, r, us) => {
+      const again = await make(r === us, release);
+      await newIdentity(i, r, again, usual).finally(() => again.close());
+    },
+  };
+  // 25 000 messages each way: once is enough, both sides send and both receive.
+  yield { feature: 'limits', roles: false, run: (i, r) => limits(i, r, usual) };
+  for (const issuer of ['tuckseal', 'libsignal']) {
+    yield {
+      feature: `sealed sender v1, certificates of ${issuer}`,
+      roles: true,
+      run: (i, r, us) => {
+        const authority = issuer === 'tuckseal' ? new OurAuthority(us.shim) : new TheirAuthority(release);
+        return sealedExchange(i, r, usual, authority, release.lib, us.shim);
+      },
+    };
+  }
+  yield { feature: 'decryption error', roles: true, run: (i, r, us) => retry(release, i, r, usual, us.shim) };
+  yield { feature: 'signatures', roles: false, run: (i, r, us) => signatures(release, us.shim) };
+}
+
+async function make(ours, release) {
+  if (!ours) return new TheirParty(release, THEIRS, 2222);
+  const party = await OurParty.make(options.shim, OURS, 1111);
+  // The post-quantum ratchet is demanded of every release that has it.
+  party.allow = { allow_x3dh: true, allow_no_pq: !release.spqr };
+  return party;
+}
+
+let attempts = 0;
+
+async function attempt(release, { run }, weBegin) {
+  const n = attempts++;
+  const us = await make(true, release);
+  const them = await make(false, release);
+  try {
+    const events = await (weBegin ? run(us, them, us, n) : run(them, us, us, n));
+    return { ok: true, notes: events ? Object.entries(events).map(([k, n]) => `${n} ${k}`).join(', ') : '' };
+  } catch (error) {
+    return { ok: false, notes: error.stack };
+  } finally {
+    await us.close();
+  }
+}
+
+function row(...cells) {
+  console.log(`| ${cells.map((cell, n) => cell.padEnd([17, 10, 43, 9][n] ?? 0)).join(' | ')} |`);
+}
+
+let failures = 0;
+row('peer', 'begins', 'feature', 'result', 'events');
+row('---', '---', '---', '---', '---');
+for (const version of options.releases.split(',')) {
+  const release = await load(version);
+  for (const entry of plan(release, Number(options.seed))) {
+    for (const weBegin of entry.roles ? [true, false] : [true]) {
+      const { ok, notes } = await attempt(release, entry, weBegin);
+      const begins = entry.roles ? (weBegin ? 'tuckseal' : 'libsignal') : '–';
+      row(`libsignal ${version}`, begins, entry.feature, ok ? 'ok' : 'DEVIATES', ok ? notes : '');
+      if (!ok) {
+        failures++;
+        console.error(notes);
+      }
+    }
+  }
+}
+if (failures > 0) console.error(`${failures} of the conversations deviated`);
+process.exitCode = failures > 0 ? 1 : 0;

@@ -1,0 +1,17 @@
+//! The contract of docs/spec/shim.md, tried from outside: requests in, answers out. The
+//! conversations with foreign peers are in `tests/libsignal.rs`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    missing_docs
+)]
+
+mod broken;
+mod contract;
+mod door;
+mod junk;
+mod sealed;
+mod sessions;
+mod signatures;

@@ -1,0 +1,42 @@
+# One command a task; each is one plain line that works without just as well.
+
+# Format, lints, tests, doctests, demo: what has to pass before a change lands.
+test:
+    ./test
+
+# Clippy and rustdoc with warnings denied.
+check:
+    cargo clippy --workspace --all-targets -- -D warnings
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+
+# The story of Alice, Bob and a relay that is killed in the middle.
+demo:
+    cargo run --release --bin tuckseal -- demo
+
+# Replay of the test vectors.
+vectors:
+    cargo test -p tuckseal --test vectors
+
+# Conversations with the real libsignal (needs Node and npm).
+interop:
+    TUCKSEAL_REQUIRE_NODE=1 cargo test -p tuckseal-interop --test libsignal -- --nocapture
+
+# The examples and their asserted output.
+examples:
+    cargo test -p tuckseal --test examples
+
+# Every operation beside the primitives that it cannot avoid.
+bench:
+    cargo bench -p tuckseal
+
+# Licences, sources and advisories of all dependencies (needs cargo-deny).
+deny:
+    cargo deny check
+
+# Structs of src/wire/ anew from proto/.
+wire:
+    TUCKSEAL_REGENERATE=1 cargo test -p tuckseal --test wire
+
+# What would be published.
+publish-check:
+    cargo publish --workspace --dry-run --allow-dirty
