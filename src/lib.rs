@@ -128,3 +128,8 @@ pub use session::{
     HandshakeError, PreKeyKind, PreKeys, RecordError, SessionInfo, SessionRecord,
 };
 pub use wire::{DecodeError, content, service};
+
+/// The README's example is a doctest.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeDoctests;

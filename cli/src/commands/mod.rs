@@ -66,8 +66,7 @@ pub(crate) async fn open(folder: &Path) -> Result<Client, Error> {
 
 /// A client that is connected in the background until [`Connection::close`].
 pub(crate) struct Connection {
-    pub(crate) client: Client,
-    pub(crate) events: Events,
+    events: Events,
     stop: oneshot::Sender<()>,
     task: JoinHandle<Result<(), RunError>>,
 }
@@ -76,15 +75,14 @@ impl Connection {
     pub(crate) fn start(client: Client) -> Self {
         let events = client.events();
         let (stop, stopped) = oneshot::channel();
-        let running = client.clone();
         let task = tokio::spawn(async move {
             let shutdown = async {
                 // An error says that the sender is gone, which is a wish to stop as well.
                 let _ = stopped.await;
             };
-            running.run(shutdown).await
+            client.run(shutdown).await
         });
-        Self { client, events, stop, task }
+        Self { events, stop, task }
     }
 
     /// The next event; an error when the connection has ended for good.

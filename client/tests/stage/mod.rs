@@ -1,4 +1,5 @@
 //! The stage of the stories: a server, people with a profile each.
+#![allow(unreachable_pub, reason = "a module of several tests")]
 #![allow(dead_code, reason = "each story uses its part")]
 
 use std::path::Path;
