@@ -34,7 +34,10 @@ impl Client {
     ///
     /// # Errors
     /// [`RegisterError`].
-    pub async fn register(folder: &Path, registration: Registration) -> Result<Self, RegisterError> {
+    pub async fn register(
+        folder: &Path,
+        registration: Registration,
+    ) -> Result<Self, RegisterError> {
         let (store, own, account) = register(folder.to_owned(), registration).await?;
         Ok(Self::assemble(store, own, account, Settings::default())??)
     }
@@ -119,7 +122,8 @@ impl Client {
     /// [`LookupError`].
     pub async fn lookup(&self, name: &str) -> Result<ServiceId, LookupError> {
         let wanted = name.to_owned();
-        let known = self.shell.call(move |engine, _| engine.store.rows().peer_named(&wanted)).await?;
+        let known =
+            self.shell.call(move |engine, _| engine.store.rows().peer_named(&wanted)).await?;
         if let Some(peer) = known {
             return Ok(peer.account);
         }
@@ -163,7 +167,8 @@ impl Client {
     /// # Errors
     /// [`ProfileError`].
     pub async fn acknowledge(&self, message: MessageId) -> Result<(), ProfileError> {
-        let work = move |engine: &mut Engine| engine.store.commit(|rows| rows.delete_inbox(message.0));
+        let work =
+            move |engine: &mut Engine| engine.store.commit(|rows| rows.delete_inbox(message.0));
         self.shell.call(move |engine, _| work(engine)).await
     }
 
@@ -171,7 +176,11 @@ impl Client {
     ///
     /// # Errors
     /// [`IdentityError`]; nothing was changed.
-    pub async fn accept_identity(&self, account: ServiceId, key: IdentityKey) -> Result<(), IdentityError> {
+    pub async fn accept_identity(
+        &self,
+        account: ServiceId,
+        key: IdentityKey,
+    ) -> Result<(), IdentityError> {
         self.shell.call(move |engine, turn| engine.accept_identity(account, key, turn)).await
     }
 
@@ -179,7 +188,11 @@ impl Client {
     ///
     /// # Errors
     /// [`IdentityError`]; nothing was changed.
-    pub async fn reject_identity(&self, account: ServiceId, key: IdentityKey) -> Result<(), IdentityError> {
+    pub async fn reject_identity(
+        &self,
+        account: ServiceId,
+        key: IdentityKey,
+    ) -> Result<(), IdentityError> {
         self.shell.call(move |engine, turn| engine.reject_identity(account, key, turn)).await
     }
 
@@ -188,7 +201,8 @@ impl Client {
     /// # Errors
     /// [`ProfileError`].
     pub async fn session_info(&self, account: ServiceId) -> Result<Vec<SessionInfo>, ProfileError> {
-        let devices = self.shell.call(move |engine, _| engine.store.rows().devices(account)).await?;
+        let devices =
+            self.shell.call(move |engine, _| engine.store.rows().devices(account)).await?;
         Ok(devices.iter().filter_map(|device| device.session.info()).collect())
     }
 
@@ -198,6 +212,11 @@ impl Client {
     /// [`ProfileError`].
     pub async fn statistics(&self) -> Result<Statistics, ProfileError> {
         self.shell.call(|engine, _| engine.store.rows().statistics()).await
+    }
+
+    #[cfg(test)]
+    pub(crate) fn shell(&self) -> &Shell {
+        &self.shell
     }
 
     /// Our account.

@@ -98,7 +98,9 @@ pub enum IdentityError {
 #[non_exhaustive]
 pub enum RunError {
     /// The server's trust root is not the pinned one.
-    #[error("the server shows another trust root than the one pinned at registration: do not trust it")]
+    #[error(
+        "the server shows another trust root than the one pinned at registration: do not trust it"
+    )]
     WrongTrustRoot,
     /// The server does not know this device any more: it was registered anew elsewhere, or removed.
     #[error("the server does not accept this device any more: register again in a new profile")]

@@ -35,6 +35,9 @@
 //! # }
 //! ```
 
+#[cfg(test)]
+extern crate self as tuckseal_client;
+
 mod backoff;
 mod client;
 #[cfg(test)]
@@ -46,6 +49,9 @@ mod message;
 mod padding;
 mod register;
 mod shell;
+#[cfg(test)]
+#[path = "../tests/stage/mod.rs"]
+mod stage;
 mod store;
 mod transport;
 

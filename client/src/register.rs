@@ -33,7 +33,10 @@ pub struct Registration {
 }
 
 /// A profile that the server knows.
-pub(crate) async fn register(folder: PathBuf, registration: Registration) -> Result<(Store, Own, Account), RegisterError> {
+pub(crate) async fn register(
+    folder: PathBuf,
+    registration: Registration,
+) -> Result<(Store, Own, Account), RegisterError> {
     let http = Http::new(&registration.server)?;
     let prepared = registration.clone();
     let prepared = tokio::task::spawn_blocking(move || prepare(&folder, &prepared)).await;
@@ -58,7 +61,9 @@ pub(crate) async fn register(folder: PathBuf, registration: Registration) -> Res
         ServerError::Conflict => {
             RegisterError::NameTaken { name: own.name.clone(), server: own.server.clone() }
         }
-        ServerError::Refused { status: 400 } => RegisterError::NameRefused { name: own.name.clone() },
+        ServerError::Refused { status: 400 } => {
+            RegisterError::NameRefused { name: own.name.clone() }
+        }
         other => other.into(),
     })?;
     let account = account(&answer, trust_root).ok_or(ServerError::Answer)?;
@@ -70,7 +75,10 @@ pub(crate) async fn register(folder: PathBuf, registration: Registration) -> Res
 }
 
 /// Opens or makes the profile, with all keys saved.
-fn prepare(folder: &std::path::Path, registration: &Registration) -> Result<(Store, Own), RegisterError> {
+fn prepare(
+    folder: &std::path::Path,
+    registration: &Registration,
+) -> Result<(Store, Own), RegisterError> {
     let mut store = Store::open(folder, Profile::Create)?;
     let Registration { server, name, .. } = registration;
     match store.rows().own()? {
@@ -82,7 +90,8 @@ fn prepare(folder: &std::path::Path, registration: &Registration) -> Result<(Sto
         None => {
             let mut rng = rand::rng();
             let own = draw(server, name, &mut rng);
-            let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            let since =
+                SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
             let now = Timestamp::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
             store.commit(|rows| new_profile(rows, &own, &Settings::default(), &mut rng, now))?;
             Ok((store, own))

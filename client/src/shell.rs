@@ -79,12 +79,17 @@ impl Shell {
         let result = work(&mut engine, &mut turn);
         for action in turn.actions {
             match action {
+                // It may be about something that was not committed.
+                Action::Tell(_) if result.is_err() => {}
                 // Nobody may be listening.
                 Action::Tell(event) => drop(self.events.send(event)),
                 action => drop(self.actions.send(action)),
             }
         }
-        self.next_tick.send_replace(engine.next_tick()?);
+        // A failure here does not undo the call: the tick that was named before stays.
+        if let Ok(next) = engine.next_tick() {
+            self.next_tick.send_replace(next);
+        }
         result
     }
 
@@ -236,10 +241,12 @@ impl Loop<'_> {
                     Input::Bundles { account, ticket, result }
                 })
             }
-            Action::Submit { account, ticket, body, authority } => self.requests.spawn(async move {
-                let result = http.submit(&own, account, body, authority).await;
-                Input::Submitted { account, ticket, result }
-            }),
+            Action::Submit { account, ticket, body, authority } => {
+                self.requests.spawn(async move {
+                    let result = http.submit(&own, account, body, authority).await;
+                    Input::Submitted { account, ticket, result }
+                })
+            }
             Action::Acknowledge(ids) => {
                 if let Some(stream) = &mut self.stream
                     && let Err(ended) = stream.acknowledge(ids).await

@@ -1,10 +1,18 @@
 //! What people get wrong, and the one line that tells them what to do.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    missing_docs
+)]
 
 mod stage;
 
 use stage::{Person, Relay, registration};
-use tuckseal_client::{Client, LookupError, ProfileError, RegisterError, RunError, SendError, ServerError, Settings};
+use tuckseal_client::{
+    Client, LookupError, ProfileError, RegisterError, RunError, SendError, ServerError, Settings,
+};
 
 #[tokio::test]
 async fn a_name_that_nobody_has() {
@@ -42,10 +50,12 @@ async fn a_registration_that_broke_off_goes_on_with_the_same_keys() {
 async fn a_profile_that_is_registered_already() {
     let relay = Relay::start().await;
     let alice = Person::register(&relay, "alice").await;
-    let in_use = Client::register(alice.folder.path(), registration(&relay.url, "other")).await.unwrap_err();
+    let in_use =
+        Client::register(alice.folder.path(), registration(&relay.url, "other")).await.unwrap_err();
     assert!(matches!(in_use, RegisterError::Profile(ProfileError::InUse { .. })));
     drop(alice.client);
-    let error = Client::register(alice.folder.path(), registration(&relay.url, "other")).await.unwrap_err();
+    let error =
+        Client::register(alice.folder.path(), registration(&relay.url, "other")).await.unwrap_err();
     assert!(error.to_string().contains("already registered as alice"), "{error}");
 }
 
@@ -54,9 +64,11 @@ async fn a_name_that_is_taken_or_impossible() {
     let relay = Relay::start().await;
     let _alice = Person::register(&relay, "alice").await;
     let folder = tempfile::tempdir().unwrap();
-    let taken = Client::register(folder.path(), registration(&relay.url, "alice")).await.unwrap_err();
+    let taken =
+        Client::register(folder.path(), registration(&relay.url, "alice")).await.unwrap_err();
     assert!(matches!(taken, RegisterError::NameTaken { .. }));
-    let impossible = Client::register(folder.path(), registration(&relay.url, "Alice!")).await.unwrap_err();
+    let impossible =
+        Client::register(folder.path(), registration(&relay.url, "Alice!")).await.unwrap_err();
     assert!(matches!(impossible, RegisterError::NameRefused { .. }));
     // The folder is still good for another name.
     Client::register(folder.path(), registration(&relay.url, "alice2")).await.unwrap();
@@ -67,7 +79,10 @@ async fn a_server_with_another_trust_root_than_expected() {
     let relay = Relay::start().await;
     let folder = tempfile::tempdir().unwrap();
     let other = *tuckseal::IdentityKeyPair::generate(&mut rand::rng()).identity_key().public_key();
-    let registration = tuckseal_client::Registration { trust_root: Some(other), ..registration(&relay.url, "alice") };
+    let registration = tuckseal_client::Registration {
+        trust_root: Some(other),
+        ..registration(&relay.url, "alice")
+    };
     let error = Client::register(folder.path(), registration).await.unwrap_err();
     assert!(matches!(error, RegisterError::WrongTrustRoot { .. }));
 }
@@ -75,7 +90,8 @@ async fn a_server_with_another_trust_root_than_expected() {
 #[tokio::test]
 async fn a_folder_without_a_profile() {
     let folder = tempfile::tempdir().unwrap();
-    let error = Client::open(&folder.path().join("nothing"), Settings::default()).await.unwrap_err();
+    let error =
+        Client::open(&folder.path().join("nothing"), Settings::default()).await.unwrap_err();
     assert!(matches!(error, ProfileError::NotRegistered { .. }));
     assert!(!folder.path().join("nothing").exists(), "a question must not make a folder");
 }
@@ -89,7 +105,10 @@ async fn a_message_to_oneself_and_a_second_run() {
     let mut events = alice.client.events();
     let running = alice.spawn();
     stage::event(&mut events, Some).await;
-    assert!(matches!(alice.client.run(std::future::pending()).await, Err(RunError::AlreadyRunning)));
+    assert!(matches!(
+        alice.client.run(std::future::pending()).await,
+        Err(RunError::AlreadyRunning)
+    ));
     running.stop().await;
     alice.client.run(std::future::ready(())).await.unwrap();
 }

@@ -1,5 +1,11 @@
 //! Stories between real clients and a real server, all in this process.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    missing_docs
+)]
 
 mod stage;
 
@@ -25,7 +31,10 @@ async fn a_message_written_while_the_other_is_away_is_read_later() {
 
     let _running = bob.spawn();
     let message = bob.next().await;
-    assert_eq!((message.from, message.text.as_str()), (alice.client.account(), "see you at nine 🦆"));
+    assert_eq!(
+        (message.from, message.text.as_str()),
+        (alice.client.account(), "see you at nine 🦆")
+    );
     assert_eq!(bob.client.contacts().await.unwrap()[0].name(), Some("alice"));
     bob.client.acknowledge(message.id).await.unwrap();
     assert!(bob.client.inbox().await.unwrap().is_empty());
@@ -34,7 +43,8 @@ async fn a_message_written_while_the_other_is_away_is_read_later() {
 #[tokio::test(flavor = "multi_thread")]
 async fn hundreds_of_messages_in_both_directions_arrive_once_and_in_order() {
     let relay = Relay::start().await;
-    let [alice, bob] = [Person::register(&relay, "alice").await, Person::register(&relay, "bob").await];
+    let [alice, bob] =
+        [Person::register(&relay, "alice").await, Person::register(&relay, "bob").await];
     let _running = [alice.spawn(), bob.spawn()];
     for n in 0..200 {
         alice.send(&bob, &format!("a{n}")).await;
@@ -51,7 +61,8 @@ async fn hundreds_of_messages_in_both_directions_arrive_once_and_in_order() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_gone_for_a_while_costs_no_message() {
     let mut relay = Relay::start().await;
-    let [alice, bob] = [Person::register(&relay, "alice").await, Person::register(&relay, "bob").await];
+    let [alice, bob] =
+        [Person::register(&relay, "alice").await, Person::register(&relay, "bob").await];
     let _running = [alice.spawn(), bob.spawn()];
     for n in 0..120 {
         alice.send(&bob, &n.to_string()).await;
@@ -68,7 +79,8 @@ async fn a_server_that_is_gone_for_a_while_costs_no_message() {
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_that_are_closed_and_opened_in_the_middle_lose_nothing() {
     let relay = Relay::start().await;
-    let [mut alice, mut bob] = [Person::register(&relay, "alice").await, Person::register(&relay, "bob").await];
+    let [mut alice, mut bob] =
+        [Person::register(&relay, "alice").await, Person::register(&relay, "bob").await];
     let mut got = Vec::new();
     for round in 0..4 {
         let running = [alice.spawn(), bob.spawn()];
@@ -89,7 +101,8 @@ async fn clients_that_are_closed_and_opened_in_the_middle_lose_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unacknowledged_message_is_shown_again_after_a_restart() {
     let relay = Relay::start().await;
-    let [alice, bob] = [Person::register(&relay, "alice").await, Person::register(&relay, "bob").await];
+    let [alice, bob] =
+        [Person::register(&relay, "alice").await, Person::register(&relay, "bob").await];
     alice.send(&bob, "once more").await;
     let running = [alice.spawn(), bob.spawn()];
     let first = bob.next().await;
@@ -104,7 +117,8 @@ async fn an_unacknowledged_message_is_shown_again_after_a_restart() {
 #[tokio::test(flavor = "multi_thread")]
 async fn first_messages_that_cross_each_other_both_arrive() {
     let relay = Relay::start().await;
-    let [alice, bob] = [Person::register(&relay, "alice").await, Person::register(&relay, "bob").await];
+    let [alice, bob] =
+        [Person::register(&relay, "alice").await, Person::register(&relay, "bob").await];
     for n in 0..5 {
         alice.send(&bob, &format!("a{n}")).await;
         bob.send(&alice, &format!("b{n}")).await;
@@ -150,7 +164,8 @@ async fn reinstalled(person: &TempDir, relay: &Relay, name: &str) -> Person {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_who_registers_anew_with_the_same_identity_gets_what_comes_after() {
     let relay = Relay::start().await;
-    let [alice, bob] = [Person::register(&relay, "alice").await, Person::register(&relay, "bob").await];
+    let [alice, bob] =
+        [Person::register(&relay, "alice").await, Person::register(&relay, "bob").await];
     let account = bob.client.account();
     let _alice = alice.spawn();
     let running = bob.spawn();
@@ -176,7 +191,8 @@ async fn a_peer_who_registers_anew_with_the_same_identity_gets_what_comes_after(
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_who_registers_anew_and_writes_first_is_answered() {
     let relay = Relay::start().await;
-    let [alice, bob] = [Person::register(&relay, "alice").await, Person::register(&relay, "bob").await];
+    let [alice, bob] =
+        [Person::register(&relay, "alice").await, Person::register(&relay, "bob").await];
     let _alice = alice.spawn();
     let running = bob.spawn();
     for n in 0..3 {
@@ -210,7 +226,8 @@ async fn a_message_to_an_account_that_is_not_there_is_refused_and_said_so() {
     let mut events = alice.client.events();
     let sent = alice.client.send(ServiceId::aci([9; 16]), "anybody?").await.unwrap();
     let _running = alice.spawn();
-    let refused = |event| if let Event::Refused { message, .. } = event { Some(message) } else { None };
+    let refused =
+        |event| if let Event::Refused { message, .. } = event { Some(message) } else { None };
     assert_eq!(stage::event(&mut events, refused).await, sent);
     assert_eq!(alice.client.sent_state(sent).await.unwrap(), SentState::Refused);
 }
@@ -218,7 +235,8 @@ async fn a_message_to_an_account_that_is_not_there_is_refused_and_said_so() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_longest_message_arrives_whole() {
     let relay = Relay::start().await;
-    let [alice, bob] = [Person::register(&relay, "alice").await, Person::register(&relay, "bob").await];
+    let [alice, bob] =
+        [Person::register(&relay, "alice").await, Person::register(&relay, "bob").await];
     let text = "🦆".repeat(80 * 1024 / 4);
     alice.send(&bob, &text).await;
     let refused = alice.client.send(bob.client.account(), &(text.clone() + "!")).await;

@@ -3,18 +3,22 @@
 
 import { refused, same } from './check.mjs';
 
-const MAX_JUMP = 25_000;
+/**
+ * Messages that can be skipped at once. The double ratchet counts from the next message (signal-wire.md
+ * §8.7), the post-quantum ratchet from the last one read (spqr.md §9): with it, it is one less.
+ */
+const MAX_SKIPPED = { classic: 25_000, spqr: 24_999 };
 const KEPT_KEYS = 2_000;
 const CHAINS = 5;
 
 /** Both directions of a fresh session. */
-export async function limits(initiator, responder, { oneTime, kem }) {
+export async function limits(initiator, responder, { oneTime, kem, spqr }) {
   await initiator.processBundle(responder.address, await responder.bundle({ oneTime, kem }));
   await pass(initiator, responder);
   await pass(responder, initiator);
   for (const [from, to] of [[initiator, responder], [responder, initiator]]) {
     await chains(from, to);
-    await jump(from, to);
+    await jump(from, to, spqr ? MAX_SKIPPED.spqr : MAX_SKIPPED.classic);
   }
 }
 
@@ -26,12 +30,12 @@ async function pass(from, to) {
 const text = (n) => Buffer.from(`message ${n}`);
 
 /** The one just too far is refused; the one before it is read, and so is the oldest kept one. */
-async function jump(from, to) {
+async function jump(from, to, skipped) {
   await pass(from, to);
   const sent = [];
-  for (let n = 0; n <= MAX_JUMP + 1; n++) {
+  for (let n = 0; n <= skipped + 1; n++) {
     const message = await from.encrypt(to.address, text(n));
-    if ([MAX_JUMP - KEPT_KEYS - 1, MAX_JUMP - KEPT_KEYS, MAX_JUMP, MAX_JUMP + 1].includes(n)) sent.push([n, message]);
+    if ([skipped - KEPT_KEYS - 1, skipped - KEPT_KEYS, skipped, skipped + 1].includes(n)) sent.push([n, message]);
   }
   const [[, gone], [oldest, kept], [last, reachable], [, beyond]] = sent;
   const read = (message) => to.decrypt(from.address, message);

@@ -29,20 +29,24 @@ function varint(bytes, at) {
   }
 }
 
-/** A peer without the ratchet is refused by default, in either role, and can be allowed. */
+/**
+ * A peer without the ratchet cannot talk to us by default, and can where it is allowed. We demand the
+ * ratchet by mixing its key into our first message, so that there the peer refuses (spqr.md §3.2).
+ */
 export async function withoutRatchet(initiator, responder, us, agreement) {
   const allowed = us.allow;
-  us.allow = {};
-  await initiator.processBundle(responder.address, await responder.bundle(agreement));
-  const first = await initiator.encrypt(responder.address, Buffer.from('first'));
-  const read = () => responder.decrypt(initiator.address, first);
-  if (responder === us) {
-    await refused(us, 'invalid_message', read, 'a first message without the ratchet');
-    us.allow = allowed;
-    same(await read(), Buffer.from('first'), 'plaintext when it is allowed');
-    return;
+  for (const allow of [{}, allowed]) {
+    us.allow = allow;
+    await initiator.processBundle(responder.address, await responder.bundle(agreement));
+    const first = await initiator.encrypt(responder.address, Buffer.from('first'));
+    const read = () => responder.decrypt(initiator.address, first);
+    if (allow === allowed) same(await read(), Buffer.from('first'), 'plaintext where it is allowed');
+    else await refused(responder, 'invalid_message', read, 'a first message between a side with the ratchet and one without');
   }
-  same(await read(), Buffer.from('first'), 'plaintext');
-  const answer = await responder.encrypt(initiator.address, Buffer.from('answer'));
-  await refused(us, 'invalid_message', () => us.decrypt(responder.address, answer), 'an answer without the ratchet');
+  for (const [from, to] of [[responder, initiator], [initiator, responder]]) {
+    const text = Buffer.from(`from ${from.name}`);
+    same(await to.decrypt(from.address, await from.encrypt(to.address, text)), text, 'plaintext');
+  }
+  const found = await us.session((initiator === us ? responder : initiator).address);
+  same(found, { version: 4, spqr: false }, 'the session where it is allowed');
 }

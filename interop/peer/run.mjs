@@ -93,13 +93,16 @@ async function attempt(release, { run }, weBegin) {
   const them = await make(false, release);
   try {
     const events = await (weBegin ? run(us, them, us, n) : run(them, us, us, n));
-    return { ok: true, notes: events ? Object.entries(events).map(([k, n]) => `${n} ${k}`).join(', ') : '' };
+    return { ok: true, notes: events ? summary(events) : '' };
   } catch (error) {
     return { ok: false, notes: error.stack };
   } finally {
     await us.close();
   }
 }
+
+const summary = ({ epoch, ...counts }) =>
+  Object.entries(counts).map(([name, n]) => `${n} ${name}`).join(', ') + (epoch > 0 ? `, epoch ${epoch}` : '');
 
 function row(...cells) {
   console.log(`| ${cells.map((cell, n) => cell.padEnd([17, 10, 43, 9][n] ?? 0)).join(' | ')} |`);

@@ -1,7 +1,7 @@
 //! Runs the conversations with released builds of libsignal (`peer/run.mjs`), where Node is there.
 //!
 //! * `TUCKSEAL_REQUIRE_NODE=1`: it is a failure that they cannot run.
-//! * `TUCKSEAL_INTEROP_RELEASES=all` or a list: other releases than 0.60.2 alone.
+//! * `TUCKSEAL_INTEROP_RELEASES=all` or a list: other releases than 0.60.2 and 0.103.0.
 //!
 //! docs/interop.md says what they prove and what came out.
 #![allow(
@@ -15,8 +15,9 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// The release whose conversations belong to every test run.
-const DEFAULT: &str = "0.60.2";
+/// The releases whose conversations belong to every test run: one without the post-quantum ratchet,
+/// one that demands it.
+const DEFAULT: &str = "0.60.2,0.103.0";
 /// All of those pinned in package.json, oldest first.
 const ALL: &str = "0.22.0,0.60.2,0.72.1,0.76.0,0.90.0,0.103.0";
 

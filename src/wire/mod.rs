@@ -5,6 +5,7 @@
 #![allow(missing_docs, unreachable_pub, reason = "generated")]
 #![allow(clippy::all, rustdoc::all, reason = "generated")]
 
+#[rustfmt::skip]
 pub mod content;
 mod error;
 #[rustfmt::skip]
@@ -13,6 +14,7 @@ pub(crate) mod group;
 pub(crate) mod message;
 #[rustfmt::skip]
 pub(crate) mod sealed_sender;
+#[rustfmt::skip]
 pub mod service;
 #[rustfmt::skip]
 #[cfg(test)]

@@ -55,9 +55,7 @@ pub(crate) enum Error {
 
 /// The folder that was named, or the default one.
 pub(crate) fn profile(named: Option<PathBuf>) -> Result<PathBuf, Error> {
-    named
-        .or_else(|| std::env::home_dir().map(|home| home.join(".tuckseal")))
-        .ok_or(Error::NoHome)
+    named.or_else(|| std::env::home_dir().map(|home| home.join(".tuckseal"))).ok_or(Error::NoHome)
 }
 
 pub(crate) async fn open(folder: &Path) -> Result<Client, Error> {

@@ -10,7 +10,12 @@ pub(crate) struct Options {
     /// What others will call you: 1 to 32 of a-z 0-9 _ . -, a letter first
     name: String,
     /// The server
-    #[arg(long, value_name = "URL", env = "TUCKSEAL_SERVER", default_value = "http://127.0.0.1:8080")]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "TUCKSEAL_SERVER",
+        default_value = "http://127.0.0.1:8080"
+    )]
     server: String,
     /// The server's trust root, 33 bytes in hex; without it the server's word is taken, once
     #[arg(long, value_name = "HEX", env = "TUCKSEAL_TRUST_ROOT")]

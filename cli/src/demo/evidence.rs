@@ -1,10 +1,10 @@
 //! What is in the relay's files: rows and sizes by SQL, and traces by a search of the bytes of the
 //! database, its write-ahead log and the log.
 
+use super::Outcome;
 use super::people::Person;
 use super::relay::Relay;
 use super::texts::Texts;
-use super::Outcome;
 use rusqlite::{Connection, OpenFlags};
 use std::fmt;
 use std::fs;
@@ -35,9 +35,9 @@ pub(crate) fn counts(relay: &Relay) -> Outcome<Counts> {
     let database = database.map_err(|error| format!("the relay's database: {error}"))?;
     let one = |sql: &str| {
         let value = database.query_row(sql, (), |row| row.get::<_, i64>(0));
-        value.map_err(|error| error.to_string()).and_then(|value| {
-            u64::try_from(value).map_err(|_| format!("{sql} gave {value}"))
-        })
+        value
+            .map_err(|error| error.to_string())
+            .and_then(|value| u64::try_from(value).map_err(|_| format!("{sql} gave {value}")))
     };
     Ok(Counts {
         accounts: one("SELECT count(*) FROM account")?,
@@ -112,7 +112,9 @@ impl Traces {
             return Err("a name or account id is in the relay's log or write-ahead log".into());
         }
         if self.people_in_database > after_registration.people_in_database {
-            return Err("a name or account id is in the database beside the accounts' own rows".into());
+            return Err(
+                "a name or account id is in the database beside the accounts' own rows".into()
+            );
         }
         Ok(())
     }

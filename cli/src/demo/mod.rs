@@ -38,8 +38,10 @@ pub(crate) type Outcome<T> = Result<T, String>;
 pub(crate) async fn run(options: Options) -> Result<(), Deviation> {
     let began = Instant::now();
     let folder = tempfile::Builder::new().prefix("tuckseal-demo-").tempdir();
-    let folder = folder
-        .map_err(|error| Deviation { step: "a place for the demo".into(), what: error.to_string() })?;
+    let folder = folder.map_err(|error| Deviation {
+        step: "a place for the demo".into(),
+        what: error.to_string(),
+    })?;
     let mut story = Story { step: String::new(), number: 0 };
     match story.play(folder.path(), options.messages).await {
         Ok(()) => {

@@ -14,7 +14,10 @@ use tuckseal_client::{Client, Event};
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Order {
-    Send { to: String, text: String },
+    Send {
+        to: String,
+        text: String,
+    },
     /// Say when everything has left.
     Flush,
     Status,
@@ -29,7 +32,12 @@ pub(crate) enum Said {
     Kept,
     Flushed,
     Status(Status),
-    Message { id: u64, from: String, text: String, missing_before: u64 },
+    Message {
+        id: u64,
+        from: String,
+        text: String,
+        missing_before: u64,
+    },
     /// Something that does not belong in the story.
     Trouble(String),
 }

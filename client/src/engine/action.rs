@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 use tuckseal::ServiceId;
-use tuckseal::service::{Bundles, Envelope, KeyCounts, KeysUpload, SenderCertificateAnswer, ServerInfo};
+use tuckseal::service::{
+    Bundles, Envelope, KeyCounts, KeysUpload, SenderCertificateAnswer, ServerInfo,
+};
 
 use super::prekeys::Upload;
 use crate::event::Event;
@@ -20,14 +22,27 @@ pub(crate) enum Input {
     Stopped,
     Delivered(Vec<Envelope>),
     QueueEmpty,
-    Gap { dropped: u64 },
+    Gap {
+        dropped: u64,
+    },
     ServerInfo(ServerInfo),
     /// Asked for, or a notice.
     KeyCounts(Result<KeyCounts, ServerError>),
-    KeysUploaded { upload: Upload, result: Result<KeyCounts, ServerError> },
+    KeysUploaded {
+        upload: Upload,
+        result: Result<KeyCounts, ServerError>,
+    },
     Certificate(Result<SenderCertificateAnswer, ServerError>),
-    Bundles { account: ServiceId, ticket: u64, result: Result<Bundles, ServerError> },
-    Submitted { account: ServiceId, ticket: u64, result: Result<(), SubmitError> },
+    Bundles {
+        account: ServiceId,
+        ticket: u64,
+        result: Result<Bundles, ServerError>,
+    },
+    Submitted {
+        account: ServiceId,
+        ticket: u64,
+        result: Result<(), SubmitError>,
+    },
     /// The time that [`super::Engine::next_tick`] named has come.
     Tick,
 }
@@ -37,12 +52,25 @@ pub(crate) enum Input {
 pub(crate) enum Action {
     FetchServerInfo,
     FetchKeyCounts,
-    UploadKeys { keys: KeysUpload, upload: Upload },
+    UploadKeys {
+        keys: KeysUpload,
+        upload: Upload,
+    },
     FetchCertificate,
     /// Repeated under the same request id, it takes no second one-time prekey.
-    FetchBundles { account: ServiceId, ticket: u64, request_id: [u8; 16], authority: Authority },
+    FetchBundles {
+        account: ServiceId,
+        ticket: u64,
+        request_id: [u8; 16],
+        authority: Authority,
+    },
     /// `body` is an encoded Submission.
-    Submit { account: ServiceId, ticket: u64, body: Bytes, authority: Authority },
+    Submit {
+        account: ServiceId,
+        ticket: u64,
+        body: Bytes,
+        authority: Authority,
+    },
     /// These envelopes are dealt with, on disk.
     Acknowledge(Vec<Bytes>),
     /// For the app.

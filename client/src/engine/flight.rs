@@ -5,8 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tuckseal::Timestamp;
 
-use super::{Authority, Turn};
 use super::settings::later;
+use super::{Authority, Turn};
 use crate::backoff;
 
 /// The one thing that is on its way to an account, or waits to be.
@@ -46,10 +46,17 @@ impl Flight {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Request {
     Idle,
-    OnItsWay { attempt: u32 },
+    OnItsWay {
+        attempt: u32,
+    },
     /// Its second step, for keys alone.
-    Uploading { attempt: u32 },
-    Waiting { attempt: u32, retry_at: Timestamp },
+    Uploading {
+        attempt: u32,
+    },
+    Waiting {
+        attempt: u32,
+        retry_at: Timestamp,
+    },
 }
 
 impl Request {
@@ -76,7 +83,9 @@ impl Request {
     pub(super) fn attempt(self) -> u32 {
         match self {
             Self::Idle => 0,
-            Self::OnItsWay { attempt } | Self::Uploading { attempt } | Self::Waiting { attempt, .. } => attempt,
+            Self::OnItsWay { attempt }
+            | Self::Uploading { attempt }
+            | Self::Waiting { attempt, .. } => attempt,
         }
     }
 }

@@ -23,11 +23,25 @@ impl Engine {
     ///
     /// # Errors
     /// [`IdentityError`]; nothing was changed.
-    pub(crate) fn accept_identity(&mut self, account: ServiceId, key: IdentityKey, turn: &mut Turn<'_>) -> Result<(), IdentityError> {
-        let receiver = Receiver { local: &self.local, trust_root: self.account.trust_root, settings: &self.settings };
+    pub(crate) fn accept_identity(
+        &mut self,
+        account: ServiceId,
+        key: IdentityKey,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), IdentityError> {
+        let receiver = Receiver {
+            local: &self.local,
+            trust_root: self.account.trust_root,
+            settings: &self.settings,
+        };
         self.store.commit(|rows| {
             let peer = offered(rows, account, key)?;
-            rows.save_peer(&Peer { identity: Some(key), offered: None, decision: Decision::None, ..peer })?;
+            rows.save_peer(&Peer {
+                identity: Some(key),
+                offered: None,
+                decision: Decision::None,
+                ..peer
+            })?;
             for mut device in rows.devices(account)? {
                 device.session.archive_current();
                 for message in order::restart(rows, &mut device)? {
@@ -44,7 +58,8 @@ impl Engine {
             Ok::<_, IdentityError>(())
         })?;
         self.flights.remove(&account);
-        Ok(self.pump_all(turn)?)
+        self.pump_stored(account, turn);
+        Ok(())
     }
 
     /// The known key stays. What was held under `key` is dropped; messages that could go to it alone are
@@ -52,7 +67,12 @@ impl Engine {
     ///
     /// # Errors
     /// [`IdentityError`]; nothing was changed.
-    pub(crate) fn reject_identity(&mut self, account: ServiceId, key: IdentityKey, turn: &mut Turn<'_>) -> Result<(), IdentityError> {
+    pub(crate) fn reject_identity(
+        &mut self,
+        account: ServiceId,
+        key: IdentityKey,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), IdentityError> {
         self.store.commit(|rows| {
             let peer = offered(rows, account, key)?;
             rows.save_peer(&Peer { decision: Decision::Rejected, ..peer })?;
@@ -61,7 +81,8 @@ impl Engine {
             }
             Ok::<_, IdentityError>(())
         })?;
-        Ok(self.pump(account, turn)?)
+        self.pump_stored(account, turn);
+        Ok(())
     }
 }
 

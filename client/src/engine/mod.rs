@@ -85,7 +85,12 @@ impl Engine {
     ///
     /// # Errors
     /// [`ProfileError`] when the store cannot be read.
-    pub(crate) fn new(store: Store, own: Own, account: Account, settings: Settings) -> Result<Self, ProfileError> {
+    pub(crate) fn new(
+        store: Store,
+        own: Own,
+        account: Account,
+        settings: Settings,
+    ) -> Result<Self, ProfileError> {
         let encoded = store.rows().certificate()?;
         // One that cannot be read is fetched again.
         let certificate = encoded.and_then(|encoded| SenderCertificate::decode(&encoded).ok());
@@ -122,8 +127,12 @@ impl Engine {
             Input::KeyCounts(counts) => self.key_counts(counts, turn)?,
             Input::KeysUploaded { upload, result } => self.keys_uploaded(upload, result, turn)?,
             Input::Certificate(result) => self.certificate_answer(result, turn)?,
-            Input::Bundles { account, ticket, result } => self.bundles(account, ticket, result, turn)?,
-            Input::Submitted { account, ticket, result } => self.submitted(account, ticket, result, turn)?,
+            Input::Bundles { account, ticket, result } => {
+                self.bundles(account, ticket, result, turn)?
+            }
+            Input::Submitted { account, ticket, result } => {
+                self.submitted(account, ticket, result, turn)?
+            }
             Input::Tick => self.tick(turn)?,
         }
         Ok(())
@@ -159,7 +168,8 @@ impl Engine {
 
     /// When [`Input::Tick`] is due, if at all.
     pub(crate) fn next_tick(&self) -> Result<Option<Timestamp>, ProfileError> {
-        let early = self.store.rows().oldest_early()?.map(|(_, since)| self.settings.gap_deadline(since));
+        let early =
+            self.store.rows().oldest_early()?.map(|(_, since)| self.settings.gap_deadline(since));
         if self.link == Link::Down {
             return Ok(early);
         }
@@ -193,8 +203,10 @@ impl Engine {
     }
 
     fn want_certificate(&mut self, turn: &mut Turn<'_>) {
-        let wanted_until = self.server_time(turn.now).as_millis().saturating_add(CERTIFICATE_MARGIN_MS);
-        let fresh = self.certificate.as_ref().is_some_and(|it| it.expires().as_millis() > wanted_until);
+        let wanted_until =
+            self.server_time(turn.now).as_millis().saturating_add(CERTIFICATE_MARGIN_MS);
+        let fresh =
+            self.certificate.as_ref().is_some_and(|it| it.expires().as_millis() > wanted_until);
         if !fresh && self.link == Link::Up && self.certificate_request == Request::Idle {
             self.certificate_request = Request::OnItsWay { attempt: 0 };
             turn.actions.push(Action::FetchCertificate);
@@ -206,7 +218,8 @@ impl Engine {
         result: Result<tuckseal::service::SenderCertificateAnswer, crate::transport::ServerError>,
         turn: &mut Turn<'_>,
     ) -> Result<(), ProfileError> {
-        let usable = result.ok().and_then(|answer| self.check_certificate(&answer.certificate, turn.now));
+        let usable =
+            result.ok().and_then(|answer| self.check_certificate(&answer.certificate, turn.now));
         let Some(certificate) = usable else {
             self.certificate_request = self.certificate_request.failed(turn);
             return Ok(());

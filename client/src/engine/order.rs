@@ -10,7 +10,12 @@ use crate::message::Message;
 use crate::store::{Device, Early, ProfileError, Rows};
 
 /// Takes a message in; the messages whose turn has come, in order, which are in the inbox now.
-pub(super) fn take(rows: Rows<'_>, device: &mut Device, early: Early, limit: u64) -> Result<Vec<Message>, ProfileError> {
+pub(super) fn take(
+    rows: Rows<'_>,
+    device: &mut Device,
+    early: Early,
+    limit: u64,
+) -> Result<Vec<Message>, ProfileError> {
     let mut ready = Vec::new();
     if early.sequence <= device.next {
         // Its turn, or late, or outside the order.
@@ -42,7 +47,11 @@ pub(super) fn restart(rows: Rows<'_>, device: &mut Device) -> Result<Vec<Message
 }
 
 /// Gives up the messages before the first that waits.
-fn skip_gap(rows: Rows<'_>, device: &mut Device, ready: &mut Vec<Message>) -> Result<(), ProfileError> {
+fn skip_gap(
+    rows: Rows<'_>,
+    device: &mut Device,
+    ready: &mut Vec<Message>,
+) -> Result<(), ProfileError> {
     let Some(first) = rows.first_early(device.address)? else { return Ok(()) };
     let missing = first.sequence.saturating_sub(device.next);
     device.next = first.sequence.saturating_add(1);
@@ -52,8 +61,14 @@ fn skip_gap(rows: Rows<'_>, device: &mut Device, ready: &mut Vec<Message>) -> Re
 }
 
 /// Delivers what waits without a gap before it.
-fn release(rows: Rows<'_>, device: &mut Device, ready: &mut Vec<Message>) -> Result<(), ProfileError> {
-    while let Some(first) = rows.first_early(device.address)?.filter(|first| first.sequence <= device.next) {
+fn release(
+    rows: Rows<'_>,
+    device: &mut Device,
+    ready: &mut Vec<Message>,
+) -> Result<(), ProfileError> {
+    while let Some(first) =
+        rows.first_early(device.address)?.filter(|first| first.sequence <= device.next)
+    {
         device.next = first.sequence.saturating_add(1);
         deliver(rows, device.address, &first, 0, ready)?;
         rows.delete_early(device.address, first.sequence)?;
@@ -61,7 +76,13 @@ fn release(rows: Rows<'_>, device: &mut Device, ready: &mut Vec<Message>) -> Res
     Ok(())
 }
 
-fn deliver(rows: Rows<'_>, sender: Address, early: &Early, missing: u64, ready: &mut Vec<Message>) -> Result<(), ProfileError> {
+fn deliver(
+    rows: Rows<'_>,
+    sender: Address,
+    early: &Early,
+    missing: u64,
+    ready: &mut Vec<Message>,
+) -> Result<(), ProfileError> {
     if let Some(text) = &early.body {
         ready.push(rows.insert_inbox(sender, early.sent, missing, text)?);
     }
@@ -84,5 +105,82 @@ impl Engine {
             })?;
             ready.into_iter().for_each(|message| turn.tell(Event::Message(message)));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Profile, Store};
+    use proptest::prelude::*;
+    use tuckseal::{DeviceId, ServiceId, Timestamp};
+
+    fn early(sequence: u64) -> Early {
+        let at = Timestamp::from_millis(1);
+        Early { sequence, since: at, sent: at, body: Some(sequence.to_string()) }
+    }
+
+    /// Feeds the numbers in, then gives up what is missing; (number, missing before it) as delivered, and
+    /// the most that waited at once.
+    fn deliver_all(numbers: &[u64], limit: u64) -> (Vec<(u64, u64)>, u64) {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = Store::open(folder.path(), Profile::Create).unwrap();
+        let mut device = Device::unknown(Address::new(ServiceId::aci([7; 16]), DeviceId::PRIMARY));
+        let delivered = store.commit(|rows| {
+            let (mut delivered, mut waited) = (Vec::new(), 0);
+            for number in numbers {
+                delivered.extend(take(rows, &mut device, early(*number), limit)?);
+                waited = waited.max(rows.early_of(device.address)?.0);
+            }
+            delivered.extend(restart(rows, &mut device)?);
+            assert_eq!(rows.inbox(0, u32::MAX)?, delivered, "what is told is in the inbox");
+            Ok::<_, ProfileError>((delivered, waited))
+        });
+        let (delivered, waited) = delivered.unwrap();
+        let pair = |message: Message| (message.text.parse().unwrap(), message.missing_before);
+        (delivered.into_iter().map(pair).collect(), waited)
+    }
+
+    /// Numbers from 1, some of them lost, in any order.
+    fn arrivals() -> impl Strategy<Value = Vec<u64>> {
+        (1..40u64).prop_flat_map(|n| {
+            proptest::sample::subsequence((1..=n).collect::<Vec<_>>(), 0..=n as usize)
+                .prop_shuffle()
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn messages_that_wait_long_enough_come_in_order_and_gaps_are_counted(numbers in arrivals()) {
+            let (delivered, _) = deliver_all(&numbers, 64);
+            let mut expected = numbers;
+            expected.sort_unstable();
+            let mut before = 0;
+            for ((number, missing), expected) in delivered.iter().zip(&expected) {
+                prop_assert_eq!(number, expected);
+                prop_assert_eq!(*missing, number - before - 1);
+                before = *number;
+            }
+            prop_assert_eq!(delivered.len(), expected.len());
+        }
+
+        #[test]
+        fn few_wait_at_once_and_each_is_delivered_once(numbers in arrivals(), limit in 0..6u64) {
+            let (delivered, waited) = deliver_all(&numbers, limit);
+            prop_assert!(waited <= limit);
+            let (mut delivered, mut expected): (Vec<_>, _) = (delivered.into_iter().map(|it| it.0).collect(), numbers);
+            delivered.sort_unstable();
+            expected.sort_unstable();
+            prop_assert_eq!(delivered, expected);
+        }
+    }
+
+    #[test]
+    fn two_messages_with_one_number_are_both_shown() {
+        assert_eq!(deliver_all(&[2, 2, 1], 64).0, [(2, 0), (1, 0), (2, 0)]);
+        assert_eq!(deliver_all(&[1, 1], 64).0, [(1, 0), (1, 0)]);
+        assert_eq!(deliver_all(&[0, 1], 64).0, [(0, 0), (1, 0)], "0 is outside the order");
     }
 }

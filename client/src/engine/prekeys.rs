@@ -12,7 +12,8 @@ use rand_core::CryptoRng;
 use sha2::{Digest, Sha256};
 use tuckseal::service::{KeyCounts, KeysUpload, PublicPreKey};
 use tuckseal::{
-    IdentityKeyPair, KemPreKey, KemPreKeyId, PreKey, PreKeyId, SignedPreKey, SignedPreKeyId, Timestamp,
+    IdentityKeyPair, KemPreKey, KemPreKeyId, PreKey, PreKeyId, SignedPreKey, SignedPreKeyId,
+    Timestamp,
 };
 
 use super::flight::Request;
@@ -39,10 +40,23 @@ impl Upload {
 }
 
 /// Draws and saves all keys of a profile that is to be registered.
-pub(crate) fn new_profile(rows: Rows<'_>, own: &Own, settings: &Settings, rng: &mut dyn CryptoRng, now: Timestamp) -> Result<(), ProfileError> {
+pub(crate) fn new_profile(
+    rows: Rows<'_>,
+    own: &Own,
+    settings: &Settings,
+    rng: &mut dyn CryptoRng,
+    now: Timestamp,
+) -> Result<(), ProfileError> {
     rows.insert_own(own)?;
     make_long_lived(rows, &own.identity, rng, now)?;
-    make_one_time(rows, &own.identity, settings.one_time_prekeys, settings.one_time_kem_prekeys, rng, now)
+    make_one_time(
+        rows,
+        &own.identity,
+        settings.one_time_prekeys,
+        settings.one_time_kem_prekeys,
+        rng,
+        now,
+    )
 }
 
 /// What the registration publishes, and its mark.
@@ -50,10 +64,18 @@ pub(crate) fn registration_keys(rows: Rows<'_>) -> Result<(KeysUpload, Upload), 
     upload(rows, LongLived::With)
 }
 
-fn make_long_lived(rows: Rows<'_>, identity: &IdentityKeyPair, mut rng: &mut dyn CryptoRng, now: Timestamp) -> Result<(), ProfileError> {
+fn make_long_lived(
+    rows: Rows<'_>,
+    identity: &IdentityKeyPair,
+    mut rng: &mut dyn CryptoRng,
+    now: Timestamp,
+) -> Result<(), ProfileError> {
     let (_, kem, signed) = rows.take_ids(0, 1, 1)?;
     rows.insert_signed(&SignedPreKey::generate(SignedPreKeyId(signed), identity, &mut rng, now))?;
-    rows.insert_kem(&KemPreKey::generate(KemPreKeyId(kem), identity, &mut rng, now), KemUse::LastResort)
+    rows.insert_kem(
+        &KemPreKey::generate(KemPreKeyId(kem), identity, &mut rng, now),
+        KemUse::LastResort,
+    )
 }
 
 fn make_one_time(
@@ -69,7 +91,10 @@ fn make_one_time(
         rows.insert_one_time(&PreKey::generate(PreKeyId(id), &mut rng))?;
     }
     for id in first_kem..first_kem.saturating_add(kem) {
-        rows.insert_kem(&KemPreKey::generate(KemPreKeyId(id), identity, &mut rng, now), KemUse::OneTime)?;
+        rows.insert_kem(
+            &KemPreKey::generate(KemPreKeyId(id), identity, &mut rng, now),
+            KemUse::OneTime,
+        )?;
     }
     Ok(())
 }
@@ -93,13 +118,19 @@ fn upload(rows: Rows<'_>, long_lived: LongLived) -> Result<(KeysUpload, Upload),
         keys.signed_prekey = Some(public_signed(&signed));
         keys.last_resort_kem = Some(public_kem(&last_resort));
     }
-    let upload = Upload { last_one_time: one_time.last().map(|key| key.id), last_kem: kem.last().map(|key| key.id) };
+    let upload = Upload {
+        last_one_time: one_time.last().map(|key| key.id),
+        last_kem: kem.last().map(|key| key.id),
+    };
     Ok((keys, upload))
 }
 
 fn long_lived_keys(rows: Rows<'_>) -> Result<(SignedPreKey, KemPreKey), ProfileError> {
     let damaged = || ProfileError::Damaged { what: "prekey" };
-    Ok((rows.current_signed()?.ok_or_else(damaged)?, rows.current_last_resort()?.ok_or_else(damaged)?))
+    Ok((
+        rows.current_signed()?.ok_or_else(damaged)?,
+        rows.current_last_resort()?.ok_or_else(damaged)?,
+    ))
 }
 
 fn public_one_time(prekey: &PreKey) -> PublicPreKey {
@@ -118,17 +149,28 @@ fn public_kem(prekey: &KemPreKey) -> PublicPreKey {
 }
 
 /// SHA-256 of the identity key and both long-lived prekeys, as the server makes it.
-fn digest(identity: &IdentityKeyPair, signed: &PublicPreKey, last_resort: &PublicPreKey) -> [u8; 32] {
+fn digest(
+    identity: &IdentityKeyPair,
+    signed: &PublicPreKey,
+    last_resort: &PublicPreKey,
+) -> [u8; 32] {
     let mut hash = Sha256::new().chain_update(identity.identity_key().serialize());
     for prekey in [signed, last_resort] {
-        hash = hash.chain_update(prekey.id.to_be_bytes()).chain_update(&prekey.key).chain_update(&prekey.signature);
+        hash = hash
+            .chain_update(prekey.id.to_be_bytes())
+            .chain_update(&prekey.key)
+            .chain_update(&prekey.signature);
     }
     hash.finalize().into()
 }
 
 impl Engine {
     /// Compares what the server has with what it should have.
-    pub(super) fn key_counts(&mut self, counts: Result<KeyCounts, ServerError>, turn: &mut Turn<'_>) -> Result<(), ProfileError> {
+    pub(super) fn key_counts(
+        &mut self,
+        counts: Result<KeyCounts, ServerError>,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), ProfileError> {
         let Ok(counts) = counts else {
             self.keys_request = self.keys_request.failed(turn);
             return Ok(());
@@ -138,7 +180,8 @@ impl Engine {
             return Ok(());
         }
         let Self { store, own, settings, .. } = self;
-        let (keys, upload) = store.commit(|rows| supply(rows, &own.identity, settings, &counts, turn))?;
+        let (keys, upload) =
+            store.commit(|rows| supply(rows, &own.identity, settings, &counts, turn))?;
         if keys == KeysUpload::default() {
             self.keys_request = Request::Idle;
             return Ok(());
@@ -148,17 +191,26 @@ impl Engine {
         Ok(())
     }
 
-    pub(super) fn keys_uploaded(&mut self, upload: Upload, result: Result<KeyCounts, ServerError>, turn: &mut Turn<'_>) -> Result<(), ProfileError> {
+    pub(super) fn keys_uploaded(
+        &mut self,
+        upload: Upload,
+        result: Result<KeyCounts, ServerError>,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), ProfileError> {
         match result {
             Ok(_) => {
                 self.store.commit(|rows| upload.mark(rows))?;
                 self.keys_request = Request::Idle;
                 Ok(())
             }
-            Err(ServerError::Refused { .. }) => {
+            Err(ServerError::Conflict | ServerError::Refused { .. }) => {
                 // The server will not take these ids any more. Their private halves stay; new keys
                 // take their place, with ids above those that the server names.
-                self.store.commit(|rows| upload.mark(rows))?;
+                let identity = &self.own.identity;
+                self.store.commit(|rows| {
+                    make_long_lived(rows, identity, turn.rng, turn.now)?;
+                    upload.mark(rows)
+                })?;
                 self.keys_request = self.keys_request.failed(turn);
                 Ok(())
             }
@@ -171,7 +223,13 @@ impl Engine {
 }
 
 /// Makes what is missing and says what is to be uploaded.
-fn supply(rows: Rows<'_>, identity: &IdentityKeyPair, settings: &Settings, counts: &KeyCounts, turn: &mut Turn<'_>) -> Result<(KeysUpload, Upload), ProfileError> {
+fn supply(
+    rows: Rows<'_>,
+    identity: &IdentityKeyPair,
+    settings: &Settings,
+    counts: &KeyCounts,
+    turn: &mut Turn<'_>,
+) -> Result<(KeysUpload, Upload), ProfileError> {
     let now = turn.now;
     let (signed, _) = long_lived_keys(rows)?;
     if signed.created <= earlier(now, settings.prekey_life) {

@@ -5,8 +5,9 @@ use prost::Message as _;
 use tuckseal::content::Content;
 use tuckseal::service::Envelope;
 use tuckseal::{
-    Address, AgreementPolicy, BaseKeyUse, Consumed, ContentKind, DecryptError, Decrypted, IdentityKey, LocalParty,
-    OpenError, PreKeySignalMessage, PreKeys, PublicKey, SealedContent, ServiceId, SignalMessage, Timestamp, Trust,
+    Address, AgreementPolicy, BaseKeyUse, Consumed, ContentKind, DecryptError, Decrypted,
+    IdentityKey, LocalParty, OpenError, PreKeySignalMessage, PreKeys, PublicKey, SealedContent,
+    ServiceId, SignalMessage, Timestamp, Trust,
 };
 
 use super::order;
@@ -32,7 +33,10 @@ pub(super) struct Receiver<'a> {
 enum Rejection {
     Failed(Option<ServiceId>, Failure),
     /// The sender's identity key is not the known one.
-    Identity { sender: Address, offered: IdentityKey },
+    Identity {
+        sender: Address,
+        offered: IdentityKey,
+    },
     Profile(ProfileError),
 }
 
@@ -43,18 +47,33 @@ impl From<ProfileError> for Rejection {
 }
 
 impl Engine {
-    pub(super) fn delivered(&mut self, envelopes: &[Envelope], turn: &mut Turn<'_>) -> Result<(), ProfileError> {
+    pub(super) fn delivered(
+        &mut self,
+        envelopes: &[Envelope],
+        turn: &mut Turn<'_>,
+    ) -> Result<(), ProfileError> {
         for batch in envelopes.chunks(BATCH) {
-            let receiver = Receiver { local: &self.local, trust_root: self.account.trust_root, settings: &self.settings };
+            let receiver = Receiver {
+                local: &self.local,
+                trust_root: self.account.trust_root,
+                settings: &self.settings,
+            };
             self.store.commit(|rows| {
                 for envelope in batch {
                     if !rows.see(&envelope.id)? {
-                        receiver.take(rows, &envelope.content, envelope.server_timestamp_ms, turn)?;
+                        receiver.take(
+                            rows,
+                            &envelope.content,
+                            envelope.server_timestamp_ms,
+                            turn,
+                        )?;
                     }
                 }
                 Ok::<_, ProfileError>(())
             })?;
-            turn.actions.push(Action::Acknowledge(batch.iter().map(|envelope| envelope.id.clone()).collect()));
+            turn.actions.push(Action::Acknowledge(
+                batch.iter().map(|envelope| envelope.id.clone()).collect(),
+            ));
         }
         // A first message may have brought the session that ours wait for.
         self.pump_all(turn)
@@ -63,17 +82,32 @@ impl Engine {
 
 impl Receiver<'_> {
     /// Deals with one envelope.
-    pub(super) fn take(&self, rows: Rows<'_>, envelope: &[u8], server_ms: u64, turn: &mut Turn<'_>) -> Result<(), ProfileError> {
+    pub(super) fn take(
+        &self,
+        rows: Rows<'_>,
+        envelope: &[u8],
+        server_ms: u64,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), ProfileError> {
         match self.read(rows, envelope, server_ms, turn) {
             Ok(()) => Ok(()),
             Err(Rejection::Failed(account, failure)) => count(rows, account, failure, turn),
-            Err(Rejection::Identity { sender, offered }) => self.hold(rows, sender, offered, envelope, server_ms, turn),
+            Err(Rejection::Identity { sender, offered }) => {
+                self.hold(rows, sender, offered, envelope, server_ms, turn)
+            }
             Err(Rejection::Profile(error)) => Err(error),
         }
     }
 
-    fn read(&self, rows: Rows<'_>, envelope: &[u8], server_ms: u64, turn: &mut Turn<'_>) -> Result<(), Rejection> {
-        let sealed = tuckseal::open(envelope, &self.local.identity).map_err(|_| Rejection::Failed(None, Failure::Sealed))?;
+    fn read(
+        &self,
+        rows: Rows<'_>,
+        envelope: &[u8],
+        server_ms: u64,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Rejection> {
+        let sealed = tuckseal::open(envelope, &self.local.identity)
+            .map_err(|_| Rejection::Failed(None, Failure::Sealed))?;
         let sender = self.authenticate(&sealed, server_ms, turn.now)?;
         let account = sender.service_id;
         let failed = |failure| Rejection::Failed(Some(account), failure);
@@ -94,7 +128,8 @@ impl Receiver<'_> {
         let content = Content::decode(unpad(&plaintext));
         if let Some(profile) = content.as_ref().ok().and_then(|content| content.profile.as_ref()) {
             peer.access_key = profile.access_key[..].try_into().ok().or(peer.access_key);
-            peer.claimed_name = Some(&profile.name).filter(|name| name.len() <= MAX_NAME_BYTES).cloned();
+            peer.claimed_name =
+                Some(&profile.name).filter(|name| name.len() <= MAX_NAME_BYTES).cloned();
         }
         rows.save_peer(&peer)?;
         // The session has moved on whether or not the content is one.
@@ -106,7 +141,13 @@ impl Receiver<'_> {
         taken
     }
 
-    fn take_content(&self, rows: Rows<'_>, device: &mut Device, content: Content, turn: &mut Turn<'_>) -> Result<(), ProfileError> {
+    fn take_content(
+        &self,
+        rows: Rows<'_>,
+        device: &mut Device,
+        content: Content,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), ProfileError> {
         let early = Early {
             sequence: content.sequence,
             since: turn.now,
@@ -121,12 +162,23 @@ impl Receiver<'_> {
 
     /// The certificate must have been valid when the relay took the envelope: it may have waited there for
     /// longer than a certificate lives.
-    fn authenticate(&self, sealed: &SealedContent, server_ms: u64, now: Timestamp) -> Result<Address, Rejection> {
+    fn authenticate(
+        &self,
+        sealed: &SealedContent,
+        server_ms: u64,
+        now: Timestamp,
+    ) -> Result<Address, Rejection> {
         let at = if server_ms == 0 { now } else { Timestamp::from_millis(server_ms) };
-        sealed.authenticate(&[self.trust_root], &[], &self.local.address, None, at).map_err(|error| {
-            let failure = if matches!(error, OpenError::SelfSend(_)) { Failure::SelfSend } else { Failure::Certificate };
-            Rejection::Failed(None, failure)
-        })
+        sealed.authenticate(&[self.trust_root], &[], &self.local.address, None, at).map_err(
+            |error| {
+                let failure = if matches!(error, OpenError::SelfSend(_)) {
+                    Failure::SelfSend
+                } else {
+                    Failure::Certificate
+                };
+                Rejection::Failed(None, failure)
+            },
+        )
     }
 
     fn decrypt(
@@ -150,10 +202,14 @@ impl Receiver<'_> {
                 let message = message.map_err(|_| failed(Failure::Undecryptable))?;
                 device.session.decrypt(self.local, &sender, &message, trust, &mut turn.rng)
             }
-            ContentKind::SenderKey | ContentKind::Plaintext => return Err(failed(Failure::Unsupported)),
+            ContentKind::SenderKey | ContentKind::Plaintext => {
+                return Err(failed(Failure::Unsupported));
+            }
         };
         result.map_err(|error| match error {
-            DecryptError::UntrustedIdentity(untrusted) => Rejection::Identity { sender, offered: untrusted.offered },
+            DecryptError::UntrustedIdentity(untrusted) => {
+                Rejection::Identity { sender, offered: untrusted.offered }
+            }
             DecryptError::Duplicate { .. } => failed(Failure::Duplicate),
             DecryptError::NoPreKey { .. } => failed(Failure::NoPreKey),
             _ => failed(Failure::Undecryptable),
@@ -171,10 +227,13 @@ impl Receiver<'_> {
         let needs = message.needs();
         let known = device.session.has_session_of(message);
         let signed = if known { None } else { rows.signed(needs.signed)? };
-        let one_time = needs.one_time.filter(|_| !known).map(|id| rows.one_time(id)).transpose()?.flatten();
+        let one_time =
+            needs.one_time.filter(|_| !known).map(|id| rows.one_time(id)).transpose()?.flatten();
         let kem = needs.kem.filter(|_| !known).map(|id| rows.kem(id)).transpose()?.flatten();
         let repeated = match &kem {
-            Some((kem, KemUse::LastResort)) => rows.base_key_seen(kem.id, needs.signed, &needs.base_key)?,
+            Some((kem, KemUse::LastResort)) => {
+                rows.base_key_seen(kem.id, needs.signed, &needs.base_key)?
+            }
             Some((_, KemUse::OneTime)) | None => false,
         };
         let prekeys = PreKeys {
@@ -185,11 +244,24 @@ impl Receiver<'_> {
         };
         let policy = AgreementPolicy::RequireSpqr;
         let sender = device.address;
-        Ok(device.session.decrypt_first(self.local, &sender, message, prekeys, trust, policy, &mut turn.rng))
+        Ok(device.session.decrypt_first(
+            self.local,
+            &sender,
+            message,
+            prekeys,
+            trust,
+            policy,
+            &mut turn.rng,
+        ))
     }
 
     /// A device with another registration id was set up anew: both streams begin at 1 again.
-    fn note_registration(&self, rows: Rows<'_>, device: &mut Device, turn: &mut Turn<'_>) -> Result<(), ProfileError> {
+    fn note_registration(
+        &self,
+        rows: Rows<'_>,
+        device: &mut Device,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), ProfileError> {
         let registration_id = device.session.info().map_or(0, |info| info.remote_registration_id);
         if device.registration_id != registration_id && device.registration_id != 0 {
             for message in order::restart(rows, device)? {
@@ -225,7 +297,8 @@ impl Receiver<'_> {
             rows.save_peer(&peer)?;
             turn.tell(Event::IdentityChanged { account, known, offered });
         }
-        let gone = rows.hold(account, &offered, server_ms, envelope, self.settings.held_messages)?;
+        let gone =
+            rows.hold(account, &offered, server_ms, envelope, self.settings.held_messages)?;
         if gone > 0 { count(rows, Some(account), Failure::HeldTooMany, turn) } else { Ok(()) }
     }
 }
@@ -237,13 +310,20 @@ fn consume(rows: Rows<'_>, consumed: &Consumed) -> Result<(), ProfileError> {
     }
     let Some(id) = consumed.kem else { return Ok(()) };
     match rows.kem(id)? {
-        Some((_, KemUse::LastResort)) => rows.remember_base_key(id, consumed.signed, &consumed.base_key),
+        Some((_, KemUse::LastResort)) => {
+            rows.remember_base_key(id, consumed.signed, &consumed.base_key)
+        }
         Some((_, KemUse::OneTime)) | None => rows.delete_kem(id),
     }
 }
 
 /// Counts a failure and tells of it at the 1st, 2nd, 4th, 8th … time, so that a storm stays a few lines.
-pub(super) fn count(rows: Rows<'_>, account: Option<ServiceId>, reason: Failure, turn: &mut Turn<'_>) -> Result<(), ProfileError> {
+pub(super) fn count(
+    rows: Rows<'_>,
+    account: Option<ServiceId>,
+    reason: Failure,
+    turn: &mut Turn<'_>,
+) -> Result<(), ProfileError> {
     let count = rows.count_failure(account, reason as u8, turn.now)?;
     if count.is_power_of_two() {
         turn.tell(Event::Failure { account, reason, count });

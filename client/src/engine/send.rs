@@ -8,11 +8,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message as _;
 use tuckseal::content::{Content, DataMessage, Profile};
-use tuckseal::service::{Bundles, DeviceBundle, DeviceMessage, DeviceMismatch, PublicPreKey, Submission};
+use tuckseal::service::{
+    Bundles, DeviceBundle, DeviceMessage, DeviceMismatch, PublicPreKey, Submission,
+};
 use tuckseal::{
-    Address, AgreementPolicy, ContentHint, ContentKind, DeviceId, EncryptError, IdentityKey, KemPreKeyId, KemPreKeyPublic,
-    KemPublicKey, LocalParty, MessageKind, PreKeyBundle, PreKeyId, PreKeyPublic, PublicKey, SealedContent,
-    SenderCertificate, ServiceId, SignedPreKeyId, SignedPreKeyPublic, Trust, seal_v1,
+    Address, AgreementPolicy, ContentHint, ContentKind, DeviceId, EncryptError, IdentityKey,
+    KemPreKeyId, KemPreKeyPublic, KemPublicKey, LocalParty, MessageKind, PreKeyBundle, PreKeyId,
+    PreKeyPublic, PublicKey, SealedContent, SenderCertificate, ServiceId, SignedPreKeyId,
+    SignedPreKeyPublic, Trust, seal_v1,
 };
 
 use super::flight::{Flight, Stage};
@@ -45,7 +48,12 @@ impl Engine {
     ///
     /// # Errors
     /// [`SendError`]; nothing was stored.
-    pub(crate) fn send(&mut self, to: ServiceId, text: &str, turn: &mut Turn<'_>) -> Result<SentId, SendError> {
+    pub(crate) fn send(
+        &mut self,
+        to: ServiceId,
+        text: &str,
+        turn: &mut Turn<'_>,
+    ) -> Result<SentId, SendError> {
         if to == self.local.address.service_id {
             return Err(SendError::ToOurselves);
         }
@@ -71,8 +79,17 @@ impl Engine {
             encrypt_waiting(rows, local, to, turn)?;
             Ok::<_, ProfileError>(id)
         })?;
-        self.pump(to, turn)?;
+        self.pump_stored(to, turn);
         Ok(SentId(id))
+    }
+
+    /// Brings on its way what a call of the app has just stored. The call has succeeded whatever becomes of
+    /// this: a database that fails here fails again in the next input, whose caller can be told.
+    pub(super) fn pump_stored(&mut self, account: ServiceId, turn: &mut Turn<'_>) {
+        if let Err(error) = self.pump(account, turn) {
+            tracing::warn!(%error, "outbox");
+            self.flights.remove(&account);
+        }
     }
 
     pub(crate) fn sent_state(&self, message: SentId) -> Result<SentState, ProfileError> {
@@ -99,12 +116,19 @@ impl Engine {
     }
 
     /// Brings the oldest message to an account on its way, unless one is.
-    pub(super) fn pump(&mut self, account: ServiceId, turn: &mut Turn<'_>) -> Result<(), ProfileError> {
+    pub(super) fn pump(
+        &mut self,
+        account: ServiceId,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), ProfileError> {
         let full = self.flights.len() >= self.settings.parallel;
         if self.link == Link::Down || full || self.flights.contains_key(&account) {
             return Ok(());
         }
         let Some(first) = self.store.rows().first_waiting(account)? else { return Ok(()) };
+        if self.store.rows().peer(account)?.is_some_and(|peer| peer.decision == Decision::Awaited) {
+            return Ok(());
+        }
         if let Some(submission_id) = first.submission_id {
             return self.launch_submission(account, &first, submission_id, turn);
         }
@@ -117,7 +141,9 @@ impl Engine {
             }
             Encrypting::Done => match self.store.rows().first_waiting(account)? {
                 Some(Waiting { submission_id: None, .. }) | None => Ok(()),
-                Some(first @ Waiting { submission_id: Some(id), .. }) => self.launch_submission(account, &first, id, turn),
+                Some(first @ Waiting { submission_id: Some(id), .. }) => {
+                    self.launch_submission(account, &first, id, turn)
+                }
             },
         }
     }
@@ -138,7 +164,8 @@ impl Engine {
         let Some(messages) = self.seal(&certificate, &identity, ciphertexts, turn) else {
             return self.give_up(account, first.id, Refused::ByServer { status: 400 }, turn);
         };
-        let submission = Submission { submission_id: Bytes::copy_from_slice(&submission_id), messages };
+        let submission =
+            Submission { submission_id: Bytes::copy_from_slice(&submission_id), messages };
         let body = submission.encode_to_vec().into();
         self.launch(account, Stage::Submission { message: first.id, body }, turn)
     }
@@ -153,13 +180,18 @@ impl Engine {
     ) -> Option<Vec<DeviceMessage>> {
         let seal_one = |ciphertext: Ciphertext| {
             let content = SealedContent {
-                kind: if ciphertext.kind == MessageKind::PreKey as u8 { ContentKind::PreKey } else { ContentKind::Whisper },
+                kind: if ciphertext.kind == MessageKind::PreKey as u8 {
+                    ContentKind::PreKey
+                } else {
+                    ContentKind::Whisper
+                },
                 sender: certificate.clone(),
                 content: ciphertext.body,
                 hint: ContentHint::Resendable,
                 group_id: None,
             };
-            let envelope = seal_v1(&content, &self.local.identity, recipient, &mut turn.rng).ok()?;
+            let envelope =
+                seal_v1(&content, &self.local.identity, recipient, &mut turn.rng).ok()?;
             Some(DeviceMessage {
                 device_id: ciphertext.device_id.get().into(),
                 registration_id: ciphertext.registration_id,
@@ -169,10 +201,16 @@ impl Engine {
         ciphertexts.into_iter().map(seal_one).collect()
     }
 
-    fn launch(&mut self, account: ServiceId, stage: Stage, turn: &mut Turn<'_>) -> Result<(), ProfileError> {
+    fn launch(
+        &mut self,
+        account: ServiceId,
+        stage: Stage,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), ProfileError> {
         self.last_ticket += 1;
         let ticket = self.last_ticket;
-        let flight = Flight { stage, ticket, attempt: 0, retry_at: None, authority: Authority::Token };
+        let flight =
+            Flight { stage, ticket, attempt: 0, retry_at: None, authority: Authority::Token };
         self.flights.insert(account, flight);
         self.relaunch(account, turn)
     }
@@ -203,9 +241,18 @@ impl Engine {
     }
 
     /// Tries again what waits for a time up to `until`.
-    pub(super) fn retry_flights(&mut self, turn: &mut Turn<'_>, until: tuckseal::Timestamp) -> Result<(), ProfileError> {
+    pub(super) fn retry_flights(
+        &mut self,
+        turn: &mut Turn<'_>,
+        until: tuckseal::Timestamp,
+    ) -> Result<(), ProfileError> {
         let due = |flight: &Flight| flight.retry_at.is_some_and(|at| at <= until);
-        let due: Vec<_> = self.flights.iter().filter(|(_, flight)| due(flight)).map(|(account, _)| *account).collect();
+        let due: Vec<_> = self
+            .flights
+            .iter()
+            .filter(|(_, flight)| due(flight))
+            .map(|(account, _)| *account)
+            .collect();
         due.into_iter().try_for_each(|account| self.relaunch(account, turn))
     }
 
@@ -251,11 +298,18 @@ impl Engine {
                     None => self.landed(account, turn),
                 }
             }
-            Err(SubmitError::Server(error)) => self.request_failed(account, Some(message), &error, turn),
+            Err(SubmitError::Server(error)) => {
+                self.request_failed(account, Some(message), &error, turn)
+            }
         }
     }
 
-    fn pause(&mut self, account: ServiceId, attempt: u32, turn: &mut Turn<'_>) -> Result<(), ProfileError> {
+    fn pause(
+        &mut self,
+        account: ServiceId,
+        attempt: u32,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), ProfileError> {
         if let Some(flight) = self.flights.get_mut(&account) {
             flight.stage = Stage::Pause;
             flight.attempt = attempt;
@@ -282,7 +336,9 @@ impl Engine {
             }
             (ServerError::NotFound, _) => self.give_up_all(account, Refused::NoSuchAccount, turn),
             (ServerError::Refused { status }, _) => match message {
-                Some(message) => self.give_up(account, message, Refused::ByServer { status: *status }, turn),
+                Some(message) => {
+                    self.give_up(account, message, Refused::ByServer { status: *status }, turn)
+                }
                 None => self.give_up_all(account, Refused::ByServer { status: *status }, turn),
             },
             _ => {
@@ -294,13 +350,24 @@ impl Engine {
         }
     }
 
-    fn give_up(&mut self, account: ServiceId, message: u64, reason: Refused, turn: &mut Turn<'_>) -> Result<(), ProfileError> {
+    fn give_up(
+        &mut self,
+        account: ServiceId,
+        message: u64,
+        reason: Refused,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), ProfileError> {
         self.store.commit(|rows| rows.mark_refused(message))?;
         turn.tell(Event::Refused { message: SentId(message), reason });
         self.landed(account, turn)
     }
 
-    fn give_up_all(&mut self, account: ServiceId, reason: Refused, turn: &mut Turn<'_>) -> Result<(), ProfileError> {
+    fn give_up_all(
+        &mut self,
+        account: ServiceId,
+        reason: Refused,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), ProfileError> {
         for message in self.store.commit(|rows| rows.refuse_all(account))? {
             turn.tell(Event::Refused { message: SentId(message), reason });
         }
@@ -324,12 +391,20 @@ impl Engine {
         let Some(offer) = read_bundles(&bundles) else { return self.bad_bundle(account, turn) };
         let peer = self.store.rows().peer(account)?.unwrap_or(Peer::unknown(account));
         match peer.identity {
-            Some(known) if known != offer.identity => self.other_identity(&peer, known, offer.identity, turn),
+            Some(known) if known != offer.identity => {
+                self.other_identity(&peer, known, offer.identity, turn)
+            }
             _ => self.begin_sessions(peer, &offer, turn),
         }
     }
 
-    fn other_identity(&mut self, peer: &Peer, known: IdentityKey, offered: IdentityKey, turn: &mut Turn<'_>) -> Result<(), ProfileError> {
+    fn other_identity(
+        &mut self,
+        peer: &Peer,
+        known: IdentityKey,
+        offered: IdentityKey,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), ProfileError> {
         if peer.offered == Some(offered) && peer.decision == Decision::Rejected {
             return self.give_up_all(peer.account, Refused::IdentityRejected, turn);
         }
@@ -342,7 +417,12 @@ impl Engine {
         Ok(())
     }
 
-    fn begin_sessions(&mut self, peer: Peer, offer: &Offer, turn: &mut Turn<'_>) -> Result<(), ProfileError> {
+    fn begin_sessions(
+        &mut self,
+        peer: Peer,
+        offer: &Offer,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), ProfileError> {
         let account = peer.account;
         let local = &self.local;
         let begun = self.store.commit(|rows| {
@@ -358,7 +438,8 @@ impl Engine {
 
     /// The server shows keys that cannot be used: counted and told; tried again later, and ever more slowly.
     fn bad_bundle(&mut self, account: ServiceId, turn: &mut Turn<'_>) -> Result<(), ProfileError> {
-        self.store.commit(|rows| super::receive::count(rows, Some(account), Failure::Bundle, turn))?;
+        self.store
+            .commit(|rows| super::receive::count(rows, Some(account), Failure::Bundle, turn))?;
         let request_id = turn.random();
         if let Some(flight) = self.flights.get_mut(&account) {
             flight.stage = Stage::Bundles { request_id };
@@ -369,14 +450,21 @@ impl Engine {
 }
 
 /// Gives every waiting message a ciphertext for every device, if all have a usable session.
-fn encrypt_waiting(rows: Rows<'_>, local: &LocalParty, to: ServiceId, turn: &mut Turn<'_>) -> Result<Encrypting, ProfileError> {
+fn encrypt_waiting(
+    rows: Rows<'_>,
+    local: &LocalParty,
+    to: ServiceId,
+    turn: &mut Turn<'_>,
+) -> Result<Encrypting, ProfileError> {
     let Some(peer) = rows.peer(to)? else { return Ok(Encrypting::NeedsBundles) };
     if peer.decision == Decision::Awaited {
         return Ok(Encrypting::NeedsDecision);
     }
     let mut devices = rows.devices(to)?;
     let usable = |device: &Device| device.session.can_encrypt(turn.now);
-    let (Some(identity), false, true) = (peer.identity, devices.is_empty(), devices.iter().all(usable)) else {
+    let (Some(identity), false, true) =
+        (peer.identity, devices.is_empty(), devices.iter().all(usable))
+    else {
         return Ok(Encrypting::NeedsBundles);
     };
     for waiting in rows.not_encrypted(to)? {
@@ -405,11 +493,13 @@ fn encrypt(
     waiting: &Waiting,
     turn: &mut Turn<'_>,
 ) -> Result<Result<Ciphertext, EncryptError>, ProfileError> {
-    let content = Content::decode(&waiting.content[..]).map_err(|_| ProfileError::Damaged { what: "outbox" })?;
+    let content = Content::decode(&waiting.content[..])
+        .map_err(|_| ProfileError::Damaged { what: "outbox" })?;
     let sequence = device.sent + 1;
     let plaintext = pad(Content { sequence, ..content }.encode_to_vec());
     let trust = Trust::Only(*identity);
-    let encrypted = device.session.encrypt(local, &device.address, &plaintext, trust, &mut turn.rng, turn.now);
+    let encrypted =
+        device.session.encrypt(local, &device.address, &plaintext, trust, &mut turn.rng, turn.now);
     Ok(encrypted.map(|encrypted| {
         device.sent = sequence;
         Ciphertext {
@@ -422,8 +512,14 @@ fn encrypt(
 }
 
 /// The recipient has other devices than we thought. Nothing of `message` was stored.
-fn apply_mismatch(rows: Rows<'_>, account: ServiceId, message: u64, mismatch: &DeviceMismatch) -> Result<(), ProfileError> {
-    let address = |id: &u32| DeviceId::try_from(*id).ok().map(|device| Address::new(account, device));
+fn apply_mismatch(
+    rows: Rows<'_>,
+    account: ServiceId,
+    message: u64,
+    mismatch: &DeviceMismatch,
+) -> Result<(), ProfileError> {
+    let address =
+        |id: &u32| DeviceId::try_from(*id).ok().map(|device| Address::new(account, device));
     for extra in mismatch.extra.iter().filter_map(address) {
         rows.delete_ciphertexts(extra)?;
         rows.delete_device(extra)?;
@@ -471,7 +567,13 @@ impl From<ProfileError> for Beginning {
     }
 }
 
-fn begin_sessions(rows: Rows<'_>, local: &LocalParty, peer: &Peer, offer: &Offer, turn: &mut Turn<'_>) -> Result<(), Beginning> {
+fn begin_sessions(
+    rows: Rows<'_>,
+    local: &LocalParty,
+    peer: &Peer,
+    offer: &Offer,
+    turn: &mut Turn<'_>,
+) -> Result<(), Beginning> {
     let account = peer.account;
     for gone in rows.devices(account)? {
         if !offer.devices.iter().any(|bundle| bundle.device_id == gone.address.device_id) {
@@ -506,7 +608,11 @@ fn begin_sessions(rows: Rows<'_>, local: &LocalParty, peer: &Peer, offer: &Offer
 /// `None` when a key or an id is missing or malformed, or there is no device at all.
 fn read_bundles(bundles: &Bundles) -> Option<Offer> {
     let identity = IdentityKey::decode(&bundles.identity_key).ok()?;
-    let devices: Vec<_> = bundles.devices.iter().map(|device| read_bundle(identity, device)).collect::<Option<_>>()?;
+    let devices: Vec<_> = bundles
+        .devices
+        .iter()
+        .map(|device| read_bundle(identity, device))
+        .collect::<Option<_>>()?;
     (!devices.is_empty()).then_some(Offer { identity, devices })
 }
 

@@ -19,7 +19,9 @@ pub enum ProfileError {
         folder: PathBuf,
     },
     /// A newer release wrote it.
-    #[error("the profile has format {found}, this release knows up to {known}: use a newer release")]
+    #[error(
+        "the profile has format {found}, this release knows up to {known}: use a newer release"
+    )]
     Newer {
         /// The format that stood there.
         found: i64,

@@ -35,21 +35,31 @@ pub(crate) struct Held {
 impl Rows<'_> {
     /// Whether an envelope was dealt with before; remembers it in any case.
     pub(crate) fn see(self, envelope: &[u8]) -> Result<bool, ProfileError> {
-        let mut statement = self.0.prepare_cached("INSERT OR IGNORE INTO seen (envelope) VALUES (?1)")?;
+        let mut statement =
+            self.0.prepare_cached("INSERT OR IGNORE INTO seen (envelope) VALUES (?1)")?;
         if statement.execute((envelope,))? == 0 {
             return Ok(true);
         }
         let last = self.0.last_insert_rowid();
-        self.0.prepare_cached("DELETE FROM seen WHERE position <= ?1")?.execute((last - SEEN_MAX,))?;
+        self.0
+            .prepare_cached("DELETE FROM seen WHERE position <= ?1")?
+            .execute((last - SEEN_MAX,))?;
         Ok(false)
     }
 
-    pub(crate) fn insert_inbox(self, sender: Address, sent: Timestamp, missing: u64, text: &str) -> Result<Message, ProfileError> {
+    pub(crate) fn insert_inbox(
+        self,
+        sender: Address,
+        sent: Timestamp,
+        missing: u64,
+        text: &str,
+    ) -> Result<Message, ProfileError> {
         let mut statement = self.0.prepare_cached(
             "INSERT INTO inbox (account, device, sent_ms, missing, body) VALUES (?1, ?2, ?3, ?4, ?5) RETURNING id",
         )?;
         let sent_ms = to_sql(sent.as_millis());
-        let columns = (sender.service_id.uuid(), sender.device_id.get(), sent_ms, to_sql(missing), text);
+        let columns =
+            (sender.service_id.uuid(), sender.device_id.get(), sent_ms, to_sql(missing), text);
         let id: i64 = statement.query_row(columns, |row| row.get(0))?;
         Ok(Message {
             id: MessageId(from_sql(id)),
@@ -114,7 +124,9 @@ impl Rows<'_> {
                 body: row.get(3)?,
             })
         };
-        Ok(statement.query_row((sender.service_id.uuid(), sender.device_id.get()), columns).optional()?)
+        Ok(statement
+            .query_row((sender.service_id.uuid(), sender.device_id.get()), columns)
+            .optional()?)
     }
 
     pub(crate) fn delete_early(self, sender: Address, sequence: u64) -> Result<(), ProfileError> {
@@ -126,19 +138,24 @@ impl Rows<'_> {
     }
 
     /// How many messages of a device wait, and since when the oldest does.
-    pub(crate) fn early_of(self, sender: Address) -> Result<(u64, Option<Timestamp>), ProfileError> {
-        let mut statement = self
-            .0
-            .prepare_cached("SELECT count(*), min(since_ms) FROM early WHERE account = ?1 AND device = ?2")?;
+    pub(crate) fn early_of(
+        self,
+        sender: Address,
+    ) -> Result<(u64, Option<Timestamp>), ProfileError> {
+        let mut statement = self.0.prepare_cached(
+            "SELECT count(*), min(since_ms) FROM early WHERE account = ?1 AND device = ?2",
+        )?;
         let key = (sender.service_id.uuid(), sender.device_id.get());
-        let (count, since): (i64, Option<i64>) = statement.query_row(key, |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let (count, since): (i64, Option<i64>) =
+            statement.query_row(key, |row| Ok((row.get(0)?, row.get(1)?)))?;
         Ok((from_sql(count), since.map(|since| Timestamp::from_millis(from_sql(since)))))
     }
 
     /// The sender whose message waits longest, and since when.
     pub(crate) fn oldest_early(self) -> Result<Option<(Address, Timestamp)>, ProfileError> {
-        let mut statement =
-            self.0.prepare_cached("SELECT account, device, since_ms FROM early ORDER BY since_ms LIMIT 1")?;
+        let mut statement = self.0.prepare_cached(
+            "SELECT account, device, since_ms FROM early ORDER BY since_ms LIMIT 1",
+        )?;
         let columns = |row: &rusqlite::Row<'_>| {
             let device = DeviceId::new(row.get(1)?).unwrap_or(DeviceId::PRIMARY);
             let address = Address::new(ServiceId::aci(row.get(0)?), device);
@@ -148,7 +165,14 @@ impl Rows<'_> {
     }
 
     /// Holds an envelope; beyond `limit` of its account the oldest goes. How many went.
-    pub(crate) fn hold(self, account: ServiceId, identity: &IdentityKey, server_ms: u64, content: &[u8], limit: u32) -> Result<usize, ProfileError> {
+    pub(crate) fn hold(
+        self,
+        account: ServiceId,
+        identity: &IdentityKey,
+        server_ms: u64,
+        content: &[u8],
+        limit: u32,
+    ) -> Result<usize, ProfileError> {
         self.0.execute(
             "INSERT INTO held (account, identity, server_ms, content) VALUES (?1, ?2, ?3, ?4)",
             (account.uuid(), identity.serialize(), to_sql(server_ms), content),
@@ -161,7 +185,11 @@ impl Rows<'_> {
     }
 
     /// The envelopes held under an identity key, oldest first.
-    pub(crate) fn held(self, account: ServiceId, identity: &IdentityKey) -> Result<Vec<Held>, ProfileError> {
+    pub(crate) fn held(
+        self,
+        account: ServiceId,
+        identity: &IdentityKey,
+    ) -> Result<Vec<Held>, ProfileError> {
         let mut statement = self
             .0
             .prepare_cached("SELECT id, server_ms, content FROM held WHERE account = ?1 AND identity = ?2 ORDER BY id")?;
@@ -178,13 +206,19 @@ impl Rows<'_> {
     }
 
     /// Counts a failure; how often it has happened.
-    pub(crate) fn count_failure(self, account: Option<ServiceId>, reason: u8, now: Timestamp) -> Result<u64, ProfileError> {
+    pub(crate) fn count_failure(
+        self,
+        account: Option<ServiceId>,
+        reason: u8,
+        now: Timestamp,
+    ) -> Result<u64, ProfileError> {
         let account = account.as_ref().map_or(&[][..], |account| account.uuid());
         let mut statement = self.0.prepare_cached(
             "INSERT INTO failure (account, reason, count, last_ms) VALUES (?1, ?2, 1, ?3)
              ON CONFLICT (account, reason) DO UPDATE SET count = count + 1, last_ms = ?3 RETURNING count",
         )?;
-        let count: i64 = statement.query_row((account, reason, to_sql(now.as_millis())), |row| row.get(0))?;
+        let count: i64 =
+            statement.query_row((account, reason, to_sql(now.as_millis())), |row| row.get(0))?;
         if count == 1 {
             self.0.execute(
                 "DELETE FROM failure WHERE (account, reason) IN

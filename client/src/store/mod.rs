@@ -67,7 +67,8 @@ impl Store {
 
 /// Checks that nobody else has written, and counts this transaction.
 fn next_generation(rows: Rows<'_>, known: i64) -> Result<i64, ProfileError> {
-    let mut statement = rows.0.prepare_cached("UPDATE generation SET number = number + 1 RETURNING number")?;
+    let mut statement =
+        rows.0.prepare_cached("UPDATE generation SET number = number + 1 RETURNING number")?;
     let number: i64 = statement.query_row((), |row| row.get(0))?;
     if number == known + 1 { Ok(number) } else { Err(ProfileError::ChangedOutside) }
 }

@@ -42,7 +42,8 @@ impl Store {
         let mut database = Connection::open(&database)?;
         configure(&database)?;
         migrate(&mut database)?;
-        let generation = database.query_row("SELECT number FROM generation", (), |row| row.get(0))?;
+        let generation =
+            database.query_row("SELECT number FROM generation", (), |row| row.get(0))?;
         Ok(Self { database, generation, _lock: lock })
     }
 }

@@ -35,15 +35,15 @@ pub(crate) struct Ciphertext {
 }
 
 fn read_waiting(row: &rusqlite::Row<'_>) -> rusqlite::Result<Waiting> {
-    Ok(Waiting {
-        id: from_sql(row.get(0)?),
-        submission_id: row.get(1)?,
-        content: row.get(2)?,
-    })
+    Ok(Waiting { id: from_sql(row.get(0)?), submission_id: row.get(1)?, content: row.get(2)? })
 }
 
 impl Rows<'_> {
-    pub(crate) fn insert_outbox(self, account: ServiceId, content: &[u8]) -> Result<u64, ProfileError> {
+    pub(crate) fn insert_outbox(
+        self,
+        account: ServiceId,
+        content: &[u8],
+    ) -> Result<u64, ProfileError> {
         let mut statement = self
             .0
             .prepare_cached("INSERT INTO outbox (account, content) VALUES (?1, ?2) RETURNING id")?;
@@ -70,8 +70,9 @@ impl Rows<'_> {
 
     /// Accounts for which a message waits, the longest waiting first.
     pub(crate) fn waiting_accounts(self) -> Result<Vec<ServiceId>, ProfileError> {
-        let mut statement =
-            self.0.prepare_cached("SELECT account FROM outbox WHERE state < 2 GROUP BY account ORDER BY min(id)")?;
+        let mut statement = self.0.prepare_cached(
+            "SELECT account FROM outbox WHERE state < 2 GROUP BY account ORDER BY min(id)",
+        )?;
         let rows = statement.query_map((), |row| Ok(ServiceId::aci(row.get(0)?)))?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
@@ -95,8 +96,14 @@ impl Rows<'_> {
     }
 
     /// Every device has its ciphertext; under this id it is submitted.
-    pub(crate) fn mark_encrypted(self, id: u64, submission_id: [u8; 16]) -> Result<(), ProfileError> {
-        let mut statement = self.0.prepare_cached("UPDATE outbox SET state = 1, submission_id = ?2 WHERE id = ?1")?;
+    pub(crate) fn mark_encrypted(
+        self,
+        id: u64,
+        submission_id: [u8; 16],
+    ) -> Result<(), ProfileError> {
+        let mut statement = self
+            .0
+            .prepare_cached("UPDATE outbox SET state = 1, submission_id = ?2 WHERE id = ?1")?;
         statement.execute((to_sql(id), submission_id))?;
         Ok(())
     }
@@ -109,8 +116,11 @@ impl Rows<'_> {
 
     /// Refuses all that waits for an account; the ids that it concerns.
     pub(crate) fn refuse_all(self, account: ServiceId) -> Result<Vec<u64>, ProfileError> {
-        let mut statement = self.0.prepare_cached("SELECT id FROM outbox WHERE account = ?1 AND state < 2 ORDER BY id")?;
-        let ids: Vec<i64> = statement.query_map((account.uuid(),), |row| row.get(0))?.collect::<Result<_, _>>()?;
+        let mut statement = self
+            .0
+            .prepare_cached("SELECT id FROM outbox WHERE account = ?1 AND state < 2 ORDER BY id")?;
+        let ids: Vec<i64> =
+            statement.query_map((account.uuid(),), |row| row.get(0))?.collect::<Result<_, _>>()?;
         let ids: Vec<u64> = ids.into_iter().map(from_sql).collect();
         ids.iter().try_for_each(|id| self.mark_refused(*id))?;
         Ok(ids)
@@ -151,13 +161,22 @@ impl Rows<'_> {
 
     pub(crate) fn statistics(self) -> Result<Statistics, ProfileError> {
         let count = |way: SentBy| {
-            let mut statement = self.0.prepare_cached("SELECT ifnull(sum(count), 0) FROM statistic WHERE way = ?1")?;
+            let mut statement = self
+                .0
+                .prepare_cached("SELECT ifnull(sum(count), 0) FROM statistic WHERE way = ?1")?;
             statement.query_row((way as u8,), |row| row.get(0)).map(from_sql)
         };
-        Ok(Statistics { sent_anonymously: count(SentBy::AccessKey)?, sent_with_token: count(SentBy::Token)? })
+        Ok(Statistics {
+            sent_anonymously: count(SentBy::AccessKey)?,
+            sent_with_token: count(SentBy::Token)?,
+        })
     }
 
-    pub(crate) fn insert_ciphertext(self, message: u64, ciphertext: &Ciphertext) -> Result<(), ProfileError> {
+    pub(crate) fn insert_ciphertext(
+        self,
+        message: u64,
+        ciphertext: &Ciphertext,
+    ) -> Result<(), ProfileError> {
         let mut statement = self.0.prepare_cached(
             "INSERT INTO ciphertext (message, device, registration_id, kind, body) VALUES (?1, ?2, ?3, ?4, ?5)",
         )?;
@@ -170,18 +189,25 @@ impl Rows<'_> {
         let mut statement = self.0.prepare_cached(
             "SELECT device, registration_id, kind, body FROM ciphertext WHERE message = ?1 ORDER BY device",
         )?;
-        let columns = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?));
+        let columns =
+            |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?));
         let rows = statement.query_map((to_sql(message),), columns)?;
         rows.map(|row| {
             let (device, registration_id, kind, body): (u8, u32, u8, Vec<u8>) = row?;
-            let device_id = DeviceId::new(device).ok_or(ProfileError::Damaged { what: "ciphertext" })?;
+            let device_id =
+                DeviceId::new(device).ok_or(ProfileError::Damaged { what: "ciphertext" })?;
             Ok(Ciphertext { device_id, registration_id, kind, body: body.into() })
         })
         .collect()
     }
 
-    pub(crate) fn has_ciphertext(self, message: u64, device_id: DeviceId) -> Result<bool, ProfileError> {
-        let mut statement = self.0.prepare_cached("SELECT 1 FROM ciphertext WHERE message = ?1 AND device = ?2")?;
+    pub(crate) fn has_ciphertext(
+        self,
+        message: u64,
+        device_id: DeviceId,
+    ) -> Result<bool, ProfileError> {
+        let mut statement =
+            self.0.prepare_cached("SELECT 1 FROM ciphertext WHERE message = ?1 AND device = ?2")?;
         Ok(statement.exists((to_sql(message), device_id.get()))?)
     }
 }

@@ -66,7 +66,8 @@ impl Device {
     }
 }
 
-const PEER_COLUMNS: &str = "account, username, claimed_name, identity, offered, decision, access_key";
+const PEER_COLUMNS: &str =
+    "account, username, claimed_name, identity, offered, decision, access_key";
 
 fn read_peer(row: &Row<'_>) -> Result<Peer, ProfileError> {
     let key = |column| -> Result<Option<IdentityKey>, ProfileError> {
@@ -145,7 +146,10 @@ impl Rows<'_> {
             "SELECT device, registration_id, session, sent, next FROM device WHERE account = ?1 AND device = ?2",
         )?;
         let key = (address.service_id.uuid(), address.device_id.get());
-        statement.query_row(key, |row| Ok(read_device(address.service_id, row))).optional()?.transpose()
+        statement
+            .query_row(key, |row| Ok(read_device(address.service_id, row)))
+            .optional()?
+            .transpose()
     }
 
     /// All devices that we know of an account, by number.

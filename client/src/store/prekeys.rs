@@ -2,8 +2,8 @@
 
 use rusqlite::OptionalExtension;
 use tuckseal::{
-    KemKeyPair, KemPreKey, KemPreKeyId, KemSecretKey, PreKey, PreKeyId, PrivateKey, PublicKey, SignedPreKey,
-    SignedPreKeyId, Timestamp,
+    KemKeyPair, KemPreKey, KemPreKeyId, KemSecretKey, PreKey, PreKeyId, PrivateKey, PublicKey,
+    SignedPreKey, SignedPreKeyId, Timestamp,
 };
 use zeroize::Zeroizing;
 
@@ -25,7 +25,8 @@ type KemColumns = (u32, Vec<u8>, [u8; 64], i64);
 
 fn kem_prekey((id, secret, signature, created): KemColumns) -> Result<KemPreKey, ProfileError> {
     let secret = Zeroizing::new(secret);
-    let secret = KemSecretKey::decode(&secret).map_err(|_| ProfileError::Damaged { what: "KEM prekey" })?;
+    let secret =
+        KemSecretKey::decode(&secret).map_err(|_| ProfileError::Damaged { what: "KEM prekey" })?;
     Ok(KemPreKey {
         id: KemPreKeyId(id),
         pair: KemKeyPair::from_secret(secret),
@@ -36,12 +37,19 @@ fn kem_prekey((id, secret, signature, created): KemColumns) -> Result<KemPreKey,
 
 impl Rows<'_> {
     /// The next ids: the first of `one_time` many, of `kem` many, of `signed` many.
-    pub(crate) fn take_ids(self, one_time: u32, kem: u32, signed: u32) -> Result<(u32, u32, u32), ProfileError> {
+    pub(crate) fn take_ids(
+        self,
+        one_time: u32,
+        kem: u32,
+        signed: u32,
+    ) -> Result<(u32, u32, u32), ProfileError> {
         let mut statement = self.0.prepare_cached(
             "UPDATE profile SET next_one_time = next_one_time + ?1, next_kem = next_kem + ?2, next_signed = next_signed + ?3
              RETURNING next_one_time - ?1, next_kem - ?2, next_signed - ?3",
         )?;
-        Ok(statement.query_row((one_time, kem, signed), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?)
+        Ok(statement.query_row((one_time, kem, signed), |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })?)
     }
 
     /// Ids that the server has seen are not given any more, whatever we remember.
@@ -79,7 +87,8 @@ impl Rows<'_> {
     }
 
     pub(crate) fn one_time(self, id: PreKeyId) -> Result<Option<PreKey>, ProfileError> {
-        let mut statement = self.0.prepare_cached("SELECT private FROM one_time_prekey WHERE id = ?1")?;
+        let mut statement =
+            self.0.prepare_cached("SELECT private FROM one_time_prekey WHERE id = ?1")?;
         let private: Option<Vec<u8>> = statement.query_row((id.0,), |row| row.get(0)).optional()?;
         private.map(|private| Ok(PreKey { id, pair: private_key(private)?.into() })).transpose()
     }
@@ -94,10 +103,14 @@ impl Rows<'_> {
     }
 
     fn signed_where(self, condition: &str, id: u32) -> Result<Option<SignedPreKey>, ProfileError> {
-        let sql = format!("SELECT id, private, signature, created_ms FROM signed_prekey WHERE {condition}");
+        let sql = format!(
+            "SELECT id, private, signature, created_ms FROM signed_prekey WHERE {condition}"
+        );
         let mut statement = self.0.prepare_cached(&sql)?;
-        let columns = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?));
-        let found: Option<(u32, Vec<u8>, [u8; 64], i64)> = statement.query_row((id,), columns).optional()?;
+        let columns =
+            |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?));
+        let found: Option<(u32, Vec<u8>, [u8; 64], i64)> =
+            statement.query_row((id,), columns).optional()?;
         found
             .map(|(id, private, signature, created)| {
                 Ok(SignedPreKey {
@@ -111,13 +124,16 @@ impl Rows<'_> {
     }
 
     pub(crate) fn kem(self, id: KemPreKeyId) -> Result<Option<(KemPreKey, KemUse)>, ProfileError> {
-        let mut statement =
-            self.0.prepare_cached("SELECT id, secret, signature, created_ms, use FROM kem_prekey WHERE id = ?1")?;
+        let mut statement = self.0.prepare_cached(
+            "SELECT id, secret, signature, created_ms, use FROM kem_prekey WHERE id = ?1",
+        )?;
         let columns = |row: &rusqlite::Row<'_>| {
-            let usage = if row.get::<_, u8>(4)? == 0 { KemUse::OneTime } else { KemUse::LastResort };
+            let usage =
+                if row.get::<_, u8>(4)? == 0 { KemUse::OneTime } else { KemUse::LastResort };
             Ok(((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?), usage))
         };
-        let found: Option<(KemColumns, KemUse)> = statement.query_row((id.0,), columns).optional()?;
+        let found: Option<(KemColumns, KemUse)> =
+            statement.query_row((id.0,), columns).optional()?;
         found.map(|(columns, usage)| Ok((kem_prekey(columns)?, usage))).transpose()
     }
 
@@ -126,15 +142,20 @@ impl Rows<'_> {
         let mut statement = self.0.prepare_cached(
             "SELECT id, secret, signature, created_ms FROM kem_prekey WHERE use = 1 ORDER BY id DESC LIMIT 1",
         )?;
-        let columns = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?));
+        let columns =
+            |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?));
         let found: Option<KemColumns> = statement.query_row((), columns).optional()?;
         found.map(kem_prekey).transpose()
     }
 
     /// One-time keys that the server has not confirmed, oldest first, at most `limit` of each kind.
-    pub(crate) fn to_upload(self, limit: u32) -> Result<(Vec<PreKey>, Vec<KemPreKey>), ProfileError> {
-        let mut statement =
-            self.0.prepare_cached("SELECT id, private FROM one_time_prekey WHERE state = 0 ORDER BY id LIMIT ?1")?;
+    pub(crate) fn to_upload(
+        self,
+        limit: u32,
+    ) -> Result<(Vec<PreKey>, Vec<KemPreKey>), ProfileError> {
+        let mut statement = self.0.prepare_cached(
+            "SELECT id, private FROM one_time_prekey WHERE state = 0 ORDER BY id LIMIT ?1",
+        )?;
         let rows = statement.query_map((limit,), |row| Ok((row.get(0)?, row.get(1)?)))?;
         let one_time = rows
             .map(|row| {
@@ -145,16 +166,26 @@ impl Rows<'_> {
         let mut statement = self.0.prepare_cached(
             "SELECT id, secret, signature, created_ms FROM kem_prekey WHERE state = 0 AND use = 0 ORDER BY id LIMIT ?1",
         )?;
-        let rows =
-            statement.query_map((limit,), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
+        let rows = statement
+            .query_map((limit,), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
         let kem = rows.map(|row| kem_prekey(row?)).collect::<Result<_, ProfileError>>()?;
         Ok((one_time, kem))
     }
 
     /// The server has all one-time keys up to these ids, or will never take them.
-    pub(crate) fn mark_uploaded(self, one_time: Option<PreKeyId>, kem: Option<KemPreKeyId>) -> Result<(), ProfileError> {
-        self.0.execute("UPDATE one_time_prekey SET state = 1 WHERE state = 0 AND id <= ?1", (one_time.map(|id| id.0),))?;
-        self.0.execute("UPDATE kem_prekey SET state = 1 WHERE state = 0 AND id <= ?1", (kem.map(|id| id.0),))?;
+    pub(crate) fn mark_uploaded(
+        self,
+        one_time: Option<PreKeyId>,
+        kem: Option<KemPreKeyId>,
+    ) -> Result<(), ProfileError> {
+        self.0.execute(
+            "UPDATE one_time_prekey SET state = 1 WHERE state = 0 AND id <= ?1",
+            (one_time.map(|id| id.0),),
+        )?;
+        self.0.execute(
+            "UPDATE kem_prekey SET state = 1 WHERE state = 0 AND id <= ?1",
+            (kem.map(|id| id.0),),
+        )?;
         Ok(())
     }
 
@@ -168,13 +199,24 @@ impl Rows<'_> {
         Ok(())
     }
 
-    pub(crate) fn base_key_seen(self, kem: KemPreKeyId, signed: SignedPreKeyId, base_key: &PublicKey) -> Result<bool, ProfileError> {
-        let mut statement =
-            self.0.prepare_cached("SELECT 1 FROM base_key_seen WHERE kem = ?1 AND signed = ?2 AND base_key = ?3")?;
+    pub(crate) fn base_key_seen(
+        self,
+        kem: KemPreKeyId,
+        signed: SignedPreKeyId,
+        base_key: &PublicKey,
+    ) -> Result<bool, ProfileError> {
+        let mut statement = self.0.prepare_cached(
+            "SELECT 1 FROM base_key_seen WHERE kem = ?1 AND signed = ?2 AND base_key = ?3",
+        )?;
         Ok(statement.exists((kem.0, signed.0, base_key.serialize()))?)
     }
 
-    pub(crate) fn remember_base_key(self, kem: KemPreKeyId, signed: SignedPreKeyId, base_key: &PublicKey) -> Result<(), ProfileError> {
+    pub(crate) fn remember_base_key(
+        self,
+        kem: KemPreKeyId,
+        signed: SignedPreKeyId,
+        base_key: &PublicKey,
+    ) -> Result<(), ProfileError> {
         self.0.execute(
             "INSERT OR IGNORE INTO base_key_seen VALUES (?1, ?2, ?3)",
             (kem.0, signed.0, base_key.serialize()),
@@ -194,12 +236,5 @@ impl Rows<'_> {
             before,
         )?;
         Ok(())
-    }
-
-    /// How many private halves of one-time keys are kept, EC and KEM.
-    #[cfg(test)]
-    pub(crate) fn one_time_kept(self) -> Result<(u32, u32), ProfileError> {
-        let sql = "SELECT (SELECT count(*) FROM one_time_prekey), (SELECT count(*) FROM kem_prekey WHERE use = 0)";
-        Ok(self.0.query_row(sql, (), |row| Ok((row.get(0)?, row.get(1)?)))?)
     }
 }

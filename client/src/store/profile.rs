@@ -1,7 +1,9 @@
 //! Rows about ourselves: identity, account, token, sender certificate.
 
 use rusqlite::{OptionalExtension, Row};
-use tuckseal::{Address, DeviceId, IdentityKey, IdentityKeyPair, LocalParty, PrivateKey, PublicKey, ServiceId};
+use tuckseal::{
+    Address, DeviceId, IdentityKey, IdentityKeyPair, LocalParty, PrivateKey, PublicKey, ServiceId,
+};
 use zeroize::Zeroizing;
 
 use super::{ProfileError, Rows};
@@ -32,7 +34,11 @@ pub(crate) struct Account {
 
 impl Own {
     pub(crate) fn local_party(&self, address: Address) -> LocalParty {
-        LocalParty { identity: self.identity.clone(), registration_id: self.registration_id, address }
+        LocalParty {
+            identity: self.identity.clone(),
+            registration_id: self.registration_id,
+            address,
+        }
     }
 }
 
@@ -54,7 +60,10 @@ impl Rows<'_> {
 
     /// Another name or server for a registration that is not through yet.
     pub(crate) fn rename_own(self, server: &str, name: &str) -> Result<(), ProfileError> {
-        self.0.execute("UPDATE profile SET server = ?1, name = ?2 WHERE account IS NULL", (server, name))?;
+        self.0.execute(
+            "UPDATE profile SET server = ?1, name = ?2 WHERE account IS NULL",
+            (server, name),
+        )?;
         Ok(())
     }
 
@@ -62,7 +71,12 @@ impl Rows<'_> {
         let Account { address, token, trust_root } = account;
         self.0.execute(
             "UPDATE profile SET account = ?1, device = ?2, token = ?3, trust_root = ?4",
-            (address.service_id.uuid(), address.device_id.get(), &token[..], trust_root.serialize()),
+            (
+                address.service_id.uuid(),
+                address.device_id.get(),
+                &token[..],
+                trust_root.serialize(),
+            ),
         )?;
         Ok(())
     }
@@ -80,7 +94,8 @@ impl Rows<'_> {
 
 fn read_own(row: &Row<'_>) -> Result<Own, ProfileError> {
     let identity: Zeroizing<Vec<u8>> = row.get(2).map(Zeroizing::new)?;
-    let identity = PrivateKey::from_bytes(&identity).map_err(|_| ProfileError::Damaged { what: "identity" })?;
+    let identity = PrivateKey::from_bytes(&identity)
+        .map_err(|_| ProfileError::Damaged { what: "identity" })?;
     let account: Option<[u8; 16]> = row.get(5)?;
     let account = account.map(|account| read_account(account, row)).transpose()?;
     Ok(Own {

@@ -61,7 +61,10 @@ impl Http {
         self.ask(self.open(Method::POST, "challenges")).await
     }
 
-    pub(crate) async fn register(&self, registration: &SignedRegistration) -> Result<Registered, ServerError> {
+    pub(crate) async fn register(
+        &self,
+        registration: &SignedRegistration,
+    ) -> Result<Registered, ServerError> {
         self.ask(with_body(self.open(Method::POST, "accounts"), registration.encode_to_vec())).await
     }
 
@@ -69,15 +72,26 @@ impl Http {
         self.ask(self.as_device(Method::GET, "keys", own)).await
     }
 
-    pub(crate) async fn upload_keys(&self, own: &Account, keys: &KeysUpload) -> Result<KeyCounts, ServerError> {
+    pub(crate) async fn upload_keys(
+        &self,
+        own: &Account,
+        keys: &KeysUpload,
+    ) -> Result<KeyCounts, ServerError> {
         self.ask(with_body(self.as_device(Method::PUT, "keys", own), keys.encode_to_vec())).await
     }
 
-    pub(crate) async fn certificate(&self, own: &Account) -> Result<SenderCertificateAnswer, ServerError> {
+    pub(crate) async fn certificate(
+        &self,
+        own: &Account,
+    ) -> Result<SenderCertificateAnswer, ServerError> {
         self.ask(self.as_device(Method::GET, "certificates/sender", own)).await
     }
 
-    pub(crate) async fn account_of(&self, own: &Account, name: &str) -> Result<ServiceId, ServerError> {
+    pub(crate) async fn account_of(
+        &self,
+        own: &Account,
+        name: &str,
+    ) -> Result<ServiceId, ServerError> {
         // A name that would need escaping is none that a server gives.
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
         if name.is_empty() || !name.chars().all(plain) || name.starts_with('.') {
@@ -112,7 +126,8 @@ impl Http {
         body: Bytes,
         authority: Authority,
     ) -> Result<(), SubmitError> {
-        let request = self.as_authority(Method::PUT, &format!("messages/{account}"), own, authority);
+        let request =
+            self.as_authority(Method::PUT, &format!("messages/{account}"), own, authority);
         let response = self.send(with_body(request, body)).await.map_err(SubmitError::Server)?;
         match response.status() {
             status if status.is_success() => Ok(()),
@@ -135,10 +150,18 @@ impl Http {
         request.header("authorization", device_token(own).as_str())
     }
 
-    fn as_authority(&self, method: Method, path: &str, own: &Account, authority: Authority) -> RequestBuilder {
+    fn as_authority(
+        &self,
+        method: Method,
+        path: &str,
+        own: &Account,
+        authority: Authority,
+    ) -> RequestBuilder {
         match authority {
             Authority::Token => self.as_device(method, path, own),
-            Authority::AccessKey(key) => self.open(method, path).header("access-key", access_key(&key)),
+            Authority::AccessKey(key) => {
+                self.open(method, path).header("access-key", access_key(&key))
+            }
         }
     }
 

@@ -49,7 +49,8 @@ impl Stream {
         let mut request = format!("{address}/v1/stream")
             .into_client_request()
             .map_err(|_| ServerError::Address { server: server.to_owned() })?;
-        let mut token = HeaderValue::from_str(&device_token(own)).map_err(|_| ServerError::Answer)?;
+        let mut token =
+            HeaderValue::from_str(&device_token(own)).map_err(|_| ServerError::Answer)?;
         token.set_sensitive(true);
         request.headers_mut().insert("authorization", token);
         let config = WebSocketConfig::default()
@@ -60,8 +61,13 @@ impl Stream {
             Ok(Ok((socket, _))) => Ok(Self { server: server.to_owned(), socket }),
             Ok(Err(Error::Http(response))) => Err(match response.status() {
                 StatusCode::UNAUTHORIZED => ServerError::Unauthorised,
-                status if status.is_client_error() => ServerError::Refused { status: status.as_u16() },
-                status => ServerError::Busy { status: status.as_u16(), retry_after: Duration::from_secs(1) },
+                status if status.is_client_error() => {
+                    ServerError::Refused { status: status.as_u16() }
+                }
+                status => ServerError::Busy {
+                    status: status.as_u16(),
+                    retry_after: Duration::from_secs(1),
+                },
             }),
             Ok(Err(_)) | Err(_) => Err(unreachable()),
         }

@@ -9,7 +9,9 @@ use tempfile::TempDir;
 use tokio::sync::{Mutex, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use tuckseal_client::{Client, Event, Events, Message, ProfileError, Registration, RunError, SentId, Settings};
+use tuckseal_client::{
+    Client, Event, Events, Message, ProfileError, Registration, RunError, SentId, Settings,
+};
 use tuckseal_server::{Config, Server};
 
 /// How long anything may take; reached only when it would never come.
@@ -71,6 +73,11 @@ impl Person {
 
     pub async fn register_in(folder: TempDir, relay: &Relay, name: &str) -> Self {
         let client = Client::register(folder.path(), registration(&relay.url, name)).await.unwrap();
+        Self { client, folder, shown: Mutex::new(0) }
+    }
+
+    pub async fn open(folder: TempDir) -> Self {
+        let client = open(folder.path(), Settings::default()).await;
         Self { client, folder, shown: Mutex::new(0) }
     }
 
@@ -160,7 +167,9 @@ async fn open(folder: &Path, settings: Settings) -> Client {
         loop {
             match Client::open(folder, settings).await {
                 Ok(client) => return client,
-                Err(ProfileError::InUse { .. }) => tokio::time::sleep(Duration::from_millis(5)).await,
+                Err(ProfileError::InUse { .. }) => {
+                    tokio::time::sleep(Duration::from_millis(5)).await
+                }
                 Err(error) => panic!("{error}"),
             }
         }
