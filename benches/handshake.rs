@@ -22,7 +22,6 @@ fn handshake(criterion: &mut Criterion) {
         ("X3DH", Offer::NoKem, AgreementPolicy::AllowX3dh),
         ("PQXDH", Offer::Everything, AgreementPolicy::RequireSpqr),
     ] {
-        let with_kem = policy == AgreementPolicy::RequireSpqr;
         let (alice, mut bob) = (Party::new(1), Party::new(2));
         let bundle = bob.bundle(offer, KemKind::LastResort);
         let to = bob.address();
@@ -39,7 +38,7 @@ fn handshake(criterion: &mut Criterion) {
             criterion,
             &format!("{name} initiator with first message"),
             (SessionRecord::new, initiate),
-            (|| (), |()| floor.initiator(with_kem)),
+            (|| (), |()| floor.initiator(offer)),
         );
 
         let bob = RefCell::new(bob);
@@ -64,7 +63,7 @@ fn handshake(criterion: &mut Criterion) {
             criterion,
             &format!("{name} responder with first message"),
             (|| (initiate(SessionRecord::new()).1.body, SessionRecord::new()), respond),
-            (|| (), |()| floor.responder(with_kem)),
+            (|| (), |()| floor.responder(offer)),
         );
     }
 }
@@ -96,7 +95,8 @@ impl Floor {
     }
 
     /// A base and a ratchet key, the agreements of W§7.1 and the first step, the signatures, the KEM.
-    fn initiator(&self, with_kem: bool) {
+    fn initiator(&self, offer: Offer) {
+        let with_kem = matches!(offer, Offer::Everything);
         let verified = if with_kem { 2 } else { 1 };
         for _ in 0..verified {
             floor::verify(&self.signer, &[1; 33], &self.signature);
@@ -113,7 +113,8 @@ impl Floor {
     }
 
     /// The agreements of W§7.1, both halves of the first step, the canonical base key, the KEM.
-    fn responder(&self, with_kem: bool) {
+    fn responder(&self, offer: Offer) {
+        let with_kem = matches!(offer, Offer::Everything);
         std::hint::black_box(floor::x25519_public(&self.secret));
         for _ in 0..6 {
             std::hint::black_box(floor::x25519(&self.secret, &self.public));

@@ -1,6 +1,6 @@
 //! Parties for the stories: each keeps what an app would keep, and every call that may fail is
 //! wrapped so that an error with a changed state fails the test.
-#![allow(unreachable_pub)]
+#![allow(unreachable_pub, clippy::panic, clippy::unwrap_used, clippy::expect_used)]
 #![allow(dead_code, reason = "every story uses a part of it")]
 
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
