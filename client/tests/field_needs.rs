@@ -296,3 +296,61 @@ async fn a_second_connection_of_the_same_device_ends_the_first_for_good() {
     let _second = copy.spawn();
     assert!(matches!(first.ended().await, Err(RunError::Displaced)));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn row_09_a_commit_that_fails_tells_of_nothing_and_is_made_up_for_later() {
+    let relay = Relay::start().await;
+    let [alice, bob] = pair(&relay).await;
+    let running = alice.spawn();
+    alice.send(&bob, "one").await;
+    alice.send(&bob, "two").await;
+    alice.sent().await;
+    running.stop().await;
+    // As a disk that is full when the second message of the batch is written.
+    let full = "CREATE TRIGGER full BEFORE INSERT ON inbox WHEN new.body = 'two'
+                BEGIN SELECT raise(ABORT, 'database or disk is full'); END";
+    let bob = bob.tampered(full).await;
+    let mut events = bob.client.events();
+    assert!(matches!(bob.spawn().ended().await, Err(RunError::Profile(_))));
+    assert_eq!(bob.client.inbox().await.unwrap(), []);
+    while let Ok(Some(event)) = tokio::time::timeout(Duration::ZERO, events.recv()).await {
+        assert!(!matches!(event, Event::Message(_)), "told of a message that is not in the inbox");
+    }
+    let bob = bob.tampered("DROP TRIGGER full").await;
+    let _running = bob.spawn();
+    assert_eq!(collect(&bob, 2).await, ["one", "two"]);
+    assert_eq!(bob.client.inbox().await.unwrap(), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn row_23_peers_without_usable_keys_hold_up_nobody_else() {
+    let mut relay = Relay::start().await;
+    let alice = Person::register(&relay, "alice").await;
+    let mut broken = Vec::new();
+    for n in 0..3 {
+        broken.push(Person::register(&relay, &format!("broken{n}")).await);
+    }
+    relay.stop().await;
+    let server = rusqlite::Connection::open(relay.folder.path().join("tuckseal.db")).unwrap();
+    server.execute_batch("UPDATE prekey_fixed SET signature = zeroblob(64)").unwrap();
+    drop(server);
+    relay.start_again().await;
+    let bob = Person::register(&relay, "bob").await;
+    for person in &broken {
+        alice.send(person, "in vain").await;
+    }
+    alice.send(&bob, "past them").await;
+    let mut settings = Settings::default();
+    settings.parallel = 2;
+    let alice = alice.reopen_with(settings).await;
+    let mut events = alice.client.events();
+    let _running = [alice.spawn(), bob.spawn()];
+    let bundle = |event| match event {
+        Event::Failure { account, reason: Failure::Bundle, .. } => account,
+        _ => None,
+    };
+    let failed = event(&mut events, bundle).await;
+    assert!(broken.iter().any(|person| person.client.account() == failed));
+    assert_eq!(collect(&bob, 1).await, ["past them"]);
+    assert_eq!(alice.client.outbox_len().await.unwrap(), 3, "they are tried again, not given up");
+}

@@ -173,7 +173,10 @@ impl Engine {
         if self.link == Link::Down {
             return Ok(early);
         }
-        let flights = self.flights.values().filter_map(|flight| flight.retry_at);
+        // Without room for them, those that are due wait for the next answer.
+        let is_full = self.is_full();
+        let due = |flight: &Flight| flight.retry_at.filter(|_| !is_full);
+        let flights = self.flights.values().filter_map(due);
         let requests = [self.certificate_request.retry_at(), self.keys_request.retry_at()];
         Ok(flights.chain(requests.into_iter().flatten()).chain(early).min())
     }

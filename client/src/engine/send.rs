@@ -107,12 +107,18 @@ impl Engine {
             return Ok(());
         }
         for account in self.store.rows().waiting_accounts()? {
-            if self.flights.len() >= self.settings.parallel {
+            if self.is_full() {
                 break;
             }
             self.pump(account, turn)?;
         }
         Ok(())
+    }
+
+    /// Whether as much is on its way as may be. What waits for another try takes nobody's place.
+    pub(super) fn is_full(&self) -> bool {
+        let on_its_way = self.flights.values().filter(|flight| flight.retry_at.is_none());
+        on_its_way.count() >= self.settings.parallel
     }
 
     /// Brings the oldest message to an account on its way, unless one is.
@@ -121,8 +127,7 @@ impl Engine {
         account: ServiceId,
         turn: &mut Turn<'_>,
     ) -> Result<(), ProfileError> {
-        let full = self.flights.len() >= self.settings.parallel;
-        if self.link == Link::Down || full || self.flights.contains_key(&account) {
+        if self.link == Link::Down || self.is_full() || self.flights.contains_key(&account) {
             return Ok(());
         }
         let Some(first) = self.store.rows().first_waiting(account)? else { return Ok(()) };
@@ -240,7 +245,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Tries again what waits for a time up to `until`.
+    /// Tries again what waits for a time up to `until`, as far as there is room.
     pub(super) fn retry_flights(
         &mut self,
         turn: &mut Turn<'_>,
@@ -253,7 +258,13 @@ impl Engine {
             .filter(|(_, flight)| due(flight))
             .map(|(account, _)| *account)
             .collect();
-        due.into_iter().try_for_each(|account| self.relaunch(account, turn))
+        for account in due {
+            if self.is_full() {
+                break;
+            }
+            self.relaunch(account, turn)?;
+        }
+        Ok(())
     }
 
     /// The flight that an answer is for; an answer to one that is no more is dropped.
@@ -263,10 +274,30 @@ impl Engine {
 
     /// Ends a flight and looks for the next, to this account and, since there is room, to others.
     fn landed(&mut self, account: ServiceId, turn: &mut Turn<'_>) -> Result<(), ProfileError> {
-        let was_full = self.flights.len() >= self.settings.parallel;
+        let was_full = self.is_full();
         self.flights.remove(&account);
         self.pump(account, turn)?;
-        if was_full { self.pump_all(turn) } else { Ok(()) }
+        if was_full { self.fill_up(turn) } else { Ok(()) }
+    }
+
+    /// Leaves a flight for a while, at least for `least`; its place is for others meanwhile.
+    fn put_off(
+        &mut self,
+        account: ServiceId,
+        least: Duration,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), ProfileError> {
+        let was_full = self.is_full();
+        if let Some(flight) = self.flights.get_mut(&account) {
+            flight.failed(least, turn);
+        }
+        if was_full { self.fill_up(turn) } else { Ok(()) }
+    }
+
+    /// There is room again, for what is due to be tried again and then for what has not been tried.
+    fn fill_up(&mut self, turn: &mut Turn<'_>) -> Result<(), ProfileError> {
+        self.retry_flights(turn, turn.now)?;
+        self.pump_all(turn)
     }
 
     pub(super) fn submitted(
@@ -313,9 +344,8 @@ impl Engine {
         if let Some(flight) = self.flights.get_mut(&account) {
             flight.stage = Stage::Pause;
             flight.attempt = attempt;
-            flight.failed(Duration::ZERO, turn);
         }
-        Ok(())
+        self.put_off(account, Duration::ZERO, turn)
     }
 
     /// A request for an account, of the submission of `message` or for bundles, was not answered with what
@@ -341,12 +371,7 @@ impl Engine {
                 }
                 None => self.give_up_all(account, Refused::ByServer { status: *status }, turn),
             },
-            _ => {
-                if let Some(flight) = self.flights.get_mut(&account) {
-                    flight.failed(error.retry_after(), turn);
-                }
-                Ok(())
-            }
+            _ => self.put_off(account, error.retry_after(), turn),
         }
     }
 
@@ -413,8 +438,7 @@ impl Engine {
             self.store.commit(|rows| rows.save_peer(&changed))?;
             turn.tell(Event::IdentityChanged { account: peer.account, known, offered });
         }
-        self.flights.remove(&peer.account);
-        Ok(())
+        self.landed(peer.account, turn)
     }
 
     fn begin_sessions(
@@ -443,9 +467,8 @@ impl Engine {
         let request_id = turn.random();
         if let Some(flight) = self.flights.get_mut(&account) {
             flight.stage = Stage::Bundles { request_id };
-            flight.failed(Duration::from_secs(1), turn);
         }
-        Ok(())
+        self.put_off(account, Duration::from_secs(1), turn)
     }
 }
 

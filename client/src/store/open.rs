@@ -44,6 +44,8 @@ impl Store {
         migrate(&mut database)?;
         let generation =
             database.query_row("SELECT number FROM generation", (), |row| row.get(0))?;
+        #[cfg(test)]
+        crate::crash::watch(&mut database);
         Ok(Self { database, generation, _lock: lock })
     }
 }
