@@ -28,7 +28,9 @@ fn cbc_len(len: usize) -> usize {
 fn encrypt_floor(mut body: Vec<u8>, len: usize) -> [u8; 32] {
     let (seed, next) = floor::chain_step(&KEY);
     std::hint::black_box(next);
-    let keys: [u8; 80] = floor::hkdf(None, &seed);
+    // The key of the post-quantum ratchet, and with it those of the message.
+    let salt: [u8; 64] = floor::hkdf(Some(&KEY), &seed);
+    let keys: [u8; 80] = floor::hkdf(Some(&salt[..32]), &seed);
     floor::cbc_encrypt(&KEY, &mut body[MACED..], len);
     std::hint::black_box(keys);
     floor::hmac(&KEY, &body)
@@ -37,7 +39,9 @@ fn encrypt_floor(mut body: Vec<u8>, len: usize) -> [u8; 32] {
 fn decrypt_floor(mut body: Vec<u8>) -> [u8; 32] {
     let (seed, next) = floor::chain_step(&KEY);
     std::hint::black_box(next);
-    let keys: [u8; 80] = floor::hkdf(None, &seed);
+    // The key of the post-quantum ratchet, and with it those of the message.
+    let salt: [u8; 64] = floor::hkdf(Some(&KEY), &seed);
+    let keys: [u8; 80] = floor::hkdf(Some(&salt[..32]), &seed);
     std::hint::black_box(keys);
     let mac = floor::hmac(&KEY, &body);
     floor::cbc_decrypt(&KEY, &mut body[MACED..]);

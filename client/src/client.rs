@@ -12,7 +12,7 @@ use crate::event::Event;
 use crate::message::{Contact, Message, MessageId, SentId, SentState, Statistics};
 use crate::register::{Registration, register};
 use crate::shell::{Actions, Shell, run};
-use crate::store::{Account, Own, Peer, Profile, ProfileError, Store};
+use crate::store::{Account, Decision, Own, Peer, Profile, ProfileError, Store};
 use crate::transport::ServerError;
 use crate::transport::http::Http;
 
@@ -267,7 +267,8 @@ impl Events {
 
 impl From<Peer> for Contact {
     fn from(peer: Peer) -> Self {
-        let Peer { account, username, claimed_name, identity, offered, .. } = peer;
+        let Peer { account, username, claimed_name, identity, .. } = peer;
+        let offered = peer.offered.filter(|_| peer.decision == Decision::Awaited);
         Self { account, username, claimed_name, identity, offered }
     }
 }

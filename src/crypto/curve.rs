@@ -82,7 +82,7 @@ impl PublicKey {
     /// Whether the encoding is the only one of its point and the point is on the curve, in the
     /// subgroup of prime order (W§2.1). Asked of base keys alone (W§7.4).
     pub fn is_canonical(&self) -> bool {
-        // p - u is the only canonical form of u < p: the conversion writes it back reduced.
+        // Written back, the coordinate is reduced and its top bit clear: only the canonical form is equal.
         match MontgomeryPoint(self.0).to_edwards(0) {
             Some(point) => point.is_torsion_free() && point.to_montgomery().0 == self.0,
             None => false,

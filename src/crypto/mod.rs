@@ -1,4 +1,5 @@
-//! The only folder that names a primitive crate (W§1–3).
+//! The only folder that names a primitive crate (W§1–3), but for the incremental ML-KEM of
+//! `spqr/mlkem.rs`, which nothing else uses.
 //! It knows keys, signatures, ciphers and derivations, and nothing of what a protocol does with them.
 
 pub(crate) mod cipher;

@@ -24,7 +24,8 @@ pub enum AgreementPolicy {
     /// 3, or a peer without the ratchet is refused. The peers' releases since v0.92.0 do the same.
     #[default]
     RequireSpqr,
-    /// PQXDH; the post-quantum ratchet is switched off for a peer that has none. Keys that leak
+    /// PQXDH; the post-quantum ratchet is switched off for a peer that has none. To be chosen when a
+    /// session begins: under the other policies the first message already needs the ratchet to be read. Keys that leak
     /// later are then not healed against a quantum computer.
     AllowNoSpqr,
     /// As [`Self::RequireSpqr`], and X3DH for peers and data that have nothing else: who records such

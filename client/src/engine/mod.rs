@@ -1,10 +1,12 @@
 //! The engine: what follows from what. It decides and writes to the store; it has no socket, thread or
-//! clock. `send.rs` brings messages out, `receive.rs` takes envelopes in, `order.rs` gives them their turn,
-//! `identity.rs` carries out what the app decides about keys, `prekeys.rs` keeps the server supplied.
+//! clock. `send.rs` brings messages out, `bundle.rs` begins the sessions for them, `receive.rs` takes
+//! envelopes in, `order.rs` gives them their turn, `identity.rs` carries out what the app decides about
+//! keys, `prekeys.rs` keeps the server supplied.
 //!
 //! What is in memory here is only what is on its way; everything else is read from the store when needed.
 
 mod action;
+mod bundle;
 mod flight;
 mod identity;
 mod order;

@@ -8,16 +8,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message as _;
 use tuckseal::content::{Content, DataMessage, Profile};
-use tuckseal::service::{
-    Bundles, DeviceBundle, DeviceMessage, DeviceMismatch, PublicPreKey, Submission,
-};
+use tuckseal::service::{Bundles, DeviceMessage, DeviceMismatch, Submission};
 use tuckseal::{
-    Address, AgreementPolicy, ContentHint, ContentKind, DeviceId, EncryptError, IdentityKey,
-    KemPreKeyId, KemPreKeyPublic, KemPublicKey, LocalParty, MessageKind, PreKeyBundle, PreKeyId,
-    PreKeyPublic, PublicKey, SealedContent, SenderCertificate, ServiceId, SignedPreKeyId,
-    SignedPreKeyPublic, Trust, seal_v1,
+    Address, ContentHint, ContentKind, DeviceId, EncryptError, IdentityKey, LocalParty,
+    MessageKind, SealedContent, SenderCertificate, ServiceId, Trust, seal_v1,
 };
 
+use super::bundle::{Beginning, Offer, begin_sessions, read_bundles};
 use super::flight::{Flight, Stage};
 use super::{Action, Authority, Engine, Link, Turn};
 use crate::error::SendError;
@@ -570,98 +567,4 @@ fn apply_mismatch(
 pub(super) fn forget_stream(rows: Rows<'_>, device: &mut Device) -> Result<(), ProfileError> {
     device.sent = 0;
     rows.delete_ciphertexts(device.address)
-}
-
-/// What the server says of an account's devices, in types.
-struct Offer {
-    identity: IdentityKey,
-    devices: Vec<PreKeyBundle>,
-}
-
-/// Why sessions were not begun.
-enum Beginning {
-    Profile(ProfileError),
-    Bundle,
-}
-
-impl From<ProfileError> for Beginning {
-    fn from(error: ProfileError) -> Self {
-        Self::Profile(error)
-    }
-}
-
-fn begin_sessions(
-    rows: Rows<'_>,
-    local: &LocalParty,
-    peer: &Peer,
-    offer: &Offer,
-    turn: &mut Turn<'_>,
-) -> Result<(), Beginning> {
-    let account = peer.account;
-    for gone in rows.devices(account)? {
-        if !offer.devices.iter().any(|bundle| bundle.device_id == gone.address.device_id) {
-            rows.delete_ciphertexts(gone.address)?;
-            rows.delete_device(gone.address)?;
-        }
-    }
-    for bundle in &offer.devices {
-        let address = Address::new(account, bundle.device_id);
-        let mut device = rows.device(address)?.unwrap_or(Device::unknown(address));
-        let same = device.registration_id == bundle.registration_id;
-        if same && device.session.can_encrypt(turn.now) {
-            continue;
-        }
-        let trust = peer.identity.map_or(Trust::FirstUse, Trust::Only);
-        let policy = AgreementPolicy::RequireSpqr;
-        device
-            .session
-            .initiate(local, &address, bundle, trust, policy, &mut turn.rng, turn.now)
-            .map_err(|_| Beginning::Bundle)?;
-        if !same {
-            forget_stream(rows, &mut device)?;
-        }
-        device.registration_id = bundle.registration_id;
-        rows.save_device(&device)?;
-    }
-    rows.save_peer(&Peer { identity: Some(offer.identity), ..peer.clone() })?;
-    rows.mark_not_encrypted(account)?;
-    Ok(())
-}
-
-/// `None` when a key or an id is missing or malformed, or there is no device at all.
-fn read_bundles(bundles: &Bundles) -> Option<Offer> {
-    let identity = IdentityKey::decode(&bundles.identity_key).ok()?;
-    let devices: Vec<_> = bundles
-        .devices
-        .iter()
-        .map(|device| read_bundle(identity, device))
-        .collect::<Option<_>>()?;
-    (!devices.is_empty()).then_some(Offer { identity, devices })
-}
-
-fn read_bundle(identity_key: IdentityKey, device: &DeviceBundle) -> Option<PreKeyBundle> {
-    let curve_key = |prekey: &PublicPreKey| PublicKey::decode(&prekey.key).ok();
-    let signature = |prekey: &PublicPreKey| <[u8; 64]>::try_from(&prekey.signature[..]).ok();
-    let signed = device.signed_prekey.as_ref()?;
-    let one_time = match &device.one_time {
-        Some(prekey) => Some(PreKeyPublic { id: PreKeyId(prekey.id), key: curve_key(prekey)? }),
-        None => None,
-    };
-    let kem = device.kem.as_ref()?;
-    Some(PreKeyBundle {
-        registration_id: device.registration_id,
-        device_id: DeviceId::try_from(device.device_id).ok()?,
-        identity_key,
-        signed_prekey: SignedPreKeyPublic {
-            id: SignedPreKeyId(signed.id),
-            key: curve_key(signed)?,
-            signature: signature(signed)?,
-        },
-        one_time,
-        kem: Some(KemPreKeyPublic {
-            id: KemPreKeyId(kem.id),
-            key: KemPublicKey::decode(&kem.key).ok()?,
-            signature: signature(kem)?,
-        }),
-    })
 }
