@@ -14,6 +14,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use texts::Texts;
 
+/// Their names at the relay: long enough that no ciphertext holds them by chance, as it would `bob`.
+const ALICE: &str = "alice.of.the.demo";
+const BOB: &str = "bob.of.the.demo";
+
 /// How long any one thing may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -76,8 +80,8 @@ impl Story {
         println!("   it listens on {}", relay.url());
 
         self.step("Alice and Bob register: each makes keys, the relay gets the public halves");
-        let mut alice = Person::register("alice", folder, &relay.url()).await?;
-        let mut bob = Person::register("bob", folder, &relay.url()).await?;
+        let mut alice = Person::register(ALICE, folder, &relay.url()).await?;
+        let mut bob = Person::register(BOB, folder, &relay.url()).await?;
         println!("   Alice is {}\n   Bob is   {}", alice.account(), bob.account());
         // A clean stop leaves one database file: what names Alice and Bob in it now may stay, no more.
         relay.stop().await?;
@@ -89,7 +93,7 @@ impl Story {
         alice.come_online().await?;
         let early = texts.early();
         for text in &early {
-            alice.send("bob", text).await?;
+            alice.send(BOB, text).await?;
         }
         alice.flush().await?;
         let waiting = evidence::counts(&relay)?;
@@ -102,7 +106,7 @@ impl Story {
 
         self.step("Bob comes online and reads");
         bob.come_online().await?;
-        bob.has_received("alice", &early).await?;
+        bob.has_received(ALICE, &early).await?;
         for text in &early {
             println!("   Bob reads: {text}");
         }
@@ -114,8 +118,8 @@ impl Story {
 
         self.step("Every message has arrived exactly once, in order");
         let all_of_alice = [early, from_alice].concat();
-        bob.has_received("alice", &all_of_alice).await?;
-        alice.has_received("bob", &from_bob).await?;
+        bob.has_received(ALICE, &all_of_alice).await?;
+        alice.has_received(BOB, &from_bob).await?;
         summary("Bob", "Alice", bob.received());
         summary("Alice", "Bob", alice.received());
         for (name, person) in [("Alice", &mut alice), ("Bob", &mut bob)] {
@@ -167,7 +171,7 @@ impl Story {
                 _ => {}
             }
             for text in of_alice {
-                alice.send("bob", text).await?;
+                alice.send(BOB, text).await?;
             }
             match part {
                 1 => {
@@ -181,7 +185,7 @@ impl Story {
                 _ => {}
             }
             for text in of_bob {
-                bob.send("alice", text).await?;
+                bob.send(ALICE, text).await?;
             }
         }
         alice.flush().await?;
