@@ -113,3 +113,40 @@ impl Dhs {
         }
     }
 }
+
+#[cfg(all(test, feature = "std"))]
+mod tests {
+    use super::*;
+    use crate::crypto::{KemSecretKey, PrivateKey};
+    use crate::message::PreKeySignalMessage;
+    use serde_json::Value;
+    use std::{fs, path::Path};
+
+    /// The `pqr_key` of pqxdh_v4_spqr.json. It is here because no key is seen from outside the crate.
+    #[test]
+    fn post_quantum_ratchet_is_seeded_with_the_third_part_of_the_agreement() {
+        let path =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("test-vectors/libsignal/pqxdh_v4_spqr.json");
+        let file: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+        let bytes = |value: &Value| hex::decode(value.as_str().unwrap()).unwrap();
+        let pair = |value| KeyPair::from(PrivateKey::from_bytes(&bytes(value)).unwrap());
+        let cases = file["cases"].as_array().unwrap();
+        assert_eq!(cases.len(), 1);
+        for case in cases {
+            let keys = &case["responder"];
+            let secret = KemSecretKey::decode(&bytes(&keys["kyber_prekey"]["secret"])).unwrap();
+            let first = bytes(&case["messages"][0]["ciphertext"]);
+            let first = PreKeySignalMessage::decode(&first).unwrap();
+            let keys = ResponderKeys {
+                identity: &PrivateKey::from_bytes(&bytes(&keys["identity_private"]))
+                    .unwrap()
+                    .into(),
+                signed: &pair(&keys["signed_prekey_private"]),
+                one_time: Some(&pair(&keys["one_time_prekey"]["private"])),
+                kem: Some((&KemKeyPair::from_secret(secret), first.kem_ciphertext().unwrap())),
+            };
+            let agreed = respond(&keys, first.identity_key(), first.base_key()).unwrap();
+            assert_eq!(agreed.pqr.unwrap().as_bytes()[..], bytes(&case["pqr_key"]));
+        }
+    }
+}

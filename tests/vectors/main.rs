@@ -33,10 +33,12 @@ macro_rules! replays {
 
 replays! {
     hostile,
+    hostile_prekey,
     hostile_sealed,
     identifiers,
     misc,
     pqxdh_v4,
+    pqxdh_v4_spqr,
     sealed_sender,
     x3dh_v3,
     xeddsa,
