@@ -80,6 +80,7 @@
 //! | W§11 records, sending, receiving | `src/session/record.rs`, `src/session/cipher.rs` |
 //! | W§13 sealed sender | `src/sealed/v1.rs`, `src/sealed/content.rs` |
 //! | W§14 certificates | `src/sealed/certificate.rs` |
+//! | W§16 safety numbers | `src/fingerprint.rs` |
 //! | W§18.1 incremental MAC | `src/attachment.rs` |
 
 #![no_std]
@@ -93,6 +94,7 @@ extern crate std;
 mod address;
 mod attachment;
 mod crypto;
+mod fingerprint;
 mod group;
 mod handshake;
 mod identity;
@@ -110,6 +112,9 @@ pub use attachment::{ChunkSize, IncrementalMac, IncrementalMacError, Incremental
 pub use crypto::{
     InvalidSignature, KemCiphertext, KemKeyPair, KemPublicKey, KemSecretKey, KeyError, KeyPair,
     PrivateKey, PublicKey,
+};
+pub use fingerprint::{
+    Comparison, Fingerprint, FingerprintError, FingerprintParty, InvalidIterations, Iterations,
 };
 pub use group::*;
 pub use identity::{IdentityKey, IdentityKeyPair, LocalParty, Trust, UntrustedIdentity};

@@ -81,10 +81,15 @@ static SAMPLES: LazyLock<Samples> = LazyLock::new(|| {
         content.encode(),
         envelope.clone(),
         kem.public().key.serialize(),
+        Fingerprint::of_accounts(account(&alice), account(&bob)).encode(),
         alice.identity.identity_key().serialize().to_vec(),
     ];
     Samples { alice, bob, encodings, record, whisper, envelope }
 });
+
+fn account(party: &LocalParty) -> (ServiceId, IdentityKey) {
+    (party.address.service_id, party.identity.identity_key())
+}
 
 fn content(
     sender: &LocalParty,
@@ -143,6 +148,10 @@ fn decode_all(bytes: &[u8]) {
     }
     if let Ok(content) = SealedContent::decode(bytes) {
         assert_eq!(SealedContent::decode(&content.encode()), Ok(content));
+    }
+    if let Ok(number) = Fingerprint::decode(bytes) {
+        assert_eq!(Fingerprint::decode(&number.encode()), Ok(number));
+        let _ = number.compare(bytes).unwrap();
     }
     if let Ok(record) = SessionRecord::decode(bytes) {
         assert_eq!(*record.encode(), bytes);

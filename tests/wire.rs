@@ -4,10 +4,11 @@
 
 use std::{fs, path::Path};
 
-const SCHEMAS: [&str; 6] = ["message", "group", "sealed_sender", "content", "service", "spqr"];
+const SCHEMAS: [&str; 7] =
+    ["message", "group", "sealed_sender", "fingerprint", "content", "service", "spqr"];
 
 /// Their byte fields share the buffer that was decoded.
-const PLAIN: [&str; 5] = ["message", "group", "sealed_sender", "content", "service"];
+const PLAIN: [&str; 6] = ["message", "group", "sealed_sender", "fingerprint", "content", "service"];
 /// What holds secrets in `spqr`: it owns its bytes and wipes them.
 const SECRET: [&str; 6] = ["Negotiation", "Chain", "Link", "Side", "Core", "Authenticator"];
 

@@ -4,6 +4,7 @@
 
 pub(crate) mod cipher;
 pub(crate) mod curve;
+pub(crate) mod hash;
 pub(crate) mod kdf;
 pub(crate) mod kem;
 mod kyber;

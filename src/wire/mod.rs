@@ -9,6 +9,8 @@
 pub mod content;
 mod error;
 #[rustfmt::skip]
+pub(crate) mod fingerprint;
+#[rustfmt::skip]
 pub(crate) mod group;
 #[rustfmt::skip]
 pub(crate) mod message;

@@ -32,6 +32,7 @@ macro_rules! replays {
 }
 
 replays! {
+    fingerprints,
     hostile,
     hostile_prekey,
     hostile_sealed,
