@@ -105,6 +105,7 @@ mod ratchet;
 mod sealed;
 mod session;
 mod spqr;
+mod stored;
 mod wire;
 
 pub use address::{Address, AddressError, DeviceId, ServiceId, ServiceIdKind, Timestamp};

@@ -12,7 +12,6 @@
 //! ```
 
 use super::record::{Archived, MAX_ARCHIVED, Pending, Session, SessionRecord};
-use crate::crypto::secret::Secret;
 use crate::crypto::{KemPublicKey, KeyPair, PrivateKey, PublicKey};
 use crate::identity::IdentityKey;
 use crate::keys::{ChainKey, MessageSeed, RootKey};
@@ -24,6 +23,7 @@ use crate::ratchet::double::{
 };
 use crate::ratchet::skipped::{MAX_SKIPPED, SkippedSeed, SkippedSeeds};
 use crate::spqr::Spqr;
+use crate::stored::{Reader, Writer};
 use alloc::{boxed::Box, vec::Vec};
 use zeroize::Zeroizing;
 
@@ -266,75 +266,4 @@ fn read_pending(input: &mut Reader<'_>) -> Option<Option<Pending>> {
     };
     let one_time = (flags & HAS_ONE_TIME != 0).then_some(PreKeyId(one_time));
     Some(Some(Pending { one_time, signed, kem, created_secs }))
-}
-
-/// Writes into a buffer whose final size is known, so that no copy of a secret stays behind.
-struct Writer(Zeroizing<Vec<u8>>);
-
-impl Writer {
-    fn with_capacity(len: usize) -> Self {
-        Self(Zeroizing::new(Vec::with_capacity(len)))
-    }
-
-    fn bytes(&mut self, bytes: &[u8]) {
-        debug_assert!(self.0.len() + bytes.len() <= self.0.capacity());
-        self.0.extend_from_slice(bytes);
-    }
-
-    fn u8(&mut self, number: u8) {
-        self.bytes(&[number]);
-    }
-
-    fn u16(&mut self, number: u16) {
-        self.bytes(&number.to_be_bytes());
-    }
-
-    fn u32(&mut self, number: u32) {
-        self.bytes(&number.to_be_bytes());
-    }
-
-    fn u64(&mut self, number: u64) {
-        self.bytes(&number.to_be_bytes());
-    }
-}
-
-/// Reads from the front; `None` when too little is left.
-struct Reader<'a>(&'a [u8]);
-
-impl<'a> Reader<'a> {
-    fn bytes(&mut self, len: usize) -> Option<&'a [u8]> {
-        let (head, rest) = self.0.split_at_checked(len)?;
-        self.0 = rest;
-        Some(head)
-    }
-
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (head, rest) = self.0.split_first_chunk()?;
-        self.0 = rest;
-        Some(*head)
-    }
-
-    fn secret<const N: usize>(&mut self) -> Option<Secret<N>> {
-        self.array().map(Secret::new)
-    }
-
-    fn public_key(&mut self) -> Option<PublicKey> {
-        self.array().map(PublicKey::from_u)
-    }
-
-    fn u8(&mut self) -> Option<u8> {
-        self.array().map(|[byte]| byte)
-    }
-
-    fn u16(&mut self) -> Option<u16> {
-        self.array().map(u16::from_be_bytes)
-    }
-
-    fn u32(&mut self) -> Option<u32> {
-        self.array().map(u32::from_be_bytes)
-    }
-
-    fn u64(&mut self) -> Option<u64> {
-        self.array().map(u64::from_be_bytes)
-    }
 }
