@@ -78,6 +78,7 @@
 //! | W§10.4–10.5 group messages | `src/group/message.rs` |
 //! | W§10.6 decryption errors | `src/message/retry.rs` |
 //! | W§11 records, sending, receiving | `src/session/record.rs`, `src/session/cipher.rs` |
+//! | W§12 sender keys | `src/group/chain.rs`, `src/group/own.rs`, `src/group/record.rs` |
 //! | W§13 sealed sender | `src/sealed/v1.rs`, `src/sealed/content.rs` |
 //! | W§14 certificates | `src/sealed/certificate.rs` |
 //! | W§16 safety numbers | `src/fingerprint.rs` |

@@ -68,6 +68,12 @@ static SAMPLES: LazyLock<Samples> = LazyLock::new(|| {
         seal_v1(&content, &alice.identity, &bob.identity.identity_key(), &mut rng).unwrap();
     let group = SenderKeyMessage::sign([7; 16], 5, 6, b"body", &root, &mut rng);
     let key = SenderKeyDistributionMessage::new([7; 16], 5, 6, &[9; 32], root.public_key());
+    let mut own = SenderKey::generate([7; 16], &mut rng);
+    let mut of_alice = SenderKeyRecord::new();
+    of_alice.process(&own.distribution_message());
+    own.encrypt(b"skipped", &mut rng).unwrap();
+    let group_message = own.encrypt(b"read", &mut rng).unwrap();
+    of_alice.decrypt(&SenderKeyMessage::decode(&group_message).unwrap()).unwrap();
     let record = with_bob.encode().to_vec();
     let encodings = vec![
         first,
@@ -76,6 +82,9 @@ static SAMPLES: LazyLock<Samples> = LazyLock::new(|| {
         error.encode(),
         PlaintextContent::new(&error).encode().to_vec(),
         group.encode().to_vec(),
+        group_message,
+        own.encode().to_vec(),
+        of_alice.encode().to_vec(),
         key.encode().to_vec(),
         content.sender.encode().to_vec(),
         content.encode(),
@@ -154,6 +163,13 @@ fn decode_all(bytes: &[u8]) {
         let _ = number.compare(bytes).unwrap();
     }
     if let Ok(record) = SessionRecord::decode(bytes) {
+        assert_eq!(*record.encode(), bytes);
+    }
+    if let Ok(key) = SenderKey::decode(bytes) {
+        // But for the clamping of the private key.
+        assert_eq!(key.encode().len(), bytes.len());
+    }
+    if let Ok(record) = SenderKeyRecord::decode(bytes) {
         assert_eq!(*record.encode(), bytes);
     }
     let _ = PreKeySignalMessage::decode(bytes);

@@ -14,3 +14,4 @@ mod xeddsa;
 pub use curve::{KeyError, KeyPair, PrivateKey, PublicKey};
 pub use kem::{KemCiphertext, KemKeyPair, KemPublicKey, KemSecretKey};
 pub use xeddsa::InvalidSignature;
+pub(crate) use xeddsa::{SigningKey, VerificationKey};

@@ -30,23 +30,70 @@ impl PrivateKey {
     /// [`PrivateKey::sign`] with the 64 random bytes given by the caller. They must never be used
     /// for a second message: for test vectors and conformance tests.
     pub fn sign_with_randomness(&self, message: &[u8], random: &[u8; 64]) -> [u8; 64] {
+        self.sign_at(&self.edwards(), message, random)
+    }
+
+    /// The compressed Edwards point of this key: a fixed-base multiplication, half of a signature.
+    fn edwards(&self) -> [u8; 32] {
+        let a = Zeroizing::new(Scalar::from_bytes_mod_order(*self.0.as_bytes()));
+        EdwardsPoint::mul_base(&a).compress().0
+    }
+
+    /// Signs with [`PrivateKey::edwards`] at hand.
+    fn sign_at(&self, public: &[u8; 32], message: &[u8], random: &[u8; 64]) -> [u8; 64] {
         let k = self.0.as_bytes();
         let a = Zeroizing::new(Scalar::from_bytes_mod_order(*k));
-        let public = EdwardsPoint::mul_base(&a).compress();
         let nonce = Sha512::new().chain_update(NONCE_PREFIX).chain_update(k).chain_update(message);
         let r = Zeroizing::new(scalar(nonce.chain_update(random)));
         let commitment = EdwardsPoint::mul_base(&r).compress();
         let h = scalar(
-            Sha512::new().chain_update(commitment.0).chain_update(public.0).chain_update(message),
+            Sha512::new().chain_update(commitment.0).chain_update(public).chain_update(message),
         );
         let s = *r + h * *a;
 
         let mut signature = Signature::from_components(commitment.0, s.to_bytes()).to_bytes();
-        let sign = public.0.last().map_or(0, |byte| byte & 0x80);
+        let sign = public.last().map_or(0, |byte| byte & 0x80);
         if let Some(last) = signature.last_mut() {
             *last = (*last & 0x7F) | sign;
         }
         signature
+    }
+}
+
+/// A private key that signs often: its point is kept beside it, so that a signature costs one
+/// multiplication instead of two.
+pub(crate) struct SigningKey {
+    private: PrivateKey,
+    edwards: [u8; 32],
+}
+
+impl SigningKey {
+    pub(crate) fn new(private: PrivateKey) -> Self {
+        let edwards = private.edwards();
+        Self { private, edwards }
+    }
+
+    /// A stored key. The caller vouches that the point is that of the key, as it is in a record
+    /// that this crate wrote; with another one, signatures are invalid and tell nothing (the nonce
+    /// is random).
+    pub(crate) fn from_stored(private: PrivateKey, edwards: [u8; 32]) -> Self {
+        Self { private, edwards }
+    }
+
+    pub(crate) fn private(&self) -> &PrivateKey {
+        &self.private
+    }
+
+    /// The compressed point, to be stored.
+    pub(crate) fn edwards(&self) -> &[u8; 32] {
+        &self.edwards
+    }
+
+    /// [`PrivateKey::sign`].
+    pub(crate) fn sign(&self, message: &[u8], rng: &mut impl CryptoRng) -> [u8; 64] {
+        let mut random = Zeroizing::new([0; 64]);
+        rng.fill_bytes(random.as_mut_slice());
+        self.private.sign_at(&self.edwards, message, &random)
     }
 }
 
@@ -57,6 +104,40 @@ impl PublicKey {
     /// [`InvalidSignature`], also for a signature that is not 64 bytes long.
     pub fn verify_signature(
         &self,
+        message: &[u8],
+        signature: &[u8],
+    ) -> Result<(), InvalidSignature> {
+        VerificationKey::new(*self).verify(message, signature)
+    }
+
+    /// The Edwards point with this sign, or that there is none (W§3.2).
+    fn edwards(&self, sign: u8) -> Result<VerifyingKey, InvalidSignature> {
+        // The point is found with sign 0 and negated, so that u = 0, which has no sign, takes both.
+        let point = MontgomeryPoint(*self.as_u()).to_edwards(0).ok_or(InvalidSignature)?;
+        Ok(VerifyingKey::from(if sign == 1 { -point } else { point }))
+    }
+}
+
+/// A public key that verifies often: the point that its signatures name is found once. The sign
+/// travels in the signatures and is the same in all of an honest sender's.
+#[derive(Clone)]
+pub(crate) struct VerificationKey {
+    key: PublicKey,
+    point: Option<(u8, VerifyingKey)>,
+}
+
+impl VerificationKey {
+    pub(crate) fn new(key: PublicKey) -> Self {
+        Self { key, point: None }
+    }
+
+    pub(crate) fn key(&self) -> &PublicKey {
+        &self.key
+    }
+
+    /// [`PublicKey::verify_signature`]. Keeps the point of a signature that was good.
+    pub(crate) fn verify(
+        &mut self,
         message: &[u8],
         signature: &[u8],
     ) -> Result<(), InvalidSignature> {
@@ -71,12 +152,15 @@ impl PublicKey {
         }
         // Values from L to 2^253 are taken, reduced (W§3.2 step 3).
         let s = Scalar::from_bytes_mod_order(s);
-        // The point is found with sign 0 and negated, so that u = 0, which has no sign, takes both.
-        let point = MontgomeryPoint(*self.as_u()).to_edwards(0).ok_or(InvalidSignature)?;
-        let point = if sign == 1 { -point } else { point };
-        VerifyingKey::from(point)
+        let point = match self.point {
+            Some((known, point)) if known == sign => point,
+            _ => self.key.edwards(sign)?,
+        };
+        point
             .verify(message, &Signature::from_components(*r, s.to_bytes()))
-            .map_err(|_| InvalidSignature)
+            .map_err(|_| InvalidSignature)?;
+        self.point = Some((sign, point));
+        Ok(())
     }
 }
 

@@ -2,11 +2,12 @@
 //! Layouts only: neither chain nor encryption.
 
 use crate::crypto::secret::Secret;
-use crate::crypto::{InvalidSignature, PrivateKey, PublicKey};
+use crate::crypto::{InvalidSignature, PrivateKey, PublicKey, VerificationKey};
 use crate::wire::{DecodeError, group as wire, in_field};
 use alloc::vec::Vec;
 use bytes::Bytes;
 use prost::Message;
+use prost::encoding::{WireType, encode_key, encode_varint};
 use rand_core::CryptoRng;
 use zeroize::{Zeroize, Zeroizing};
 
@@ -40,6 +41,32 @@ fn distribution_id(bytes: Option<Bytes>) -> Result<[u8; 16], DecodeError> {
     bytes.as_ref().try_into().map_err(|_| DecodeError::Field { field: FIELD })
 }
 
+/// All of a message before its body.
+pub(super) struct Head<'a> {
+    pub(super) distribution_id: &'a [u8; 16],
+    pub(super) chain_id: u32,
+    pub(super) iteration: u32,
+}
+
+impl Head<'_> {
+    /// Writes everything up to the body, in a buffer with room for body and signature.
+    pub(super) fn begin(&self, body_len: usize) -> Vec<u8> {
+        // Keys of one byte each, numbers of at most five, lengths of at most ten.
+        let mut out = Vec::with_capacity(1 + 18 + 2 * 6 + 11 + body_len + SIGNATURE);
+        out.push(VERSION_BYTE);
+        encode_key(1, WireType::LengthDelimited, &mut out);
+        encode_varint(self.distribution_id.len() as u64, &mut out);
+        out.extend_from_slice(self.distribution_id);
+        for (tag, number) in [(2, self.chain_id), (3, self.iteration)] {
+            encode_key(tag, WireType::Varint, &mut out);
+            encode_varint(number.into(), &mut out);
+        }
+        encode_key(4, WireType::LengthDelimited, &mut out);
+        encode_varint(body_len as u64, &mut out);
+        out
+    }
+}
+
 /// One encrypted group message.
 ///
 /// ```text
@@ -55,7 +82,8 @@ pub struct SenderKeyMessage {
 }
 
 impl SenderKeyMessage {
-    /// Writes and signs a message. Draws 64 bytes.
+    /// Writes and signs a message. Draws 64 bytes. [`SenderKey::encrypt`](super::SenderKey::encrypt)
+    /// is what a sender calls; this one is for tools and tests that need a body of their own.
     pub fn sign(
         distribution_id: [u8; 16],
         chain_id: u32,
@@ -64,19 +92,16 @@ impl SenderKeyMessage {
         signing_key: &PrivateKey,
         rng: &mut impl CryptoRng,
     ) -> Self {
-        let ciphertext = Bytes::copy_from_slice(ciphertext);
-        let body = wire::SenderKeyMessage {
-            distribution_uuid: Some(Bytes::copy_from_slice(&distribution_id)),
-            chain_id: Some(chain_id),
-            iteration: Some(iteration),
-            ciphertext: Some(ciphertext.clone()),
-        };
-        let mut encoded = Vec::with_capacity(1 + body.encoded_len() + SIGNATURE);
-        encoded.push(VERSION_BYTE);
-        body.encode_raw(&mut encoded);
+        let head = Head { distribution_id: &distribution_id, chain_id, iteration };
+        let mut encoded = head.begin(ciphertext.len());
+        let start = encoded.len();
+        encoded.extend_from_slice(ciphertext);
+        let end = encoded.len();
         let signature = signing_key.sign(&encoded, rng);
         encoded.extend_from_slice(&signature);
-        Self { encoded: encoded.into(), distribution_id, chain_id, iteration, ciphertext }
+        let encoded = Bytes::from(encoded);
+        let ciphertext = encoded.slice(start..end);
+        Self { encoded, distribution_id, chain_id, iteration, ciphertext }
     }
 
     /// Reads a message. Its signature is not judged: which key to ask is in the record that the
@@ -85,9 +110,16 @@ impl SenderKeyMessage {
     /// # Errors
     /// [`DecodeError`]: too short, of another version, a part missing or malformed (V2, V3, V7).
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        after_version(bytes)?;
-        let encoded = Bytes::copy_from_slice(bytes);
-        let body = wire::SenderKeyMessage::decode(encoded.slice(1..bytes.len() - SIGNATURE))?;
+        Self::from_bytes(Bytes::copy_from_slice(bytes))
+    }
+
+    /// [`SenderKeyMessage::decode`] without a copy.
+    ///
+    /// # Errors
+    /// As [`SenderKeyMessage::decode`].
+    pub fn from_bytes(encoded: Bytes) -> Result<Self, DecodeError> {
+        after_version(&encoded)?;
+        let body = wire::SenderKeyMessage::decode(encoded.slice(1..encoded.len() - SIGNATURE))?;
         Ok(Self {
             encoded,
             distribution_id: distribution_id(body.distribution_uuid)?,
@@ -107,9 +139,13 @@ impl SenderKeyMessage {
     /// # Errors
     /// [`InvalidSignature`] when not.
     pub fn verify_signature(&self, signing_key: &PublicKey) -> Result<(), InvalidSignature> {
+        self.verify(&mut VerificationKey::new(*signing_key))
+    }
+
+    pub(super) fn verify(&self, signing_key: &mut VerificationKey) -> Result<(), InvalidSignature> {
         let (signed, signature) =
             self.encoded.split_last_chunk::<SIGNATURE>().ok_or(InvalidSignature)?;
-        signing_key.verify_signature(signed, signature)
+        signing_key.verify(signed, signature)
     }
 
     /// Which of the sender's distributions, a UUID of 16 bytes.
@@ -220,6 +256,10 @@ impl SenderKeyDistributionMessage {
     /// The iteration that the chain key belongs to.
     pub const fn iteration(&self) -> u32 {
         self.iteration
+    }
+
+    pub(super) fn chain_key(&self) -> &Secret<32> {
+        &self.chain_key
     }
 
     /// The key that verifies this chain's messages.

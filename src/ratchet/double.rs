@@ -4,6 +4,7 @@
 use super::skipped::{MAX_SKIPPED, SkippedSeed, SkippedSeeds};
 use crate::crypto::curve::{KeyError, KeyPair, PublicKey};
 use crate::keys::{ChainKey, MessageSeed, RootKey};
+use crate::stored::{Reader, Writer};
 use alloc::vec::Vec;
 use rand_core::CryptoRng;
 
@@ -77,8 +78,8 @@ pub(crate) enum ReceivePlan {
 
 /// A receiving chain moved past one message.
 pub(crate) struct Moved {
-    chain: Chain,
-    skipped: SkippedSeeds,
+    pub(crate) chain: Chain,
+    pub(crate) skipped: SkippedSeeds,
 }
 
 impl DoubleRatchet {
@@ -115,10 +116,7 @@ impl DoubleRatchet {
 
     /// The seed of the next message to send and the chain behind it.
     pub(crate) fn plan_send(&self) -> Result<(MessageSeed, Chain), RatchetError> {
-        let Chain { key, index } = &self.sender.chain;
-        let next = index.checked_add(1).ok_or(RatchetError::Exhausted)?;
-        let (seed, key) = key.kdf_ck();
-        Ok((seed, Chain { key, index: next }))
+        self.sender.chain.step()
     }
 
     pub(crate) fn commit_send(&mut self, next: Chain) {
@@ -209,9 +207,28 @@ impl DoubleRatchet {
 }
 
 impl Chain {
+    /// Writes `key 32, index 4`.
+    pub(crate) fn write(&self, out: &mut Writer) {
+        out.bytes(self.key.as_bytes());
+        out.u32(self.index);
+    }
+
+    /// Reads what [`Chain::write`] wrote.
+    pub(crate) fn read(input: &mut Reader<'_>) -> Option<Self> {
+        let key = ChainKey::new(input.secret()?);
+        Some(Self { key, index: input.u32()? })
+    }
+
+    /// The seed of the next message and the chain behind it.
+    pub(crate) fn step(&self) -> Result<(MessageSeed, Self), RatchetError> {
+        let index = self.index.checked_add(1).ok_or(RatchetError::Exhausted)?;
+        let (seed, key) = self.key.kdf_ck();
+        Ok((seed, Self { key, index }))
+    }
+
     /// Moves past `counter`, which is not below the index: the seed there, the chain behind it and
     /// the seeds of the messages in between, at most [`MAX_SKIPPED`] of them.
-    fn advance_to(
+    pub(crate) fn advance_to(
         &self,
         counter: u32,
         limit: JumpLimit,

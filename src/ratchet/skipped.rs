@@ -1,6 +1,7 @@
 //! Seeds of messages that were skipped in one receiving chain, and their bound (W§8.7).
 
 use crate::keys::MessageSeed;
+use crate::stored::{Reader, Writer};
 use alloc::vec::Vec;
 
 /// Seeds kept per receiving chain; the oldest go first. The peers keep as many.
@@ -65,6 +66,34 @@ impl SkippedSeeds {
             self.0 = larger;
         }
         self.0.push(entry);
+    }
+
+    /// Writes `count 2, each counter 4, seed 32`.
+    pub(crate) fn write(&self, out: &mut Writer) {
+        out.u16(self.0.len() as u16);
+        for entry in self.iter() {
+            out.u32(entry.counter);
+            out.bytes(entry.seed.as_bytes());
+        }
+    }
+
+    /// Reads seeds of a chain that stands at `index`: below it, ascending, not too many.
+    pub(crate) fn read(input: &mut Reader<'_>, index: u32) -> Option<Self> {
+        let count = usize::from(input.u16()?);
+        if count > MAX_SKIPPED {
+            return None;
+        }
+        let mut skipped = Self::with_capacity(count);
+        let mut above = None;
+        for _ in 0..count {
+            let counter = input.u32()?;
+            if counter >= index || above.is_some_and(|last| counter <= last) {
+                return None;
+            }
+            above = Some(counter);
+            skipped.push(SkippedSeed { counter, seed: MessageSeed::new(input.secret()?) });
+        }
+        Some(skipped)
     }
 
     /// Room for `n` seeds at once.

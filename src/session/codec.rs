@@ -14,14 +14,14 @@
 use super::record::{Archived, MAX_ARCHIVED, Pending, Session, SessionRecord};
 use crate::crypto::{KemPublicKey, KeyPair, PrivateKey, PublicKey};
 use crate::identity::IdentityKey;
-use crate::keys::{ChainKey, MessageSeed, RootKey};
+use crate::keys::RootKey;
 use crate::message::SessionVersion;
 use crate::prekey::{KemPreKeyId, PreKeyId, SignedPreKeyId};
 use crate::ratchet::TripleRatchet;
 use crate::ratchet::double::{
     Chain, DoubleRatchet, MAX_RECEIVER_CHAINS, ReceiverChain, SenderChain,
 };
-use crate::ratchet::skipped::{MAX_SKIPPED, SkippedSeed, SkippedSeeds};
+use crate::ratchet::skipped::SkippedSeeds;
 use crate::spqr::Spqr;
 use crate::stored::{Reader, Writer};
 use alloc::{boxed::Box, vec::Vec};
@@ -146,25 +146,16 @@ fn write_session(out: &mut Writer, session: &Session, pq: &[u8]) {
     let sender = &double.sender;
     out.bytes(&*sender.ratchet.private().to_bytes());
     out.bytes(sender.ratchet.public().as_u());
-    write_chain(out, &sender.chain);
+    sender.chain.write(out);
     out.u8(double.receivers.len() as u8);
     for receiver in &double.receivers {
         out.bytes(receiver.ratchet_key.as_u());
-        write_chain(out, &receiver.chain);
-        out.u16(receiver.skipped.len() as u16);
-        for entry in receiver.skipped.iter() {
-            out.u32(entry.counter);
-            out.bytes(entry.seed.as_bytes());
-        }
+        receiver.chain.write(out);
+        receiver.skipped.write(out);
     }
     out.u32(pq.len() as u32);
     out.bytes(pq);
     write_pending(out, session.pending.as_ref());
-}
-
-fn write_chain(out: &mut Writer, chain: &Chain) {
-    out.bytes(chain.key.as_bytes());
-    out.u32(chain.index);
 }
 
 fn write_pending(out: &mut Writer, pending: Option<&Pending>) {
@@ -199,7 +190,7 @@ fn read_session(input: &mut Reader<'_>) -> Option<Session> {
     let root = RootKey::new(input.secret()?);
     let private = PrivateKey::from_bytes(input.bytes(32)?).ok()?;
     let ratchet = KeyPair::from_stored(private, input.public_key()?);
-    let sender = SenderChain { ratchet, chain: read_chain(input)? };
+    let sender = SenderChain { ratchet, chain: Chain::read(input)? };
     let count = usize::from(input.u8()?);
     if count > MAX_RECEIVER_CHAINS {
         return None;
@@ -221,28 +212,10 @@ fn read_session(input: &mut Reader<'_>) -> Option<Session> {
     })
 }
 
-fn read_chain(input: &mut Reader<'_>) -> Option<Chain> {
-    let key = ChainKey::new(input.secret()?);
-    Some(Chain { key, index: input.u32()? })
-}
-
 fn read_receiver(input: &mut Reader<'_>) -> Option<ReceiverChain> {
     let ratchet_key = input.public_key()?;
-    let chain = read_chain(input)?;
-    let count = usize::from(input.u16()?);
-    if count > MAX_SKIPPED {
-        return None;
-    }
-    let mut skipped = SkippedSeeds::with_capacity(count);
-    let mut above = None;
-    for _ in 0..count {
-        let counter = input.u32()?;
-        if counter >= chain.index || above.is_some_and(|last| counter <= last) {
-            return None;
-        }
-        above = Some(counter);
-        skipped.push(SkippedSeed { counter, seed: MessageSeed::new(input.secret()?) });
-    }
+    let chain = Chain::read(input)?;
+    let skipped = SkippedSeeds::read(input, chain.index)?;
     Some(ReceiverChain { ratchet_key, chain, skipped })
 }
 

@@ -41,6 +41,8 @@ replays! {
     pqxdh_v4,
     pqxdh_v4_spqr,
     sealed_sender,
+    sender_key_record,
+    sender_keys,
     x3dh_v3,
     xeddsa,
 }
