@@ -99,6 +99,12 @@ impl ServerIdentity {
         self.derive(b"tuckseal-challenge")
     }
 
+    /// The secret of attachment capabilities.
+    #[must_use]
+    pub fn attachment_secret(&self) -> Zeroizing<[u8; 32]> {
+        self.derive(b"tuckseal-attachment")
+    }
+
     /// The key of envelope ids.
     #[must_use]
     pub fn envelope_key(&self) -> Zeroizing<[u8; 16]> {

@@ -19,7 +19,7 @@ use crate::http::{self, App};
 use crate::identity::{IdentityError, ServerIdentity};
 use crate::service::Services;
 use crate::storage::sqlite::{OpenError, SqliteStore};
-use crate::storage::{Store, StoreError};
+use crate::storage::{AttachmentFiles, Store, StoreError};
 
 /// Why a server does not start or does not end well.
 #[derive(Debug, thiserror::Error)]
@@ -86,7 +86,8 @@ impl Server {
         let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let bus = Arc::new(LocalBus::default());
-        let services = Services::new(Arc::clone(&store), bus, identity, config.limits);
+        let files = AttachmentFiles::new(config.data_dir.join("attachments"));
+        let services = Services::new(Arc::clone(&store), files, bus, identity, config.limits);
         let (stopping, open) = (CancellationToken::new(), TaskTracker::new());
         let app = Arc::new(App { services, store, stopping, open });
         Ok(Self { listener, address, app, _lock: lock })
@@ -195,6 +196,9 @@ async fn keep_house(app: Arc<App>) {
         }
         if let Err(error) = app.services.relay.purge().await {
             tracing::warn!(%error, "expired envelopes");
+        }
+        if let Err(error) = app.services.attachments.purge().await {
+            tracing::warn!(%error, "expired attachments");
         }
         app.services.keys.tidy();
     }

@@ -186,6 +186,44 @@ pub struct DeviceMismatch {
     #[prost(uint32, repeated, tag = "3")]
     pub stale: ::prost::alloc::vec::Vec<u32>,
 }
+/// PUT /v1/messages/multi: one sealed-sender version 2 message for many recipients
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct MultiSubmission {
+    /// 16 random bytes: the same id gets the first answer again
+    #[prost(bytes = "bytes", tag = "1")]
+    pub submission_id: ::prost::bytes::Bytes,
+    /// the sent form (W 15.3); every device of each recipient is listed
+    #[prost(bytes = "bytes", tag = "2")]
+    pub sent: ::prost::bytes::Bytes,
+    /// for each recipient; empty when a device token is shown
+    #[prost(message, repeated, tag = "3")]
+    pub access: ::prost::alloc::vec::Vec<RecipientAccess>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RecipientAccess {
+    /// 16 bytes
+    #[prost(bytes = "bytes", tag = "1")]
+    pub account: ::prost::bytes::Bytes,
+    /// 16 bytes
+    #[prost(bytes = "bytes", tag = "2")]
+    pub access_key: ::prost::bytes::Bytes,
+}
+/// 200: stored for every recipient that is not named here.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct MultiAccepted {
+    #[prost(message, repeated, tag = "1")]
+    pub refused: ::prost::alloc::vec::Vec<RecipientRefusal>,
+}
+/// Nothing was stored for this recipient.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RecipientRefusal {
+    /// 16 bytes
+    #[prost(bytes = "bytes", tag = "1")]
+    pub account: ::prost::bytes::Bytes,
+    /// absent: no such account, or not its access key
+    #[prost(message, optional, tag = "2")]
+    pub devices: ::core::option::Option<DeviceMismatch>,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Envelope {
     /// 16 bytes, opaque, stable over redelivery
@@ -250,4 +288,17 @@ pub mod client_frame {
 pub struct Ack {
     #[prost(bytes = "bytes", repeated, tag = "1")]
     pub ids: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+}
+/// POST /v1/attachments
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AttachmentSlot {
+    /// path to upload to, by the tus protocol; tell nobody
+    #[prost(string, tag = "1")]
+    pub upload: ::prost::alloc::string::String,
+    /// path to download from; whoever knows it may
+    #[prost(string, tag = "2")]
+    pub download: ::prost::alloc::string::String,
+    /// both end then
+    #[prost(uint64, tag = "3")]
+    pub expires_ms: u64,
 }

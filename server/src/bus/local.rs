@@ -59,7 +59,12 @@ mod tests {
     const MAILBOX: MailboxId = MailboxId(1);
 
     fn stored(seq: i64) -> Wake {
-        Wake::Stored(StoredEnvelope { seq, received_ms: 0, content: Bytes::new() })
+        Wake::Stored(StoredEnvelope {
+            seq,
+            received_ms: 0,
+            content: Bytes::new(),
+            shared: Bytes::new(),
+        })
     }
 
     #[tokio::test]
@@ -92,7 +97,10 @@ mod tests {
         let listener = bus.subscribe(MAILBOX);
         for seq in 0..20 {
             let content = Bytes::from_static(&[0; 98_304]);
-            bus.wake(MAILBOX, Wake::Stored(StoredEnvelope { seq, received_ms: 0, content }));
+            bus.wake(
+                MAILBOX,
+                Wake::Stored(StoredEnvelope { seq, received_ms: 0, content, shared: Bytes::new() }),
+            );
         }
         let wakes = listener.next().await;
         assert!(wakes.look && wakes.stored.is_empty());

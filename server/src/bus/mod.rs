@@ -55,7 +55,7 @@ pub struct Wakes {
 
 impl Wakes {
     fn store(&mut self, envelope: StoredEnvelope) {
-        self.bytes = self.bytes.saturating_add(envelope.content.len());
+        self.bytes = self.bytes.saturating_add(envelope.size());
         if self.stored.len() < WAITING && self.bytes <= WAITING_BYTES {
             self.stored.push_back(envelope);
         } else {

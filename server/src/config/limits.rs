@@ -56,6 +56,8 @@ limits! {
     max_submission_bytes = 1_048_576, "TUCKSEAL_MAX_SUBMISSION_BYTES";
     /// Largest body of a registration or a key upload, in bytes
     max_keys_bytes = 262_144, "TUCKSEAL_MAX_KEYS_BYTES";
+    /// Recipients of one submission for many
+    max_recipients = 5_000, "TUCKSEAL_MAX_RECIPIENTS";
     /// Envelopes that a mailbox holds; the oldest goes when one more comes
     mailbox_messages = 10_000, "TUCKSEAL_MAILBOX_MESSAGES";
     /// Bytes that a mailbox holds; the oldest go when more come
@@ -96,6 +98,14 @@ limits! {
     lookup_burst = 60, "TUCKSEAL_LOOKUP_BURST";
     /// Names that one device may look up in an hour, after the burst
     lookup_per_hour = 600, "TUCKSEAL_LOOKUP_PER_HOUR";
+    /// Largest attachment, in bytes
+    max_attachment_bytes = 104_857_600, "TUCKSEAL_MAX_ATTACHMENT_BYTES";
+    /// Life of an attachment, in seconds; it may stay up to a day longer
+    attachment_ttl_secs = 3_888_000, "TUCKSEAL_ATTACHMENT_TTL_SECS";
+    /// Attachments that one device may upload at once, in KiB
+    attachment_burst_kib = 2_097_152, "TUCKSEAL_ATTACHMENT_BURST_KIB";
+    /// Attachments that one device may upload in an hour, after the burst, in KiB
+    attachment_kib_per_hour = 262_144, "TUCKSEAL_ATTACHMENT_KIB_PER_HOUR";
     /// How long the answer to a bundle request is kept for its repetition, in seconds
     replay_ttl_secs = 60, "TUCKSEAL_REPLAY_TTL_SECS";
     /// Bundle answers kept for repetitions

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::FromRequestParts;
+use axum::extract::{FromRequestParts, OptionalFromRequestParts};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use base64::Engine;
@@ -29,10 +29,26 @@ impl FromRequestParts<Arc<App>> for Caller {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Refusal> {
-        match Credential::from_request_parts(parts, app).await? {
+        match <Credential as FromRequestParts<_>>::from_request_parts(parts, app).await? {
             Credential::Device(caller) => Ok(caller),
             Credential::AccessKey(_) => Err(ServiceError::Unauthorised.into()),
         }
+    }
+}
+
+/// None if nothing is shown.
+impl OptionalFromRequestParts<Arc<App>> for Caller {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        app: &Arc<App>,
+    ) -> Result<Option<Self>, Refusal> {
+        let shown = [&header::AUTHORIZATION, &ACCESS_KEY];
+        if shown.iter().all(|name| !parts.headers.contains_key(*name)) {
+            return Ok(None);
+        }
+        <Self as FromRequestParts<_>>::from_request_parts(parts, app).await.map(Some)
     }
 }
 

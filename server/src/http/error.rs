@@ -18,6 +18,10 @@ const BEHIND: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) enum Refusal {
     Service(ServiceError),
+    /// No byte of the range is there; the attachment has so many.
+    Range(u64),
+    /// Another version of tus, or none.
+    TusVersion,
     /// The request itself is not what the API asks for.
     Request(StatusCode, &'static str),
 }
@@ -42,12 +46,29 @@ impl IntoResponse for Refusal {
             Self::Request(status, detail) => {
                 problem(status, "request", "Bad request", detail.into(), None)
             }
+            Self::Range(size) => {
+                let status = StatusCode::RANGE_NOT_SATISFIABLE;
+                let detail = format!("ask for a range within {size} bytes");
+                let mut response = problem(status, "range", "No such range", detail, None);
+                if let Ok(value) = HeaderValue::from_str(&format!("bytes */{size}")) {
+                    response.headers_mut().insert(header::CONTENT_RANGE, value);
+                }
+                response
+            }
+            Self::TusVersion => {
+                let status = StatusCode::PRECONDITION_FAILED;
+                let detail = "send the header tus-resumable: 1.0.0";
+                let mut response =
+                    problem(status, "tus-version", "Other version of tus", detail.into(), None);
+                response.headers_mut().insert("tus-version", HeaderValue::from_static("1.0.0"));
+                response
+            }
             Self::Service(ServiceError::Devices(mismatch)) => devices(mismatch),
             Self::Service(error) => {
                 let (status, kind, title) = kind(&error);
                 let wait = match &error {
-                    ServiceError::TooMany(wait) => Some(*wait),
-                    ServiceError::Store(_) => Some(BEHIND),
+                    ServiceError::TooMany(wait) | ServiceError::UploadBusy(wait) => Some(*wait),
+                    ServiceError::Store(_) | ServiceError::Files(_) => Some(BEHIND),
                     _ => None,
                 };
                 problem(status, kind, title, error.to_string(), wait)
@@ -69,8 +90,17 @@ fn kind(error: &ServiceError) -> (StatusCode, &'static str, &'static str) {
         ServiceError::TooManyKeys => (StatusCode::CONFLICT, "too-many-keys", "Too many prekeys"),
         // Answered by `devices`.
         ServiceError::Devices(_) => (StatusCode::CONFLICT, "devices", "Other devices"),
-        ServiceError::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "Too large"),
+        ServiceError::TooLarge(_)
+        | ServiceError::TooManyRecipients(_)
+        | ServiceError::AttachmentTooLarge(_) => {
+            (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "Too large")
+        }
         ServiceError::TooMany(_) => (StatusCode::TOO_MANY_REQUESTS, "over-limit", "Over the limit"),
+        ServiceError::UploadBusy(_) => (StatusCode::LOCKED, "upload-busy", "Upload in progress"),
+        ServiceError::Files(error) => {
+            tracing::error!(%error, "attachments");
+            (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Try again")
+        }
         ServiceError::Store(error) => {
             if !matches!(error, StoreError::Busy | StoreError::Stopping) {
                 tracing::error!(error = error as &dyn std::error::Error, "store");

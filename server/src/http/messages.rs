@@ -1,14 +1,16 @@
-//! `PUT /v1/messages/{account}`.
+//! `PUT /v1/messages/{account}`, `PUT /v1/messages/multi`.
 
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
-use tuckseal::service::{Accepted, Submission};
+use tuckseal::service::{Accepted, MultiAccepted, MultiSubmission, Submission};
 
 use super::App;
 use super::auth::{Credential, account};
 use super::body::Protobuf;
 use super::error::Refusal;
+use crate::service::accounts::Caller;
+use crate::service::multi::MultiRight;
 use crate::service::relay::Right;
 
 pub(super) async fn submit(
@@ -23,4 +25,13 @@ pub(super) async fn submit(
     };
     app.services.relay.submit(account(&to)?, right, submission).await?;
     Ok(Protobuf(Accepted {}))
+}
+
+pub(super) async fn submit_multi(
+    State(app): State<Arc<App>>,
+    caller: Option<Caller>,
+    Protobuf(submission): Protobuf<MultiSubmission>,
+) -> Result<Protobuf<MultiAccepted>, Refusal> {
+    let right = caller.map_or(MultiRight::AccessKeys, |_| MultiRight::Token);
+    Ok(Protobuf(app.services.relay.submit_multi(right, submission).await?))
 }

@@ -1,6 +1,7 @@
 //! The API on HTTP (docs/server-api.md): thin. A handler extracts, calls one service, answers.
 
 mod accounts;
+mod attachments;
 mod auth;
 mod body;
 mod certificates;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn;
-use axum::routing::{get, post, put};
+use axum::routing::{get, head, options, post, put};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -48,11 +49,21 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/v1/accounts", post(accounts::register).layer(keys_limit))
         .route("/v1/keys", get(keys::counts).put(keys::upload).layer(keys_limit))
         .route("/v1/messages/{account}", put(messages::submit).layer(submission_limit))
+        .route("/v1/messages/multi", put(messages::submit_multi).layer(submission_limit))
         .route("/v1/server", get(certificates::server_info))
         .route("/v1/challenges", post(accounts::challenge))
         .route("/v1/keys/{account}/{device}", get(keys::fetch))
         .route("/v1/certificates/sender", get(certificates::sender))
         .route("/v1/usernames/{name}", get(accounts::by_name))
+        .route("/v1/attachments", options(attachments::options).post(attachments::create))
+        .route(
+            "/v1/attachments/{capability}",
+            head(attachments::head)
+                .get(attachments::download)
+                .patch(attachments::upload)
+                .delete(attachments::remove)
+                .options(attachments::options),
+        )
         .route("/v1/stream", get(stream::open))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))

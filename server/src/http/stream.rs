@@ -170,7 +170,7 @@ impl Stream {
     async fn send_envelopes(&mut self, envelopes: Vec<StoredEnvelope>) -> Result<(), End> {
         let (mut frame, mut bytes) = (DeliveryFrame::default(), 0);
         for envelope in envelopes {
-            let size = envelope.content.len();
+            let size = envelope.size();
             let full = frame.envelopes.len() == DELIVERY_MESSAGES || bytes + size > DELIVERY_BYTES;
             if full && !frame.envelopes.is_empty() {
                 self.send(server_frame::Body::Delivery(std::mem::take(&mut frame))).await?;

@@ -95,8 +95,8 @@ impl Delivery {
         if self.behind || envelope.seq <= self.cursor {
             return;
         }
-        let bytes: usize = self.early.values().map(|early| early.content.len()).sum();
-        if self.early.len() == EARLY || bytes.saturating_add(envelope.content.len()) > EARLY_BYTES {
+        let bytes: usize = self.early.values().map(|early| early.size()).sum();
+        if self.early.len() == EARLY || bytes.saturating_add(envelope.size()) > EARLY_BYTES {
             self.look();
         } else {
             self.early.insert(envelope.seq, envelope);
@@ -138,8 +138,8 @@ impl Delivery {
     }
 
     fn sent(&mut self, envelope: &StoredEnvelope) {
-        if self.unacked.insert(envelope.seq, envelope.content.len()).is_none() {
-            self.unacked_bytes = self.unacked_bytes.saturating_add(envelope.content.len());
+        if self.unacked.insert(envelope.seq, envelope.size()).is_none() {
+            self.unacked_bytes = self.unacked_bytes.saturating_add(envelope.size());
         }
     }
 
@@ -157,7 +157,12 @@ mod tests {
     const WINDOW: Window = Window { messages: 4, bytes: 100 };
 
     fn envelope(seq: i64) -> StoredEnvelope {
-        StoredEnvelope { seq, received_ms: 0, content: Bytes::from_static(&[0; 10]) }
+        StoredEnvelope {
+            seq,
+            received_ms: 0,
+            shared: Bytes::new(),
+            content: Bytes::from_static(&[0; 10]),
+        }
     }
 
     fn backlog(seqs: std::ops::RangeInclusive<i64>, end: i64) -> Backlog {

@@ -37,6 +37,18 @@ pub enum ServiceError {
     /// An envelope is larger than the server takes.
     #[error("an envelope is larger than {0} bytes")]
     TooLarge(u64),
+    /// A submission is for more recipients than the server takes at once.
+    #[error("a submission is for more than {0} recipients; send several")]
+    TooManyRecipients(u64),
+    /// An attachment is larger than the server takes.
+    #[error("an attachment is larger than {0} bytes")]
+    AttachmentTooLarge(u64),
+    /// Another request writes to the upload.
+    #[error("another request writes to this upload; wait {} s and ask with HEAD how far it has come", .0.as_secs())]
+    UploadBusy(Duration),
+    /// The disk of the attachments refused.
+    #[error("the server cannot store or read attachments now; try again")]
+    Files(#[source] std::io::Error),
     /// Over a limit of requests.
     #[error("over the limit; wait {} s", .0.as_secs())]
     TooMany(Duration),

@@ -43,6 +43,18 @@ impl<K: Hash + Eq + Clone> Budget<K> {
         self.limiter.check_key(key).map_err(|refused| refused.wait_time_from(self.clock.now()))
     }
 
+    /// Spends several at once.
+    ///
+    /// # Errors
+    /// The budget does not reach; the time says when it might. More than a whole burst never fits: then an hour.
+    pub fn spend_many(&self, key: &K, count: u32) -> Result<(), Duration> {
+        let count = NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN);
+        match self.limiter.check_key_n(key, count) {
+            Ok(spent) => spent.map_err(|refused| refused.wait_time_from(self.clock.now())),
+            Err(_) => Err(HOUR),
+        }
+    }
+
     /// Forgets the keys whose budget is full again.
     pub fn forget_full(&self) {
         self.limiter.retain_recent();

@@ -1,12 +1,14 @@
 //! The rules: who may do what, and how often. No SQL and no HTTP here.
 
 pub mod accounts;
+pub mod attachments;
 pub mod certificates;
 pub mod delivery;
 mod envelope_id;
 mod error;
 pub mod keys;
 pub mod limits;
+pub mod multi;
 pub mod relay;
 mod replay;
 
@@ -14,6 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use accounts::Accounts;
+use attachments::Attachments;
 use certificates::Certificates;
 pub use error::ServiceError;
 
@@ -23,7 +26,7 @@ use relay::Relay;
 use crate::bus::Bus;
 use crate::config::Limits;
 use crate::identity::ServerIdentity;
-use crate::storage::Store;
+use crate::storage::{AttachmentFiles, Store};
 
 /// All services of one node.
 pub struct Services {
@@ -33,6 +36,8 @@ pub struct Services {
     pub keys: Keys,
     /// Mailboxes.
     pub relay: Relay,
+    /// Attachments.
+    pub attachments: Attachments,
     /// Sender certificates.
     pub certificates: Certificates,
     /// What the node may be asked to keep.
@@ -44,6 +49,7 @@ impl Services {
     #[must_use]
     pub fn new(
         store: Arc<dyn Store>,
+        files: AttachmentFiles,
         bus: Arc<dyn Bus>,
         identity: ServerIdentity,
         limits: Limits,
@@ -52,6 +58,7 @@ impl Services {
             accounts: Accounts::new(Arc::clone(&store), Arc::clone(&bus), &identity, &limits),
             keys: Keys::new(Arc::clone(&store), Arc::clone(&bus), &limits),
             relay: Relay::new(store, bus, &identity, &limits),
+            attachments: Attachments::new(files, &identity, &limits),
             certificates: Certificates::new(identity, &limits),
             limits,
         }

@@ -16,7 +16,7 @@ use crate::config::Limits;
 use crate::identity::ServerIdentity;
 use crate::storage::{
     AccountId, Append, AppendAnswer, Authority, Backlog, MailboxId, NewMessage, Placed, Quota,
-    ReadLimit, Store, StoredEnvelope,
+    ReadLimit, Recipient, Store, StoredEnvelope,
 };
 
 /// By what right a submission comes.
@@ -33,7 +33,8 @@ pub struct Relay {
     store: Arc<dyn Store>,
     bus: Arc<dyn Bus>,
     ids: EnvelopeIds,
-    max_envelope_bytes: u64,
+    pub(super) max_envelope_bytes: u64,
+    pub(super) max_recipients: u64,
     envelope_ttl_ms: i64,
     submission_ttl_ms: i64,
     quota: Quota,
@@ -54,6 +55,7 @@ impl Relay {
             bus,
             ids: EnvelopeIds::new(&identity.envelope_key()),
             max_envelope_bytes: limits.max_envelope_bytes,
+            max_recipients: limits.max_recipients,
             envelope_ttl_ms: millis(limits.envelope_ttl_secs),
             submission_ttl_ms: millis(limits.submission_ttl_secs),
             quota: Quota {
@@ -79,25 +81,40 @@ impl Relay {
         right: Right,
         submission: Submission,
     ) -> Result<(), ServiceError> {
-        let append = self.checked(to, right, submission)?;
-        let (contents, received_ms) = (contents(&append), append.now_ms);
+        let recipient = self.checked(to, right, submission)?;
+        let append = self.new_append(vec![recipient], Bytes::new());
+        match self.store(append).await?.pop() {
+            Some(AppendAnswer::Stored(_) | AppendAnswer::Repeated) => Ok(()),
+            Some(AppendAnswer::Mismatch(mismatch)) => Err(ServiceError::Devices(mismatch)),
+            Some(AppendAnswer::Unauthorised) => Err(ServiceError::Unauthorised),
+            Some(AppendAnswer::UnknownAccount) | None => Err(ServiceError::NotFound("account")),
+        }
+    }
+
+    /// Stores and wakes, even when the caller hangs up between the two.
+    pub(super) async fn store(&self, append: Append) -> Result<Vec<AppendAnswer>, ServiceError> {
+        let (envelopes, received_ms) = (envelopes(&append), append.now_ms);
         let (store, bus) = (Arc::clone(&self.store), Arc::clone(&self.bus));
-        // A caller who hangs up must not end this between the storing and the waking.
         let storing = tokio::spawn(async move {
-            let answer = store.append(append).await?;
-            if let AppendAnswer::Stored(placed) = &answer {
-                wake(&*bus, placed, contents, received_ms);
+            let answers = store.append(append).await?;
+            for (answer, contents) in answers.iter().zip(envelopes.contents) {
+                if let AppendAnswer::Stored(placed) = answer {
+                    wake(&*bus, placed, contents, (&envelopes.shared, received_ms));
+                }
             }
-            Ok::<_, ServiceError>(answer)
+            Ok(answers)
         });
-        match storing
-            .await
-            .map_err(|_| ServiceError::Store(crate::storage::StoreError::Stopping))??
-        {
-            AppendAnswer::Stored(_) | AppendAnswer::Repeated => Ok(()),
-            AppendAnswer::Mismatch(mismatch) => Err(ServiceError::Devices(mismatch)),
-            AppendAnswer::Unauthorised => Err(ServiceError::Unauthorised),
-            AppendAnswer::UnknownAccount => Err(ServiceError::NotFound("account")),
+        storing.await.map_err(|_| ServiceError::Store(crate::storage::StoreError::Stopping))?
+    }
+
+    pub(super) fn new_append(&self, recipients: Vec<Recipient>, shared: Bytes) -> Append {
+        let now_ms = now_ms();
+        Append {
+            recipients,
+            shared,
+            now_ms,
+            expires_ms: now_ms.saturating_add(self.envelope_ttl_ms),
+            quota: self.quota,
         }
     }
 
@@ -139,8 +156,8 @@ impl Relay {
     pub fn envelope(&self, mailbox: MailboxId, stored: StoredEnvelope) -> Envelope {
         Envelope {
             id: Bytes::copy_from_slice(&self.ids.id(mailbox, stored.seq)),
-            content: stored.content,
             server_timestamp_ms: stored.received_ms.unsigned_abs(),
+            content: stored.whole(),
         }
     }
 
@@ -182,7 +199,7 @@ impl Relay {
         account: AccountId,
         right: Right,
         submission: Submission,
-    ) -> Result<Append, ServiceError> {
+    ) -> Result<Recipient, ServiceError> {
         let id: [u8; 16] = submission
             .submission_id
             .as_ref()
@@ -213,8 +230,7 @@ impl Relay {
         {
             return Err(ServiceError::Invalid("two messages are for the same device"));
         }
-        let now_ms = now_ms();
-        Ok(Append {
+        Ok(Recipient {
             account,
             authority: match right {
                 Right::Token => Authority::Token,
@@ -222,29 +238,39 @@ impl Relay {
             },
             dedup: dedup(&id, account),
             messages,
-            now_ms,
-            expires_ms: now_ms.saturating_add(self.envelope_ttl_ms),
-            quota: self.quota,
         })
     }
 }
 
 /// 16 bytes of SHA-256(submission id || recipient): says nothing of the sender.
-fn dedup(id: &[u8; 16], account: AccountId) -> [u8; 16] {
+pub(super) fn dedup(id: &[u8; 16], account: AccountId) -> [u8; 16] {
     let hash: [u8; 32] = Sha256::new().chain_update(id).chain_update(account.0).finalize().into();
     hash.first_chunk().copied().unwrap_or_default()
 }
 
-fn contents(append: &Append) -> Vec<Bytes> {
-    append.messages.iter().map(|message| message.content.clone()).collect()
+/// The envelopes of a submission, to be handed over once they are stored.
+struct Envelopes {
+    /// By recipient, by device.
+    contents: Vec<Vec<Bytes>>,
+    shared: Bytes,
 }
 
-fn wake(bus: &dyn Bus, placed: &[Placed], contents: Vec<Bytes>, received_ms: i64) {
+fn envelopes(append: &Append) -> Envelopes {
+    let contents = append.recipients.iter();
+    let contents = contents.map(|to| to.messages.iter().map(|m| m.content.clone()).collect());
+    Envelopes { contents: contents.collect(), shared: append.shared.clone() }
+}
+
+fn wake(
+    bus: &dyn Bus,
+    placed: &[Placed],
+    contents: Vec<Bytes>,
+    (shared, received_ms): (&Bytes, i64),
+) {
     for (placed, content) in placed.iter().zip(contents) {
-        bus.wake(
-            placed.mailbox,
-            Wake::Stored(StoredEnvelope { seq: placed.seq, received_ms, content }),
-        );
+        let shared = shared.clone();
+        let envelope = StoredEnvelope { seq: placed.seq, received_ms, content, shared };
+        bus.wake(placed.mailbox, Wake::Stored(envelope));
         if placed.dropped > 0 {
             // The mailbox knows how many; the device is to be told.
             bus.wake(placed.mailbox, Wake::Look);

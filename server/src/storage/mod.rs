@@ -2,13 +2,16 @@
 //!
 //! Every write is answered after it is durable. A write that returns an error has changed nothing.
 
+mod attachments;
 mod rows;
 pub mod sqlite;
 
+pub use attachments::{AttachmentFiles, AttachmentName, Upload, Uploaded};
 pub use rows::{
     AccountId, AccountRow, Append, AppendAnswer, Authority, Backlog, DeviceRow, Fetch, KemUse,
     KeyCollision, KeyKind, KeySet, KeyState, MailboxId, Mismatch, NewMessage, OneTime, Placed,
-    PreKeyRow, PutKeys, Quota, ReadLimit, RegisterAnswer, Registering, StoredEnvelope, TakenDevice,
+    PreKeyRow, PutKeys, Quota, ReadLimit, Recipient, RegisterAnswer, Registering, StoredEnvelope,
+    TakenDevice,
 };
 
 use futures_util::future::BoxFuture;
@@ -43,8 +46,8 @@ pub trait Store: Send + Sync + 'static {
     /// given out exactly once, lowest id first. Empty when there is no such device.
     fn take(&self, fetch: Fetch) -> Answer<'_, Vec<TakenDevice>>;
 
-    /// Stores a submission for all devices of its recipient, or nothing.
-    fn append(&self, append: Append) -> Answer<'_, AppendAnswer>;
+    /// Stores a submission: for each recipient all of its devices or nothing. Answers in the order of the recipients.
+    fn append(&self, append: Append) -> Answer<'_, Vec<AppendAnswer>>;
 
     /// The envelopes after `cursor`, oldest first, up to the limit.
     fn read_after(&self, mailbox: MailboxId, cursor: i64, limit: ReadLimit) -> Answer<'_, Backlog>;

@@ -214,14 +214,14 @@ pub struct NewMessage {
     pub device: u8,
     /// As the sender's session knows it.
     pub registration_id: u32,
-    /// The sealed envelope.
+    /// The sealed envelope, or what stands before the shared part.
     pub content: Bytes,
 }
 
-/// A submission.
+/// What a submission has for one account.
 #[derive(Clone)]
-pub struct Append {
-    /// The recipient.
+pub struct Recipient {
+    /// Who it is.
     pub account: AccountId,
     /// Checked in the same transaction.
     pub authority: Authority,
@@ -229,6 +229,15 @@ pub struct Append {
     pub dedup: [u8; 16],
     /// Exactly one for each device of the recipient, or the answer is a mismatch.
     pub messages: Vec<NewMessage>,
+}
+
+/// A submission.
+#[derive(Clone)]
+pub struct Append {
+    /// Each is stored for or refused on its own.
+    pub recipients: Vec<Recipient>,
+    /// The end of all envelopes, stored once. Empty if they have none in common.
+    pub shared: Bytes,
     /// The clock, in milliseconds.
     pub now_ms: i64,
     /// When the envelopes expire.
@@ -237,7 +246,7 @@ pub struct Append {
     pub quota: Quota,
 }
 
-/// What became of a submission.
+/// What became of a submission for one recipient.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AppendAnswer {
     /// Stored, in the order of the messages.
@@ -290,8 +299,27 @@ pub struct StoredEnvelope {
     pub seq: i64,
     /// When it was accepted, in milliseconds.
     pub received_ms: i64,
-    /// The sealed envelope.
+    /// The sealed envelope, or what stands before the shared part.
     pub content: Bytes,
+    /// The end of the envelope that it shares with others; empty if there is none.
+    pub shared: Bytes,
+}
+
+impl StoredEnvelope {
+    /// Bytes of the whole envelope.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.content.len().saturating_add(self.shared.len())
+    }
+
+    /// The whole envelope.
+    #[must_use]
+    pub fn whole(self) -> Bytes {
+        if self.shared.is_empty() {
+            return self.content;
+        }
+        [self.content, self.shared].concat().into()
+    }
 }
 
 /// A part of a mailbox.

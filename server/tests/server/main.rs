@@ -8,9 +8,11 @@
 )]
 
 mod accounts;
+mod attachments;
 mod crash;
 mod hostile;
 mod keys;
+mod multi;
 mod privacy;
 mod relay;
 mod store;

@@ -9,7 +9,8 @@ use tempfile::TempDir;
 use tuckseal_server::storage::sqlite::SqliteStore;
 use tuckseal_server::storage::{
     AccountId, Append, AppendAnswer, Authority, Fetch, KemUse, KeySet, MailboxId, Mismatch,
-    NewMessage, OneTime, PreKeyRow, PutKeys, Quota, ReadLimit, RegisterAnswer, Registering, Store,
+    NewMessage, OneTime, PreKeyRow, PutKeys, Quota, ReadLimit, Recipient, RegisterAnswer,
+    Registering, Store,
 };
 
 const ALL: ReadLimit = ReadLimit { messages: 100_000, bytes: usize::MAX };
@@ -65,15 +66,26 @@ fn append(account: u8, dedup: u64, devices: &[u8], size: usize) -> Append {
         registration_id: 100 + u32::from(*device),
         content: Bytes::from(vec![dedup as u8; size]),
     };
-    Append {
+    let recipient = Recipient {
         account: AccountId([account; 16]),
         authority: Authority::AccessHash(ACCESS),
         dedup: id,
         messages: devices.iter().map(message).collect(),
+    };
+    Append {
+        recipients: vec![recipient],
+        shared: Bytes::new(),
         now_ms: 1000,
         expires_ms: 2000,
         quota: Quota { messages: 6, bytes: 60 },
     }
+}
+
+/// Of a submission for one recipient.
+async fn submit(store: &Arc<dyn Store>, append: Append) -> AppendAnswer {
+    let mut answers = store.append(append).await.unwrap();
+    assert_eq!(answers.len(), 1);
+    answers.remove(0)
 }
 
 async fn seqs(store: &Arc<dyn Store>, mailbox: MailboxId) -> Vec<i64> {
@@ -119,26 +131,24 @@ async fn bundles_of_all_devices_are_taken_together() {
 async fn submission_to_several_devices_is_stored_for_all_or_for_none() {
     let (_folder, store) = open();
     let (first, second) = (add(&store, 1, 1).await, add(&store, 1, 2).await);
-    let missing = store.append(append(1, 1, &[1], 10)).await.unwrap();
+    let missing = submit(&store, append(1, 1, &[1], 10)).await;
     assert_eq!(
         missing,
         AppendAnswer::Mismatch(Mismatch { missing: vec![2], ..Mismatch::default() })
     );
     assert!(seqs(&store, first).await.is_empty());
-    assert!(matches!(
-        store.append(append(1, 1, &[1, 2], 10)).await.unwrap(),
-        AppendAnswer::Stored(_)
-    ));
+    assert!(matches!(submit(&store, append(1, 1, &[1, 2], 10)).await, AppendAnswer::Stored(_)));
     assert_eq!((seqs(&store, first).await, seqs(&store, second).await), (vec![1], vec![1]));
     // Accepted before: that answer stands, whatever the devices are now.
     add(&store, 1, 3).await;
-    assert_eq!(store.append(append(1, 1, &[1, 2], 10)).await.unwrap(), AppendAnswer::Repeated);
-    let wrong =
-        Append { authority: Authority::AccessHash([8; 32]), ..append(1, 2, &[1, 2, 3], 10) };
-    assert_eq!(store.append(wrong).await.unwrap(), AppendAnswer::Unauthorised);
-    assert_eq!(store.append(append(7, 2, &[1], 10)).await.unwrap(), AppendAnswer::Unauthorised);
-    let unknown = Append { authority: Authority::Token, ..append(7, 2, &[1], 10) };
-    assert_eq!(store.append(unknown).await.unwrap(), AppendAnswer::UnknownAccount);
+    assert_eq!(submit(&store, append(1, 1, &[1, 2], 10)).await, AppendAnswer::Repeated);
+    let mut wrong = append(1, 2, &[1, 2, 3], 10);
+    wrong.recipients[0].authority = Authority::AccessHash([8; 32]);
+    assert_eq!(submit(&store, wrong).await, AppendAnswer::Unauthorised);
+    assert_eq!(submit(&store, append(7, 2, &[1], 10)).await, AppendAnswer::Unauthorised);
+    let mut unknown = append(7, 2, &[1], 10);
+    unknown.recipients[0].authority = Authority::Token;
+    assert_eq!(submit(&store, unknown).await, AppendAnswer::UnknownAccount);
 }
 
 #[tokio::test]
@@ -146,7 +156,7 @@ async fn reading_keeps_its_limits_and_says_what_it_covers() {
     let (_folder, store) = open();
     let mailbox = add(&store, 1, 1).await;
     for n in 1..=5 {
-        store.append(append(1, n, &[1], 10)).await.unwrap();
+        submit(&store, append(1, n, &[1], 10)).await;
     }
     store.delete(mailbox, vec![4, 5]);
     store.settle().await.unwrap();
@@ -187,22 +197,22 @@ async fn purge_goes_by_time_and_in_slices() {
     store.told_dropped(mailbox, 5).await.unwrap();
     assert_eq!(store.read_after(mailbox, 0, ALL).await.unwrap().dropped, 0);
     // Forgotten, so the same submission is new.
-    assert!(matches!(store.append(append(1, 0, &[1], 1)).await.unwrap(), AppendAnswer::Stored(_)));
+    assert!(matches!(submit(&store, append(1, 0, &[1], 1)).await, AppendAnswer::Stored(_)));
 }
 
 #[tokio::test]
 async fn what_was_answered_survives_closing_and_opening() {
     let (folder, store) = open();
     let mailbox = add(&store, 1, 1).await;
-    store.append(append(1, 1, &[1], 10)).await.unwrap();
-    store.append(append(1, 2, &[1], 10)).await.unwrap();
+    submit(&store, append(1, 1, &[1], 10)).await;
+    submit(&store, append(1, 2, &[1], 10)).await;
     store.delete(mailbox, vec![1]);
     store.close().await.unwrap();
     assert!(store.append(append(1, 3, &[1], 10)).await.is_err());
     drop(store);
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&folder.path().join("db")).unwrap());
     assert_eq!(seqs(&store, mailbox).await, [2]);
-    store.append(append(1, 3, &[1], 10)).await.unwrap();
+    submit(&store, append(1, 3, &[1], 10)).await;
     assert_eq!(seqs(&store, mailbox).await, [2, 3]);
 }
 
@@ -272,7 +282,7 @@ async fn check(steps: Vec<Step>) -> Result<(), TestCaseError> {
     for (n, step) in steps.into_iter().enumerate() {
         match step {
             Step::Append { dedup, size } => {
-                let answer = store.append(append(1, dedup, &[1], size)).await.unwrap();
+                let answer = submit(&store, append(1, dedup, &[1], size)).await;
                 if model.accepted.insert(dedup) {
                     let dropped = model.append(size);
                     let AppendAnswer::Stored(placed) = answer else { panic!("{answer:?}") };
@@ -285,7 +295,7 @@ async fn check(steps: Vec<Step>) -> Result<(), TestCaseError> {
                 }
             }
             Step::AppendToNobody { dedup } => {
-                let answer = store.append(append(1, 1000 + dedup, &[2], 10)).await.unwrap();
+                let answer = submit(&store, append(1, 1000 + dedup, &[2], 10)).await;
                 prop_assert!(matches!(answer, AppendAnswer::Mismatch(_)));
             }
             Step::Delete(seqs) => {

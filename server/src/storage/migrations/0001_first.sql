@@ -66,9 +66,19 @@ CREATE TABLE envelope (
     seq         INTEGER NOT NULL,
     received_ms INTEGER NOT NULL,
     expires_ms  INTEGER NOT NULL,
-    body        BLOB NOT NULL
+    size        INTEGER NOT NULL,        -- of the whole envelope, in bytes
+    payload     INTEGER,                 -- the end of the envelope, if it shares that with others
+    body        BLOB NOT NULL            -- all of it, or what stands before the payload
 ) STRICT;
 CREATE UNIQUE INDEX envelope_seq ON envelope (mailbox, seq);
+
+-- What the envelopes of one submission for many recipients have in common.
+CREATE TABLE payload (
+    id   INTEGER PRIMARY KEY,
+    hash BLOB NOT NULL UNIQUE,           -- SHA-256 of the body
+    refs INTEGER NOT NULL,               -- envelopes that end with it; the row goes with the last of them
+    body BLOB NOT NULL
+) STRICT;
 
 -- Submissions that were accepted: 16 bytes of SHA-256(submission id || recipient).
 CREATE TABLE submission (

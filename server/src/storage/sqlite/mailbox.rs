@@ -2,26 +2,40 @@
 
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, params};
+use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use crate::storage::{
     Append, AppendAnswer, Authority, Backlog, MailboxId, Mismatch, NewMessage, Placed, Quota,
-    ReadLimit, StoredEnvelope,
+    ReadLimit, Recipient, StoredEnvelope,
 };
 
 /// Rows that one purge looks at, of each table.
 const SLICE: i64 = 500;
 
-pub(super) fn append(db: &Connection, new: &Append) -> rusqlite::Result<AppendAnswer> {
-    let account = match authorised(db, new)? {
+pub(super) fn append(db: &Connection, new: &Append) -> rusqlite::Result<Vec<AppendAnswer>> {
+    let payload = Payload::hold(db, new)?;
+    let answers = new.recipients.iter().map(|to| append_for(db, to, &payload, new));
+    let answers = answers.collect::<rusqlite::Result<Vec<_>>>()?;
+    payload.release_surplus(db, &answers)?;
+    Ok(answers)
+}
+
+fn append_for(
+    db: &Connection,
+    to: &Recipient,
+    payload: &Payload,
+    new: &Append,
+) -> rusqlite::Result<AppendAnswer> {
+    let account = match authorised(db, to)? {
         Ok(account) => account,
         Err(refusal) => return Ok(refusal),
     };
     let devices = devices(db, account)?;
-    let plan = match plan(&devices, &new.messages) {
+    let plan = match plan(&devices, &to.messages) {
         Ok(plan) => plan,
         Err(mismatch) => {
-            return Ok(if accepted(db, new)? {
+            return Ok(if accepted(db, to)? {
                 AppendAnswer::Repeated
             } else {
                 AppendAnswer::Mismatch(mismatch)
@@ -29,20 +43,64 @@ pub(super) fn append(db: &Connection, new: &Append) -> rusqlite::Result<AppendAn
         }
     };
     let sql = "INSERT INTO submission (key, at_ms) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
-    if db.prepare_cached(sql)?.execute(params![new.dedup, new.now_ms])? == 0 {
+    if db.prepare_cached(sql)?.execute(params![to.dedup, new.now_ms])? == 0 {
         return Ok(AppendAnswer::Repeated);
     }
-    let placed = plan.into_iter().map(|(mailbox, message)| put(db, mailbox, message, new));
+    let placed = plan.into_iter().map(|(mailbox, message)| put(db, mailbox, message, payload, new));
     placed.collect::<rusqlite::Result<_>>().map(AppendAnswer::Stored)
 }
 
+/// The shared part of a submission, held by one reference for each message while it is being stored.
+struct Payload {
+    row: Option<i64>,
+    size: i64,
+    held: i64,
+}
+
+impl Payload {
+    fn hold(db: &Connection, new: &Append) -> rusqlite::Result<Self> {
+        let size = signed(new.shared.len());
+        let held = signed(new.recipients.iter().map(|to| to.messages.len()).sum());
+        if size == 0 {
+            return Ok(Self { row: None, size, held });
+        }
+        let hash: [u8; 32] = Sha256::digest(&new.shared).into();
+        let sql = "INSERT INTO payload (hash, refs, body) VALUES (?1, ?2, ?3) \
+                   ON CONFLICT (hash) DO UPDATE SET refs = refs + ?2 RETURNING id";
+        let values = params![hash, held, &new.shared[..]];
+        let row = db.prepare_cached(sql)?.query_row(values, |row| row.get(0))?;
+        Ok(Self { row: Some(row), size, held })
+    }
+
+    /// Gives up the references of messages that were not stored.
+    fn release_surplus(&self, db: &Connection, answers: &[AppendAnswer]) -> rusqlite::Result<()> {
+        let stored = answers.iter().map(|answer| match answer {
+            AppendAnswer::Stored(placed) => signed(placed.len()),
+            _ => 0,
+        });
+        release(db, self.row, self.held - stored.sum::<i64>())
+    }
+}
+
+/// So many envelopes fewer end with this payload.
+fn release(db: &Connection, payload: Option<i64>, count: i64) -> rusqlite::Result<()> {
+    let (Some(row), 1..) = (payload, count) else { return Ok(()) };
+    let sql = "UPDATE payload SET refs = refs - ?2 WHERE id = ?1 RETURNING refs";
+    let left: Option<i64> =
+        db.prepare_cached(sql)?.query_row([row, count], |row| row.get(0)).optional()?;
+    if left.is_some_and(|left| left <= 0) {
+        db.prepare_cached("DELETE FROM payload WHERE id = ?1")?.execute([row])?;
+    }
+    Ok(())
+}
+
 /// The recipient's number. An unknown account and a wrong key take the same way to the same answer.
-fn authorised(db: &Connection, new: &Append) -> rusqlite::Result<Result<i64, AppendAnswer>> {
+fn authorised(db: &Connection, to: &Recipient) -> rusqlite::Result<Result<i64, AppendAnswer>> {
     let found: Option<(i64, [u8; 32])> = db
         .prepare_cached("SELECT id, access_hash FROM account WHERE aci = ?1")?
-        .query_row([new.account.0], |row| Ok((row.get(0)?, row.get(1)?)))
+        .query_row([to.account.0], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;
-    Ok(match (new.authority, found) {
+    Ok(match (to.authority, found) {
         (Authority::Token, Some((account, _))) => Ok(account),
         (Authority::Token, None) => Err(AppendAnswer::UnknownAccount),
         (Authority::AccessHash(shown), found) => {
@@ -95,28 +153,32 @@ fn plan<'a>(
     if mismatch == Mismatch::default() { Ok(plan) } else { Err(mismatch) }
 }
 
-fn accepted(db: &Connection, new: &Append) -> rusqlite::Result<bool> {
-    db.prepare_cached("SELECT 1 FROM submission WHERE key = ?1")?.exists([new.dedup])
+fn accepted(db: &Connection, to: &Recipient) -> rusqlite::Result<bool> {
+    db.prepare_cached("SELECT 1 FROM submission WHERE key = ?1")?.exists([to.dedup])
 }
 
 fn put(
     db: &Connection,
     mailbox: MailboxId,
     message: &NewMessage,
+    payload: &Payload,
     new: &Append,
 ) -> rusqlite::Result<Placed> {
-    let size = signed(message.content.len());
+    let size = signed(message.content.len()) + payload.size;
     let sql = "UPDATE mailbox SET next_seq = next_seq + 1, count = count + 1, bytes = bytes + ?2 WHERE device = ?1 \
                RETURNING next_seq - 1, count, bytes";
     let (seq, count, bytes): (i64, i64, i64) = db
         .prepare_cached(sql)?
         .query_row(params![mailbox.0, size], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-    let sql = "INSERT INTO envelope (mailbox, seq, received_ms, expires_ms, body) VALUES (?1, ?2, ?3, ?4, ?5)";
+    let sql = "INSERT INTO envelope (mailbox, seq, received_ms, expires_ms, size, payload, body) \
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
     db.prepare_cached(sql)?.execute(params![
         mailbox.0,
         seq,
         new.now_ms,
         new.expires_ms,
+        size,
+        payload.row,
         &message.content[..]
     ])?;
     let dropped = make_room(db, mailbox, (count, bytes), new.quota)?;
@@ -134,10 +196,13 @@ fn make_room(
     let mut dropped: i64 = 0;
     while count > quota.messages || bytes > quota.bytes {
         let sql = "DELETE FROM envelope WHERE id = (SELECT id FROM envelope WHERE mailbox = ?1 ORDER BY seq LIMIT 1) \
-                   RETURNING length(body)";
-        let size: Option<i64> =
-            db.prepare_cached(sql)?.query_row([mailbox.0], |row| row.get(0)).optional()?;
-        let Some(size) = size else { break };
+                   RETURNING size, payload";
+        let gone: Option<(i64, Option<i64>)> = db
+            .prepare_cached(sql)?
+            .query_row([mailbox.0], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        let Some((size, payload)) = gone else { break };
+        release(db, payload, 1)?;
         count -= 1;
         bytes -= size;
         dropped += 1;
@@ -163,13 +228,13 @@ pub(super) fn read_after(
     let (end, dropped) = state.unwrap_or_default();
     let mut backlog =
         Backlog { envelopes: Vec::new(), covers: end, end, dropped: dropped.unsigned_abs() };
-    let sql =
-        "SELECT seq, received_ms, body FROM envelope WHERE mailbox = ?1 AND seq > ?2 ORDER BY seq";
+    let sql = "SELECT e.seq, e.received_ms, e.size, e.body, p.body FROM envelope e LEFT JOIN payload p ON p.id = e.payload \
+         WHERE e.mailbox = ?1 AND e.seq > ?2 ORDER BY e.seq";
     let mut query = db.prepare_cached(sql)?;
     let mut rows = query.query(params![mailbox.0, cursor])?;
     let mut room = limit.bytes;
     while let Some(row) = rows.next()? {
-        let size = row.get_ref(2)?.as_blob()?.len();
+        let size = usize::try_from(row.get::<_, i64>(2)?).unwrap_or(usize::MAX);
         if backlog.envelopes.len() == limit.messages
             || (size > room && !backlog.envelopes.is_empty())
         {
@@ -177,11 +242,13 @@ pub(super) fn read_after(
             break;
         }
         room = room.saturating_sub(size);
-        let content = Bytes::copy_from_slice(row.get_ref(2)?.as_blob()?);
+        let content = Bytes::copy_from_slice(row.get_ref(3)?.as_blob()?);
+        let shared = row.get_ref(4)?.as_blob_or_null()?.map(Bytes::copy_from_slice);
         backlog.envelopes.push(StoredEnvelope {
             seq: row.get(0)?,
             received_ms: row.get(1)?,
             content,
+            shared: shared.unwrap_or_default(),
         });
     }
     Ok(backlog)
@@ -189,15 +256,17 @@ pub(super) fn read_after(
 
 pub(super) fn delete(db: &Connection, mailbox: MailboxId, seqs: &[i64]) -> rusqlite::Result<()> {
     let mut delete = db.prepare_cached(
-        "DELETE FROM envelope WHERE mailbox = ?1 AND seq = ?2 RETURNING length(body)",
+        "DELETE FROM envelope WHERE mailbox = ?1 AND seq = ?2 RETURNING size, payload",
     )?;
     let (mut count, mut bytes) = (0, 0);
     for seq in seqs {
-        let size: Option<i64> =
-            delete.query_row(params![mailbox.0, seq], |row| row.get(0)).optional()?;
-        if let Some(size) = size {
+        let gone: Option<(i64, Option<i64>)> = delete
+            .query_row(params![mailbox.0, seq], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        if let Some((size, payload)) = gone {
             count += 1;
             bytes += size;
+            release(db, payload, 1)?;
         }
     }
     forget(db, mailbox, (count, bytes), 0)
@@ -232,18 +301,21 @@ pub(super) fn purge(
     now_ms: i64,
     submissions_before_ms: i64,
 ) -> rusqlite::Result<u64> {
-    let expired: Vec<(i64, MailboxId, i64)> = {
-        let sql = "SELECT id, mailbox, length(body), expires_ms FROM envelope ORDER BY id LIMIT ?1";
+    let expired: Vec<(i64, MailboxId, i64, Option<i64>)> = {
+        let sql =
+            "SELECT id, mailbox, size, payload, expires_ms FROM envelope ORDER BY id LIMIT ?1";
         let mut query = db.prepare_cached(sql)?;
         let rows = query.query_map([SLICE], |row| {
-            Ok(((row.get(0)?, MailboxId(row.get(1)?), row.get(2)?), row.get::<_, i64>(3)?))
+            let envelope = (row.get(0)?, MailboxId(row.get(1)?), row.get(2)?, row.get(3)?);
+            Ok((envelope, row.get::<_, i64>(4)?))
         })?;
         // Oldest first: behind the first that is still good all are.
         let rows = rows.collect::<rusqlite::Result<Vec<_>>>()?;
         rows.into_iter().take_while(|(_, expires)| *expires <= now_ms).map(|(row, _)| row).collect()
     };
-    for (id, mailbox, size) in &expired {
+    for (id, mailbox, size, payload) in &expired {
         db.prepare_cached("DELETE FROM envelope WHERE id = ?1")?.execute([id])?;
+        release(db, *payload, 1)?;
         forget(db, *mailbox, (1, *size), 1)?;
     }
     let sql = "DELETE FROM submission WHERE key IN (SELECT key FROM submission WHERE at_ms < ?1 ORDER BY at_ms LIMIT ?2)";

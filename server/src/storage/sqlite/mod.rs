@@ -73,8 +73,10 @@ impl Store for SqliteStore {
         Box::pin(self.writer.call(SMALL, move |db| keys::take(db, &fetch)))
     }
 
-    fn append(&self, append: Append) -> Answer<'_, AppendAnswer> {
-        let weight = append.messages.iter().map(|message| message.content.len() + SMALL).sum();
+    fn append(&self, append: Append) -> Answer<'_, Vec<AppendAnswer>> {
+        let messages = append.recipients.iter().flat_map(|recipient| &recipient.messages);
+        let weight: usize = messages.map(|message| message.content.len() + SMALL).sum();
+        let weight = weight + append.shared.len();
         Box::pin(self.writer.call(weight, move |db| mailbox::append(db, &append)))
     }
 

@@ -1,0 +1,241 @@
+//! Attachments: what was uploaded in parts comes back whole or in ranges, by capability alone.
+
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tuckseal::service::AttachmentSlot;
+
+use crate::world::{Party, World, refusal};
+
+const SIZE: usize = 300_000;
+
+fn content() -> Vec<u8> {
+    (0..SIZE).map(|n| (n * 31 % 251) as u8).collect()
+}
+
+fn tus(request: RequestBuilder) -> RequestBuilder {
+    request.header("tus-resumable", "1.0.0")
+}
+
+async fn create(party: &Party, size: usize) -> Response {
+    let request = tus(party.own(Method::POST, "/v1/attachments"));
+    request.header("upload-length", size.to_string()).send().await.unwrap()
+}
+
+async fn slot(party: &Party, size: usize) -> AttachmentSlot {
+    let response = create(party, size).await;
+    assert_eq!(response.status(), StatusCode::CREATED);
+    let location = response.headers()["location"].to_str().unwrap().to_owned();
+    let slot: AttachmentSlot = prost::Message::decode(response.bytes().await.unwrap()).unwrap();
+    assert_eq!(location, slot.upload);
+    slot
+}
+
+/// No credential but the path.
+fn bare(party: &Party, method: Method, path: &str) -> RequestBuilder {
+    reqwest::Client::new().request(method, format!("http://{}{path}", party.address))
+}
+
+async fn patch(party: &Party, slot: &AttachmentSlot, offset: usize, bytes: &[u8]) -> Response {
+    let request = tus(bare(party, Method::PATCH, &slot.upload));
+    let request = request.header("content-type", "application/offset+octet-stream");
+    let request = request.header("upload-offset", offset.to_string());
+    request.body(bytes.to_vec()).send().await.unwrap()
+}
+
+async fn offset(party: &Party, slot: &AttachmentSlot) -> usize {
+    let response = tus(bare(party, Method::HEAD, &slot.upload)).send().await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    assert_eq!(response.headers()["cache-control"], "no-store");
+    response.headers()["upload-offset"].to_str().unwrap().parse().unwrap()
+}
+
+async fn uploaded(party: &Party) -> AttachmentSlot {
+    let slot = slot(party, SIZE).await;
+    assert_eq!(patch(party, &slot, 0, &content()).await.status(), StatusCode::NO_CONTENT);
+    slot
+}
+
+/// An upload whose request has come only so far; the connection stays open as long as it is held.
+async fn hanging(party: &Party, slot: &AttachmentSlot, sent: usize) -> TcpStream {
+    let mut socket = TcpStream::connect(party.address).await.unwrap();
+    let head = format!(
+        "PATCH {} HTTP/1.1\r\nhost: x\r\ntus-resumable: 1.0.0\r\nupload-offset: 0\r\n\
+         content-type: application/offset+octet-stream\r\ncontent-length: {SIZE}\r\n\r\n",
+        slot.upload
+    );
+    socket.write_all(head.as_bytes()).await.unwrap();
+    socket.write_all(&content()[..sent]).await.unwrap();
+    while offset(party, slot).await < sent {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    socket
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn upload_that_breaks_off_goes_on_where_it_was_and_is_read_by_whoever_has_the_path() {
+    let world = World::start().await;
+    let alice = world.party("alice").await;
+    let slot = slot(&alice, SIZE).await;
+    let early = bare(&alice, Method::GET, &slot.download).send().await.unwrap();
+    assert_eq!(refusal(early).await, StatusCode::NOT_FOUND);
+
+    let broken = hanging(&alice, &slot, 100_000).await;
+    assert_eq!(refusal(patch(&alice, &slot, 100_000, b"x").await).await, StatusCode::LOCKED);
+    drop(broken);
+    // The server notices that the connection broke, gives the upload free, and keeps what came.
+    let rest = loop {
+        let response = patch(&alice, &slot, 100_000, &content()[100_000..]).await;
+        if response.status() != StatusCode::LOCKED {
+            break response;
+        }
+    };
+    assert_eq!(rest.status(), StatusCode::NO_CONTENT);
+    assert_eq!(rest.headers()["upload-offset"], SIZE.to_string());
+    assert_eq!(offset(&alice, &slot).await, SIZE);
+    // The answer to the last part was lost: asking again is no error.
+    assert_eq!(patch(&alice, &slot, SIZE, b"").await.status(), StatusCode::NO_CONTENT);
+    let read = bare(&alice, Method::GET, &slot.download).send().await.unwrap();
+    assert_eq!(read.bytes().await.unwrap(), content());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ranges_are_the_bytes_they_name() {
+    let world = World::start().await;
+    let alice = world.party("alice").await;
+    let slot = uploaded(&alice).await;
+    let all = content();
+    for (range, bytes) in [
+        ("bytes=0-0", &all[..1]),
+        ("bytes=1000-1999", &all[1000..2000]),
+        ("bytes=299990-", &all[299_990..]),
+        ("bytes=-7", &all[SIZE - 7..]),
+        ("bytes=299999-400000", &all[SIZE - 1..]),
+    ] {
+        let request = bare(&alice, Method::GET, &slot.download).header("range", range);
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), StatusCode::PARTIAL_CONTENT, "{range}");
+        let first = SIZE - bytes.len();
+        let place = response.headers()["content-range"].to_str().unwrap().to_owned();
+        assert!(
+            place.ends_with("/300000") && (first == 0 || place.starts_with("bytes ")),
+            "{place}"
+        );
+        assert_eq!(response.bytes().await.unwrap(), bytes, "{range}");
+    }
+    for ignored in ["bytes=5-4", "bytes=0-1,5-6", "lines=0-1", "bytes=a-b"] {
+        let request = bare(&alice, Method::GET, &slot.download).header("range", ignored);
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK, "{ignored}");
+        assert_eq!(response.bytes().await.unwrap().len(), SIZE);
+    }
+    let beyond = bare(&alice, Method::GET, &slot.download).header("range", "bytes=300000-");
+    let beyond = beyond.send().await.unwrap();
+    assert_eq!(beyond.headers()["content-range"], "bytes */300000");
+    assert_eq!(refusal(beyond).await, StatusCode::RANGE_NOT_SATISFIABLE);
+    let head = bare(&alice, Method::HEAD, &slot.download).send().await.unwrap();
+    assert_eq!(head.headers()["content-length"], SIZE.to_string());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn capability_is_for_its_use_and_its_bytes_alone() {
+    let world = World::start().await;
+    let alice = world.party("alice").await;
+    let slot = slot(&alice, SIZE).await;
+    let swapped = AttachmentSlot { upload: slot.download.clone(), ..slot.clone() };
+    assert_eq!(refusal(patch(&alice, &swapped, 0, b"x").await).await, StatusCode::NOT_FOUND);
+    let read = bare(&alice, Method::GET, &slot.upload).send().await.unwrap();
+    assert_eq!(refusal(read).await, StatusCode::NOT_FOUND);
+    for bad in ["", "x", "..", "%2e%2e%2flock", &"A".repeat(66), &slot.upload[16..80]] {
+        let read = bare(&alice, Method::GET, &format!("/v1/attachments/{bad}"));
+        let status = refusal(read.send().await.unwrap()).await;
+        assert!(matches!(status, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED), "{bad}");
+    }
+    let other = slot_of(&slot, 20);
+    assert_eq!(refusal(patch(&alice, &other, 0, b"x").await).await, StatusCode::NOT_FOUND);
+    let much = patch(&alice, &slot, 0, &[content(), vec![0]].concat()).await;
+    assert_eq!(refusal(much).await, StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(refusal(patch(&alice, &slot, 5, b"x").await).await, StatusCode::CONFLICT);
+    assert_eq!(offset(&alice, &slot).await, 0);
+    let gone = tus(bare(&alice, Method::DELETE, &slot.upload)).send().await.unwrap();
+    assert_eq!(gone.status(), StatusCode::NO_CONTENT);
+    assert_eq!(refusal(patch(&alice, &slot, 0, b"x").await).await, StatusCode::NOT_FOUND);
+}
+
+/// The same capability with one changed character.
+fn slot_of(slot: &AttachmentSlot, at: usize) -> AttachmentSlot {
+    let mut upload = slot.upload.clone().into_bytes();
+    upload[at] = if upload[at] == b'A' { b'B' } else { b'A' };
+    AttachmentSlot { upload: String::from_utf8(upload).unwrap(), ..slot.clone() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sizes_credentials_and_versions_are_checked_before_a_file_is_made() {
+    let world = World::with(|limits| {
+        limits.max_attachment_bytes = 1024 * 1024;
+        limits.attachment_burst_kib = 1500;
+        limits.attachment_kib_per_hour = 1;
+    })
+    .await;
+    let alice = world.party("alice").await;
+    let status = |response| async move { refusal(response).await };
+    assert_eq!(status(create(&alice, 1024 * 1024 + 1).await).await, StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(status(create(&alice, 0).await).await, StatusCode::BAD_REQUEST);
+    let bare = tus(alice.request(Method::POST, "/v1/attachments")).header("upload-length", "5");
+    assert_eq!(status(bare.send().await.unwrap()).await, StatusCode::UNAUTHORIZED);
+    let old = alice.own(Method::POST, "/v1/attachments").header("upload-length", "5");
+    let old = old.send().await.unwrap();
+    assert_eq!(old.headers()["tus-version"], "1.0.0");
+    assert_eq!(status(old).await, StatusCode::PRECONDITION_FAILED);
+    assert!(!world.folder.path().join("attachments").exists());
+    let options = alice.request(Method::OPTIONS, "/v1/attachments").send().await.unwrap();
+    assert_eq!(options.headers()["tus-max-size"], "1048576");
+    slot(&alice, 1024 * 1024).await;
+    let over = create(&alice, 1024 * 1024).await;
+    assert!(over.headers().contains_key("retry-after"));
+    assert_eq!(status(over).await, StatusCode::TOO_MANY_REQUESTS);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn expired_attachment_is_gone() {
+    let world = World::with(|limits| limits.attachment_ttl_secs = 1).await;
+    let alice = world.party("alice").await;
+    let slot = uploaded(&alice).await;
+    while bare(&alice, Method::GET, &slot.download).send().await.unwrap().status() == StatusCode::OK
+    {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let read = bare(&alice, Method::GET, &slot.download).send().await.unwrap();
+    assert_eq!(refusal(read).await, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn upload_outlives_a_restart() {
+    let world = World::start().await;
+    let mut alice = world.party("alice").await;
+    let slot = slot(&alice, SIZE).await;
+    patch(&alice, &slot, 0, &content()[..1000]).await;
+    let world = World::on(world.stop().await, |_| ()).await;
+    alice.address = world.address;
+    assert_eq!(offset(&alice, &slot).await, 1000);
+    patch(&alice, &slot, 1000, &content()[1000..]).await;
+    let read = bare(&alice, Method::GET, &slot.download).send().await.unwrap();
+    assert_eq!(message_bytes(read).await, content());
+}
+
+async fn message_bytes(response: Response) -> Vec<u8> {
+    assert_eq!(response.status(), StatusCode::OK);
+    response.bytes().await.unwrap().to_vec()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn path_of_a_hanging_upload_does_not_hold_the_shutdown() {
+    let mut world = World::with(|limits| limits.shutdown_secs = 1).await;
+    let alice = world.party("alice").await;
+    let slot = slot(&alice, SIZE).await;
+    let mut socket = hanging(&alice, &slot, 10).await;
+    world.signal_stop();
+    world.ended().await;
+    let mut rest = Vec::new();
+    let _ = socket.read_to_end(&mut rest).await;
+}
