@@ -34,7 +34,8 @@ struct Samples {
     encodings: Vec<Vec<u8>>,
     record: Vec<u8>,
     whisper: Vec<u8>,
-    envelope: Vec<u8>,
+    /// Of both versions.
+    envelopes: [Vec<u8>; 2],
 }
 
 static SAMPLES: LazyLock<Samples> = LazyLock::new(|| {
@@ -66,6 +67,17 @@ static SAMPLES: LazyLock<Samples> = LazyLock::new(|| {
     let content = content(&alice, &root, &whisper, ContentHint::Resendable, b"group");
     let envelope =
         seal_v1(&content, &alice.identity, &bob.identity.identity_key(), &mut rng).unwrap();
+    let identity = bob.identity.identity_key();
+    let for_one = seal_v2(&content, &alice.identity, &identity, &mut rng).unwrap();
+    let recipients: Vec<_> = (0..3u8)
+        .map(|account| SealedRecipient {
+            service_id: ServiceId::aci([account; 16]),
+            identity,
+            devices: (0..=account).map(device).collect(),
+        })
+        .collect();
+    let excluded = [ServiceId::pni([9; 16])];
+    let sent = seal_v2_multi(&content, &alice.identity, &recipients, &excluded, &mut rng).unwrap();
     let group = SenderKeyMessage::sign([7; 16], 5, 6, b"body", &root, &mut rng);
     let key = SenderKeyDistributionMessage::new([7; 16], 5, 6, &[9; 32], root.public_key());
     let mut own = SenderKey::generate([7; 16], &mut rng);
@@ -89,15 +101,25 @@ static SAMPLES: LazyLock<Samples> = LazyLock::new(|| {
         content.sender.encode().to_vec(),
         content.encode(),
         envelope.clone(),
+        for_one.clone(),
+        sent,
         kem.public().key.serialize(),
         Fingerprint::of_accounts(account(&alice), account(&bob)).encode(),
         alice.identity.identity_key().serialize().to_vec(),
     ];
-    Samples { alice, bob, encodings, record, whisper, envelope }
+    let envelopes = [envelope, for_one];
+    Samples { alice, bob, encodings, record, whisper, envelopes }
 });
 
 fn account(party: &LocalParty) -> (ServiceId, IdentityKey) {
     (party.address.service_id, party.identity.identity_key())
+}
+
+fn device(account: u8) -> RecipientDevice {
+    RecipientDevice {
+        device_id: DeviceId::new(account + 1).unwrap(),
+        registration_id: 0x3FFF - u32::from(account),
+    }
 }
 
 fn content(
@@ -171,6 +193,14 @@ fn decode_all(bytes: &[u8]) {
     }
     if let Ok(record) = SenderKeyRecord::decode(bytes) {
         assert_eq!(*record.encode(), bytes);
+    }
+    if let Ok(sent) = SentMessage::decode(bytes) {
+        let shared = sent.shared().len();
+        assert!(bytes.ends_with(sent.shared()));
+        for recipient in sent.recipients() {
+            assert_eq!(sent.received(recipient).len(), 49 + shared);
+        }
+        let _ = sent.received_by_one();
     }
     let _ = PreKeySignalMessage::decode(bytes);
     let _ = open(bytes, &SAMPLES.bob.identity);
@@ -285,12 +315,16 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn no_changed_envelope_is_opened_as_something_else(changes in vec(change(), 1..3)) {
+    fn no_changed_envelope_is_opened_as_something_else(
+        which in any::<proptest::sample::Index>(),
+        changes in vec(change(), 1..3),
+    ) {
         let samples = &*SAMPLES;
-        let good = open(&samples.envelope, &samples.bob.identity).unwrap();
-        let mut bytes = samples.envelope.clone();
+        let envelope = which.get(&samples.envelopes);
+        let good = open(envelope, &samples.bob.identity).unwrap();
+        let mut bytes = envelope.clone();
         apply(&mut bytes, &changes);
-        // The first byte's low half and unknown fields are under no MAC.
+        // The first byte's low half and unknown fields of version 1 are under no MAC.
         if let Ok(opened) = open(&bytes, &samples.bob.identity) {
             prop_assert_eq!(opened, good);
         }

@@ -151,7 +151,6 @@ fn seal(error: &SealError) -> Kind {
 fn open(error: &OpenError) -> Kind {
     match error {
         OpenError::UnknownVersion { .. } => Kind::UnknownVersion,
-        OpenError::VersionTwo => Kind::Unsupported,
         OpenError::Decode(error) => decode(error),
         OpenError::Key(_) => Kind::InvalidKey,
         OpenError::SenderMismatch | OpenError::Certificate(_) | OpenError::NotAnAccount => {

@@ -1,8 +1,10 @@
-//! AES-256 in the two modes of the wire: CBC for message bodies (W§8.5), CTR for sealed sender (W§13).
-//! Neither authenticates: the callers check their MAC first.
+//! AES-256 in the modes of the wire: CBC for message bodies (W§8.5), CTR for sealed sender version 1
+//! (W§13), GCM-SIV for version 2 (W§15). The first two do not authenticate: the callers check their
+//! MAC or signature first.
 
 use super::secret::Secret;
 use aes::Aes256;
+use aes_gcm_siv::{Aes256GcmSiv, KeyInit, aead::AeadInOut};
 use alloc::vec::Vec;
 use cbc::cipher::{
     BlockModeDecrypt, BlockModeEncrypt, KeyIvInit, StreamCipher, block_padding::Pkcs7,
@@ -40,6 +42,25 @@ pub(crate) fn cbc_open(key: &Secret<32>, iv: &Secret<16>, body: &[u8]) -> Option
 /// AES-256-CTR from an all-zero counter block, in place. The counter is 32 bits, big-endian.
 pub(crate) fn ctr_apply(key: &Secret<32>, data: &mut [u8]) {
     ctr::Ctr32BE::<Aes256>::new(key.as_bytes().into(), &[0; BLOCK].into()).apply_keystream(data);
+}
+
+/// Bytes of a GCM-SIV tag.
+pub(crate) const SIV_TAG: usize = 16;
+
+/// AES-256-GCM-SIV in place, the nonce all zero: a key for one message. Gives the tag.
+#[allow(clippy::expect_used, reason = "no buffer in memory is 2^36 bytes long")]
+pub(crate) fn siv_seal(key: &Secret<32>, data: &mut [u8]) -> [u8; SIV_TAG] {
+    Aes256GcmSiv::new(key.as_bytes().into())
+        .encrypt_inout_detached(&[0; 12].into(), &[], data.into())
+        .expect("no buffer in memory is 2^36 bytes long")
+        .into()
+}
+
+/// Opens what [`siv_seal`] sealed, in place. `false`: the tag does not fit, and the data is of no use.
+pub(crate) fn siv_open(key: &Secret<32>, data: &mut [u8], tag: &[u8; SIV_TAG]) -> bool {
+    Aes256GcmSiv::new(key.as_bytes().into())
+        .decrypt_inout_detached(&[0; 12].into(), &[], data.into(), tag.into())
+        .is_ok()
 }
 
 #[cfg(test)]

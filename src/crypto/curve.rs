@@ -122,7 +122,7 @@ impl PrivateKey {
         Ok(Self::clamp(Secret::new(bytes)))
     }
 
-    fn clamp(mut bytes: Secret<32>) -> Self {
+    pub(crate) fn clamp(mut bytes: Secret<32>) -> Self {
         let k = bytes.as_mut_bytes();
         *k = curve25519_dalek::scalar::clamp_integer(*k);
         Self(bytes)

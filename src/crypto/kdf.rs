@@ -1,7 +1,7 @@
 //! HMAC-SHA-256 and HKDF-SHA-256 (W§1). Labels stand beside their single use, not here.
 
 use super::secret::Secret;
-use hkdf::Hkdf;
+use hkdf::{Hkdf, HkdfExtract};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
@@ -46,5 +46,17 @@ pub(crate) fn hkdf<const N: usize>(salt: Option<&[u8]>, ikm: &[u8], info: &[u8])
     Hkdf::<Sha256>::new(salt, ikm)
         .expand(info, out.as_mut_bytes())
         .expect("N is far below the limit of 255 blocks");
+    out
+}
+
+/// [`hkdf`] without a salt, of key material in pieces: no copy of a secret is made to join them.
+#[allow(clippy::expect_used, reason = "N is far below the limit of 255 blocks")]
+pub(crate) fn hkdf_of<const N: usize>(pieces: &[&[u8]], info: &[u8]) -> Secret<N> {
+    const { assert!(N <= 255 * 32) };
+    let mut extract = HkdfExtract::<Sha256>::new(None);
+    pieces.iter().for_each(|piece| extract.input_ikm(piece));
+    let mut out = Secret::zeroed();
+    let (_, expand) = extract.finalize();
+    expand.expand(info, out.as_mut_bytes()).expect("N is far below the limit of 255 blocks");
     out
 }

@@ -1,4 +1,5 @@
-//! Why an envelope was not sealed, not opened, or not believed (errors-and-limits, X1–X11).
+//! Why an envelope was not sealed, not opened, or not believed or not split (errors-and-limits,
+//! X1–X16).
 
 use super::certificate::CertificateError;
 use crate::crypto::KeyError;
@@ -11,6 +12,64 @@ pub enum SealError {
     /// Nothing secret can be agreed with the recipient's identity key.
     #[error("the recipient's identity key: {0}")]
     Recipient(KeyError),
+    /// Nothing secret can be agreed with the identity key of one of many recipients.
+    #[error("the identity key of recipient {place}: {source}")]
+    OneRecipient {
+        /// Its place in the list, from 0.
+        place: usize,
+        /// What is wrong with the key.
+        source: KeyError,
+    },
+    /// X13: a registration id does not fit into the envelope's 14 bits.
+    #[error("recipient {place} has registration id {found}, of which the envelope holds 14 bits")]
+    RegistrationId {
+        /// Its place in the list, from 0.
+        place: usize,
+        /// The registration id.
+        found: u32,
+    },
+    /// A recipient without a device: nobody could open what was sealed for it.
+    #[error("recipient {place} has no device")]
+    NoDevice {
+        /// Its place in the list, from 0.
+        place: usize,
+    },
+    /// A recipient that is excluded at the same time, or excluded twice: no relay would split that.
+    #[error("somebody is excluded twice, or a recipient and excluded")]
+    Excluded,
+}
+
+/// A sent message is malformed, or not to be split this way. Nothing was changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SplitError {
+    /// No bytes at all.
+    #[error("the sent message is empty")]
+    Empty,
+    /// Neither of the two forms of version 2.
+    #[error("0x{found:02x} is no version of a sent message")]
+    UnknownVersion {
+        /// The first byte.
+        found: u8,
+    },
+    /// It ends before its recipients and the shared key do.
+    #[error("the sent message is cut off")]
+    Truncated,
+    /// A value that cannot be.
+    #[error("{field} of a sent message has a value that it cannot have")]
+    Field {
+        /// Which part.
+        field: &'static str,
+    },
+    /// A recipient that is excluded at the same time, or excluded twice.
+    #[error("somebody is excluded twice, or a recipient and excluded")]
+    Excluded,
+    /// X16: asked for the only recipient of a message that has another number of them.
+    #[error("the sent message has {found} recipients, not one")]
+    NotOne {
+        /// How many it has.
+        found: usize,
+    },
 }
 
 /// An envelope was not opened, or its sender is not believed. Nothing was changed; drop it.
@@ -26,9 +85,6 @@ pub enum OpenError {
         /// High half of the first byte.
         found: u8,
     },
-    /// Version 2, which this release does not open yet.
-    #[error("envelopes of version 2 are not supported yet")]
-    VersionTwo,
     /// The envelope, or what lies in it, is malformed.
     #[error(transparent)]
     Decode(#[from] DecodeError),

@@ -1,7 +1,8 @@
-//! Sealed sender: an envelope that hides from the relay who sent it (W§13, 14).
+//! Sealed sender: an envelope that hides from the relay who sent it (W§13–15).
 //!
 //! `certificate.rs` says who a sender is, `content.rs` what lies in an envelope and who may be
-//! believed, `v1.rs` seals and opens. Version 2, one envelope for many recipients, comes later.
+//! believed. `v1.rs` seals for one recipient and opens, `v2.rs` for many; `sent.rs` is the form of
+//! the second that goes to a relay, which splits it.
 //!
 //! A recipient goes three steps: [`open`] the envelope, [`SealedContent::authenticate`] its sender,
 //! and give the content to the session with the address that came out.
@@ -9,12 +10,16 @@
 mod certificate;
 mod content;
 mod error;
+mod sent;
 mod v1;
+mod v2;
 
 pub use certificate::{CertificateError, SenderCertificate, SenderFields, ServerCertificate};
 pub use content::{ContentHint, ContentKind, SealedContent};
-pub use error::{OpenError, SealError, SelfSend};
+pub use error::{OpenError, SealError, SelfSend, SplitError};
+pub use sent::{RecipientDevice, SentMessage, SentRecipient};
 pub use v1::seal_v1;
+pub use v2::{SealedRecipient, seal_v2, seal_v2_multi};
 
 use crate::identity::IdentityKeyPair;
 
@@ -46,8 +51,10 @@ pub fn peek_version(envelope: &[u8]) -> Result<SealedVersion, OpenError> {
 /// [`OpenError`]: empty, of unknown version, malformed, not for this key, changed, or sealed with
 /// another key than that of the certificate inside.
 pub fn open(envelope: &[u8], recipient: &IdentityKeyPair) -> Result<SealedContent, OpenError> {
-    match (peek_version(envelope)?, envelope) {
-        (SealedVersion::V1, [_, body @ ..]) => v1::open_v1(body, recipient),
-        _ => Err(OpenError::VersionTwo),
+    let version = peek_version(envelope)?;
+    let body = envelope.get(1..).ok_or(OpenError::Empty)?;
+    match version {
+        SealedVersion::V1 => v1::open_v1(body, recipient),
+        SealedVersion::V2 => v2::open_v2(body, recipient),
     }
 }
