@@ -1,11 +1,15 @@
 // One conversation over a bad network: messages are lost, swapped, repeated and late, one is changed
-// on its way, and our side restarts in the middle. Every plaintext and every refusal is checked.
+// on its way, and in the middle a second session begins over the first and our side restarts. Every
+// plaintext and every refusal is checked.
 
 import { choices, expect, refused, same } from './check.mjs';
 import { epoch } from './ratchet.mjs';
 
 /** Each side must have read at least this many messages, unless a conversation says another number. */
-const MESSAGES = 60;
+const MESSAGES = 100;
+
+/** The second session begins after as many, so that both sessions are long. */
+const SECOND_SESSION_AFTER = 50;
 
 /** Rounds for which a message may be late. A session keeps five receiving chains, one a round. */
 const LATEST = 2;
@@ -14,32 +18,31 @@ const LATEST = 2;
  * `agreement`: what the responder's bundle holds, and the session that comes out: its version, and
  * whether it has the post-quantum ratchet. Gives the numbers of what happened.
  */
-export async function converse(initiator, responder, { oneTime, kem, version, spqr }, seed, messages = MESSAGES) {
+export async function converse(initiator, responder, agreement, seed, messages = MESSAGES) {
+  const { oneTime, kem, version, spqr } = agreement;
   const line = new Line(choices(seed));
   await initiator.processBundle(responder.address, await responder.bundle({ oneTime, kem }));
   await begin(initiator, responder, line);
   for (const [from, to] of [[responder, initiator], [initiator, responder]]) {
-    const message = await send(from, to, Buffer.from(`whisper of ${from.name}`));
+    const message = await line.send(from, to, Buffer.from(`whisper of ${from.name}`));
     same(message.type, 'whisper', `the first message of ${from.name} after an answer`);
     same(message.body[0] >> 4, version, 'version in the first byte');
     await line.deliver(message);
   }
   for (const party of [initiator, responder]) await changedMessage(party, party === initiator ? responder : initiator, line);
 
-  let restarted = false;
-  while (Math.min(line.readBy(initiator), line.readBy(responder)) < messages) {
-    await line.round(initiator, responder);
-    if (!restarted && line.readBy(initiator) > messages / 2) {
-      for (const party of [initiator, responder]) await party.restart?.();
-      restarted = true;
-    }
-  }
+  const go = async (until) => {
+    while (Math.min(line.readBy(initiator), line.readBy(responder)) < until) await line.round(initiator, responder);
+  };
+  await go(SECOND_SESSION_AFTER);
+  await secondSession(initiator, responder, agreement, line);
+  await go(messages);
   await line.flush();
   for (const party of [initiator, responder]) {
     const found = await party.session(other(party, initiator, responder).address);
-    if (found !== null) same(found, { version, spqr }, 'session');
+    if (found !== null) same(found, { version, spqr, archived: 1 }, 'session');
   }
-  expect(restarted, 'no restart happened');
+  expect(line.events.sent >= 2 * messages, `${line.events.sent} messages were sent`);
   expect(line.events.epoch > 0 === spqr, `the last epoch of the post-quantum ratchet was ${line.events.epoch}`);
   for (const event of ['lost', 'late', 'repeated']) expect(line.events[event] > 0, `nothing was ${event}`);
   return line.events;
@@ -47,23 +50,43 @@ export async function converse(initiator, responder, { oneTime, kem, version, sp
 
 const other = (party, a, b) => (party === a ? b : a);
 
-async function send(from, to, plaintext) {
-  return { from, to, plaintext, ...(await from.encrypt(to.address, plaintext)) };
-}
-
 /** The first messages arrive in another order; none of them may be read twice. */
 async function begin(initiator, responder, line) {
   const firsts = [];
-  for (let n = 0; n < 3; n++) firsts.push(await send(initiator, responder, Buffer.from(`first ${n} 🦭`)));
+  for (let n = 0; n < 3; n++) firsts.push(await line.send(initiator, responder, Buffer.from(`first ${n} 🦭`)));
   for (const message of firsts) same(message.type, 'prekey', 'the type of a first message');
   for (const n of [1, 0]) await line.deliver(firsts[n]);
   await line.repeat(firsts[1]);
   line.hold(firsts[2]);
 }
 
+/**
+ * The initiator begins anew, so that both sides archive the first session, and our side restarts with
+ * both in its state. What the first session wrote before is read all the same, by both sides, and it
+ * is the current one again then; a message of the second brings that one back.
+ */
+async function secondSession(initiator, responder, agreement, line) {
+  const write = (from, to, text) => line.send(from, to, Buffer.from(text));
+  const old = [];
+  for (const text of ['old 0', 'old 1', 'old 2']) {
+    old.push(await write(initiator, responder, text), await write(responder, initiator, text));
+  }
+  await initiator.processBundle(responder.address, await responder.bundle(agreement));
+  const [first, second] = [await write(initiator, responder, 'anew'), await write(initiator, responder, 'anew too')];
+  for (const message of [first, second]) same(message.type, 'prekey', 'the type of a first message of the second session');
+  await line.deliver(first);
+  await line.deliver(await write(responder, initiator, 'answer'));
+  for (const message of old.splice(0, 2)) await line.deliver(message);
+  for (const party of [initiator, responder]) await party.restart?.();
+  for (const message of old) await line.deliver(message);
+  await line.repeat(old[0]);
+  await line.deliver(second);
+  await line.deliver(await write(responder, initiator, 'and on'));
+}
+
 /** A changed message is refused and changes nothing: the real one can be read afterwards. */
 async function changedMessage(from, to, line) {
-  const message = await send(from, to, Buffer.from('to be changed'));
+  const message = await line.send(from, to, Buffer.from('to be changed'));
   for (const place of [message.body.length - 1, message.body.length - 12, 30]) {
     const body = Buffer.from(message.body);
     body[place] ^= 0x10;
@@ -95,8 +118,7 @@ class Line {
       const flying = this.#held.filter((it) => it.to === to && it.due <= this.#round).map((it) => it.message);
       this.#held = this.#held.filter((it) => it.to !== to || it.due > this.#round);
       for (let n = 1 + this.#choices.below(5); n > 0; n--) {
-        const message = await send(from, to, this.#plaintext());
-        this.events.sent++;
+        const message = await this.send(from, to, this.#plaintext());
         if (this.#choices.oneIn(10)) this.events.lost++;
         else if (this.#choices.oneIn(8)) this.hold(message);
         else flying.push(message);
@@ -111,6 +133,11 @@ class Line {
   #plaintext() {
     const sizes = [0, 1, 15, 16, 17, 100, 1000, 65536];
     return Buffer.alloc(sizes[this.#choices.below(sizes.length)], this.#choices.below(256));
+  }
+
+  async send(from, to, plaintext) {
+    this.events.sent++;
+    return { from, to, plaintext, ...(await from.encrypt(to.address, plaintext)) };
   }
 
   async deliver(message) {

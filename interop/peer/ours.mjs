@@ -97,7 +97,7 @@ export class OurParty {
 
   async session(remote) {
     const it = await this.#request('session.info', { remote: wire(remote) });
-    return { version: it.version, spqr: it.pq_ratchet };
+    return { version: it.version, spqr: it.pq_ratchet, archived: it.previous_states };
   }
 
   dump() {

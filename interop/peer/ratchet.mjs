@@ -47,6 +47,13 @@ export async function withoutRatchet(initiator, responder, us, agreement) {
     const text = Buffer.from(`from ${from.name}`);
     same(await to.decrypt(from.address, await from.encrypt(to.address, text)), text, 'plaintext');
   }
-  const found = await us.session((initiator === us ? responder : initiator).address);
-  same(found, { version: 4, spqr: false }, 'the session where it is allowed');
+  const { version, spqr } = await us.session((initiator === us ? responder : initiator).address);
+  same([version, spqr], [4, false], 'version and ratchet of the session where it is allowed');
+}
+
+/** Two releases of libsignal that no session can join: one has no ratchet, the other demands it. */
+export async function cannotMeet(initiator, responder, agreement) {
+  await initiator.processBundle(responder.address, await responder.bundle(agreement));
+  const first = await initiator.encrypt(responder.address, Buffer.from('first'));
+  await refused(responder, 'invalid_message', () => responder.decrypt(initiator.address, first), `a first message of ${initiator.name}`);
 }

@@ -7,8 +7,8 @@ import { limits } from './limits.mjs';
 import { OurParty } from './ours.mjs';
 import { OurAuthority, TheirAuthority, sealedExchange } from './sealed.mjs';
 import { retry, signatures } from './small.mjs';
-import { withoutRatchet } from './ratchet.mjs';
-import { TheirParty, load } from './theirs.mjs';
+import { cannotMeet, withoutRatchet } from './ratchet.mjs';
+import { TheirParty, load, ratchetOff } from './theirs.mjs';
 import { bothBegin, newIdentity, x3dhRefused } from './trouble.mjs';
 
 const { values: options } = parseArgs({
@@ -51,6 +51,8 @@ function* plan(release, seed) {
   } else if (release.kyber) {
     yield { feature: 'no ratchet is refused unless allowed', roles: true, run: (i, r, us) => withoutRatchet(i, r, us, usual) };
   }
+  // What does not depend on the ratchet has been tried with it.
+  if (release.off) return;
   if (!release.x3dh) yield { feature: 'X3DH is refused', roles: false, run: x3dhRefused };
   yield { feature: 'both begin at once', roles: false, run: (i, r, us, n) => bothBegin(i, r, usual, seed + n) };
   yield {
@@ -91,13 +93,15 @@ async function attempt(release, { run }, weBegin) {
   const n = attempts++;
   const us = await make(true, release);
   const them = await make(false, release);
+  return outcome(() => (weBegin ? run(us, them, us, n) : run(them, us, us, n))).finally(() => us.close());
+}
+
+async function outcome(run) {
   try {
-    const events = await (weBegin ? run(us, them, us, n) : run(them, us, us, n));
+    const events = await run();
     return { ok: true, notes: events ? summary(events) : '' };
   } catch (error) {
     return { ok: false, notes: error.stack };
-  } finally {
-    await us.close();
   }
 }
 
@@ -105,25 +109,52 @@ const summary = ({ epoch, ...counts }) =>
   Object.entries(counts).map(([name, n]) => `${n} ${name}`).join(', ') + (epoch > 0 ? `, epoch ${epoch}` : '');
 
 function row(...cells) {
-  console.log(`| ${cells.map((cell, n) => cell.padEnd([17, 10, 43, 9][n] ?? 0)).join(' | ')} |`);
+  console.log(`| ${cells.map((cell, n) => cell.padEnd([29, 10, 43, 9][n] ?? 0)).join(' | ')} |`);
 }
 
 let failures = 0;
+
+function report(peer, begins, feature, { ok, notes }) {
+  row(peer, begins, feature, ok ? 'ok' : 'DEVIATES', ok ? notes : '');
+  if (ok) return;
+  failures++;
+  console.error(notes);
+}
+
+/** Every cell of one peer. */
+async function all(release) {
+  for (const entry of plan(release, Number(options.seed))) {
+    for (const weBegin of entry.roles ? [true, false] : [true]) {
+      const begins = entry.roles ? (weBegin ? 'tuckseal' : 'libsignal') : '–';
+      report(release.name, begins, entry.feature, await attempt(release, entry, weBegin));
+    }
+  }
+}
+
+/** No session joins a release without the ratchet and one that demands it, whoever begins. */
+async function strangers() {
+  const strict = peers.find((it) => it.demandsSpqr);
+  if (!strict) return;
+  for (const old of peers.filter((it) => it.kyber && !it.spqr)) {
+    for (const oldBegins of [true, false]) {
+      const pair = [new TheirParty(old, OURS, 1111), new TheirParty(strict, THEIRS, 2222)];
+      const [initiator, responder] = oldBegins ? pair : pair.toReversed();
+      const found = await outcome(() => cannotMeet(initiator, responder, AGREEMENTS.PQXDH));
+      report(old.name, oldBegins ? 'it' : 'the other', `refused with ${strict.name}`, found);
+    }
+  }
+}
+
+const peers = [];
 row('peer', 'begins', 'feature', 'result', 'events');
 row('---', '---', '---', '---', '---');
 for (const version of options.releases.split(',')) {
   const release = await load(version);
-  for (const entry of plan(release, Number(options.seed))) {
-    for (const weBegin of entry.roles ? [true, false] : [true]) {
-      const { ok, notes } = await attempt(release, entry, weBegin);
-      const begins = entry.roles ? (weBegin ? 'tuckseal' : 'libsignal') : '–';
-      row(`libsignal ${version}`, begins, entry.feature, ok ? 'ok' : 'DEVIATES', ok ? notes : '');
-      if (!ok) {
-        failures++;
-        console.error(notes);
-      }
-    }
+  for (const peer of [release, ratchetOff(release)].filter(Boolean)) {
+    await all(peer);
+    peers.push(peer);
   }
 }
+await strangers();
 if (failures > 0) console.error(`${failures} of the conversations deviated`);
 process.exitCode = failures > 0 ? 1 : 0;

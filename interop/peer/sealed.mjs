@@ -34,9 +34,9 @@ export class OurAuthority {
 
 /** Makes certificates in the real library. */
 export class TheirAuthority {
-  constructor({ lib, version }) {
+  constructor({ lib, name }) {
     this.lib = lib;
-    this.name = `libsignal ${version}`;
+    this.name = name;
   }
 
   async issue(keys, { address, identity, e164 }) {

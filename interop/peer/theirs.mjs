@@ -7,6 +7,9 @@ const LAST_X3DH = 74;
 /** The first release that is tried here and has the post-quantum ratchet is 0.76. */
 const FIRST_SPQR = 76;
 
+/** The first release that demands it is 0.92. */
+const FIRST_DEMANDS_SPQR = 92;
+
 /** Releases differ in a few signatures; what a release can do is asked of the library itself. */
 export async function load(version) {
   const library = await import(`libsignal-${version}`);
@@ -17,14 +20,21 @@ export async function load(version) {
   // Later releases want the local address in every call: one more argument that has no default.
   const wantsLocal = lib.signalEncrypt.length > 4;
   return {
-    version, lib, ratchet, wantsLocal,
-    x3dh: minor <= LAST_X3DH, kyber: 'KEMKeyPair' in lib, spqr: minor >= FIRST_SPQR,
+    name: `libsignal ${version}`, version, lib, ratchet, wantsLocal,
+    x3dh: minor <= LAST_X3DH, kyber: 'KEMKeyPair' in lib,
+    spqr: minor >= FIRST_SPQR, demandsSpqr: minor >= FIRST_DEMANDS_SPQR,
   };
+}
+
+/** The same release without the post-quantum ratchet, where it lets its user choose; else nothing. */
+export function ratchetOff(release) {
+  const choice = release.lib.UsePQRatchet;
+  return choice && { ...release, name: `${release.name}, ratchet off`, ratchet: [choice.No], spqr: false, off: true };
 }
 
 export class TheirParty {
   constructor(release, address, registrationId) {
-    this.name = `libsignal ${release.version}`;
+    this.name = release.name;
     this.release = release;
     // The library has no kind of its own for it.
     this.tooFarAhead = 'invalid_message';
