@@ -17,8 +17,9 @@ demo:
 vectors:
     cargo test -p tuckseal --test vectors
 
-# Conversations with the real libsignal (needs Node and npm).
+# Conversations with the real libsignal and the C library (needs Node, npm, libsignal-protocol-c, CMake).
 interop:
+    cargo test -p tuckseal-interop --features c-crate --test c_crate
     TUCKSEAL_REQUIRE_NODE=1 cargo test -p tuckseal-interop --test libsignal -- --nocapture
 
 # The examples and their asserted output.

@@ -1,14 +1,16 @@
-// Runs every conversation with every release: node run.mjs [--shim PATH] [--releases 0.60.2,…] [--seed N]
-// Prints one line for each peer, role and feature; ends with status 1 when anything deviated.
+// Runs every conversation with every peer: node run.mjs [--shim PATH] [--releases 0.60.2,…,c] [--seed N]
+// `c` is the C library. Prints one line for each peer, role and feature; ends with status 1 when
+// anything deviated.
 
 import { parseArgs } from 'node:util';
+import { loadC } from './c-library.mjs';
 import { converse } from './conversation.mjs';
 import { limits } from './limits.mjs';
 import { OurParty } from './ours.mjs';
 import { OurAuthority, TheirAuthority, sealedExchange } from './sealed.mjs';
 import { retry, signatures } from './small.mjs';
 import { cannotMeet, withoutRatchet } from './ratchet.mjs';
-import { TheirParty, load, ratchetOff } from './theirs.mjs';
+import { load, ratchetOff } from './theirs.mjs';
 import { bothBegin, newIdentity, x3dhRefused } from './trouble.mjs';
 
 const { values: options } = parseArgs({
@@ -63,6 +65,7 @@ function* plan(release, seed) {
       await newIdentity(i, r, again, usual).finally(() => again.close());
     },
   };
+  if (release.sessionsAlone) return;
   // 25 000 messages each way: once is enough, both sides send and both receive.
   yield { feature: 'limits', roles: false, run: (i, r) => limits(i, r, usual) };
   for (const issuer of ['tuckseal', 'libsignal']) {
@@ -80,7 +83,7 @@ function* plan(release, seed) {
 }
 
 async function make(ours, release) {
-  if (!ours) return new TheirParty(release, THEIRS, 2222);
+  if (!ours) return release.make(THEIRS, 2222);
   const party = await OurParty.make(options.shim, OURS, 1111);
   // The post-quantum ratchet is demanded of every release that has it.
   party.allow = { allow_x3dh: true, allow_no_pq: !release.spqr };
@@ -125,7 +128,7 @@ function report(peer, begins, feature, { ok, notes }) {
 async function all(release) {
   for (const entry of plan(release, Number(options.seed))) {
     for (const weBegin of entry.roles ? [true, false] : [true]) {
-      const begins = entry.roles ? (weBegin ? 'tuckseal' : 'libsignal') : '–';
+      const begins = entry.roles ? (weBegin ? 'tuckseal' : 'the peer') : '–';
       report(release.name, begins, entry.feature, await attempt(release, entry, weBegin));
     }
   }
@@ -137,10 +140,10 @@ async function strangers() {
   if (!strict) return;
   for (const old of peers.filter((it) => it.kyber && !it.spqr)) {
     for (const oldBegins of [true, false]) {
-      const pair = [new TheirParty(old, OURS, 1111), new TheirParty(strict, THEIRS, 2222)];
+      const pair = [old.make(OURS, 1111), strict.make(THEIRS, 2222)];
       const [initiator, responder] = oldBegins ? pair : pair.toReversed();
       const found = await outcome(() => cannotMeet(initiator, responder, AGREEMENTS.PQXDH));
-      report(old.name, oldBegins ? 'it' : 'the other', `refused with ${strict.name}`, found);
+      report(old.name, oldBegins ? 'the peer' : 'the other', `refused with ${strict.name}`, found);
     }
   }
 }
@@ -149,6 +152,10 @@ const peers = [];
 row('peer', 'begins', 'feature', 'result', 'events');
 row('---', '---', '---', '---', '---');
 for (const version of options.releases.split(',')) {
+  if (version === 'c') {
+    await loadC().then(all, ({ message }) => console.log(`SKIPPED interop with libsignal-protocol-c: ${message}`));
+    continue;
+  }
   const release = await load(version);
   for (const peer of [release, ratchetOff(release)].filter(Boolean)) {
     await all(peer);

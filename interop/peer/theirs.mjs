@@ -19,20 +19,23 @@ export async function load(version) {
   const ratchet = lib.UsePQRatchet ? [lib.UsePQRatchet.Yes] : [];
   // Later releases want the local address in every call: one more argument that has no default.
   const wantsLocal = lib.signalEncrypt.length > 4;
-  return {
+  const release = {
     name: `libsignal ${version}`, version, lib, ratchet, wantsLocal,
     x3dh: minor <= LAST_X3DH, kyber: 'KEMKeyPair' in lib,
     spqr: minor >= FIRST_SPQR, demandsSpqr: minor >= FIRST_DEMANDS_SPQR,
   };
+  return { ...release, make: (address, registrationId) => new TheirParty(release, address, registrationId) };
 }
 
 /** The same release without the post-quantum ratchet, where it lets its user choose; else nothing. */
 export function ratchetOff(release) {
   const choice = release.lib.UsePQRatchet;
-  return choice && { ...release, name: `${release.name}, ratchet off`, ratchet: [choice.No], spqr: false, off: true };
+  if (!choice) return null;
+  const off = { ...release, name: `${release.name}, ratchet off`, ratchet: [choice.No], spqr: false, off: true };
+  return { ...off, make: (address, registrationId) => new TheirParty(off, address, registrationId) };
 }
 
-export class TheirParty {
+class TheirParty {
   constructor(release, address, registrationId) {
     this.name = release.name;
     this.release = release;

@@ -1,7 +1,8 @@
-//! Runs the conversations with released builds of libsignal (`peer/run.mjs`), where Node is there.
+//! Runs the conversations with released builds of libsignal, and with the C library before it
+//! (`peer/run.mjs`), where Node is there.
 //!
-//! * `TUCKSEAL_REQUIRE_NODE=1`: it is a failure that they cannot run.
-//! * `TUCKSEAL_INTEROP_RELEASES=all` or a list: other releases than 0.60.2 and 0.103.0.
+//! * `TUCKSEAL_REQUIRE_NODE=1`: it is a failure that one of them cannot run.
+//! * `TUCKSEAL_INTEROP_RELEASES=all` or a list: other peers than 0.60.2, 0.103.0 and `c`.
 //!
 //! docs/interop.md says what they prove and what came out.
 #![allow(
@@ -15,11 +16,11 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// The releases whose conversations belong to every test run: one without the post-quantum ratchet,
-/// one that demands it.
-const DEFAULT: &str = "0.60.2,0.103.0";
-/// All of those pinned in package.json, oldest first.
-const ALL: &str = "0.22.0,0.60.2,0.72.1,0.76.0,0.90.0,0.103.0";
+/// The peers whose conversations belong to every test run: the C library, a release without the
+/// post-quantum ratchet, and one that demands it.
+const DEFAULT: &str = "c,0.60.2,0.103.0";
+/// The C library, and all releases pinned in package.json, oldest first.
+const ALL: &str = "c,0.22.0,0.60.2,0.72.1,0.76.0,0.90.0,0.103.0";
 
 #[test]
 fn conversations_with_libsignal_go_as_expected() {
@@ -28,8 +29,8 @@ fn conversations_with_libsignal_go_as_expected() {
         Ok(list) if !list.is_empty() => list,
         _ => DEFAULT.to_owned(),
     };
+    let required = std::env::var("TUCKSEAL_REQUIRE_NODE").is_ok_and(|it| it == "1");
     if let Err(reason) = ready(&releases) {
-        let required = std::env::var("TUCKSEAL_REQUIRE_NODE").is_ok_and(|it| it == "1");
         assert!(!required, "the conversations with libsignal cannot run: {reason}");
         announce(&format!("SKIPPED interop with libsignal: {reason}"));
         return;
@@ -43,11 +44,11 @@ fn conversations_with_libsignal_go_as_expected() {
     announce(&table);
     let problems = String::from_utf8_lossy(&run.stderr);
     assert!(run.status.success(), "a conversation deviated:\n{table}\n{problems}");
-    for release in releases.split(',') {
-        assert!(
-            table.contains(&format!("| libsignal {release}")),
-            "{release} did not run:\n{table}"
-        );
+    for peer in releases.split(',') {
+        let name = if peer == "c" { "libsignal-protocol-c" } else { &format!("libsignal {peer}") };
+        let ran = table.contains(&format!("| {name}"));
+        let skipped = !required && table.contains(&format!("SKIPPED interop with {name}"));
+        assert!(ran || skipped, "{name} did not run:\n{table}");
     }
 }
 
@@ -57,8 +58,10 @@ fn peer() -> PathBuf {
 
 /// Installs the pinned releases if they are not there. The reason, if that cannot be done.
 fn ready(releases: &str) -> Result<(), String> {
-    let wanted =
-        |release: &str| peer().join("node_modules").join(format!("libsignal-{release}")).is_dir();
+    let wanted = |release: &str| {
+        let package = if release == "c" { "koffi" } else { &format!("libsignal-{release}") };
+        peer().join("node_modules").join(package).is_dir()
+    };
     if !answers("node") {
         return Err("node is not installed".into());
     }
@@ -71,7 +74,7 @@ fn ready(releases: &str) -> Result<(), String> {
     let mut install = Command::new("npm");
     install.arg("ci").current_dir(peer());
     if releases == DEFAULT {
-        install.arg("--omit=optional");
+        install.arg("--omit=dev");
     }
     let install = install.output().map_err(|error| format!("npm ci: {error}"))?;
     if install.status.success() && releases.split(',').all(wanted) {
