@@ -8,7 +8,7 @@ import { converse } from './conversation.mjs';
 import { limits } from './limits.mjs';
 import { OurParty } from './ours.mjs';
 import { OurAuthority, TheirAuthority, sealedExchange } from './sealed.mjs';
-import { retry, signatures } from './small.mjs';
+import { fingerprints, retry, signatures } from './small.mjs';
 import { cannotMeet, withoutRatchet } from './ratchet.mjs';
 import { load, ratchetOff } from './theirs.mjs';
 import { bothBegin, newIdentity, x3dhRefused } from './trouble.mjs';
@@ -80,6 +80,7 @@ function* plan(release, seed) {
   }
   yield { feature: 'decryption error', roles: true, run: (i, r, us) => retry(release, i, r, usual, us.shim) };
   yield { feature: 'signatures', roles: false, run: (i, r, us) => signatures(release, us.shim) };
+  yield { feature: 'safety numbers', roles: false, run: (i, r, us) => fingerprints(release, us.shim) };
 }
 
 async function make(ours, release) {

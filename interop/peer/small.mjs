@@ -1,4 +1,5 @@
-// What needs no session: signatures, and the message that reports a failed decryption.
+// What needs no conversation: signatures, safety numbers, and the message that reports a failed
+// decryption.
 
 import { expect, same } from './check.mjs';
 import { hex, unhex } from './ours.mjs';
@@ -38,5 +39,38 @@ export async function retry({ lib }, initiator, responder, agreement, shim) {
     const parsed = await shim.request('retry.parse', { body: hex(theirs.serialize()) });
     same(parsed.ratchet_key, hex(theirs.ratchetKey().serialize()), 'ratchet key');
     same([parsed.timestamp, parsed.device_id], [timestamp, 3], 'timestamp and device');
+  }
+}
+
+/** Safety numbers: the digits are equal, and each side's code is scanned by the other. */
+export async function fingerprints({ lib }, shim) {
+  const [ours, theirs] = [1, 2].map((n) => ({ id: Buffer.alloc(16 + n, n), key: lib.PrivateKey.generate().getPublicKey() }));
+  const stranger = { ...theirs, key: lib.PrivateKey.generate().getPublicKey() };
+  const wire = ({ id, key }) => ({ id: hex(id), key: hex(key.serialize()) });
+  const make = (version, iterations, local, remote) =>
+    shim.request('fingerprint', { version, iterations, local: wire(local), remote: wire(remote) });
+  const makeTheirs = (version, iterations, local, remote) =>
+    lib.Fingerprint.new(iterations, version, local.id, local.key, remote.id, remote.key);
+  for (const [version, iterations] of [[1, 1024], [2, 5200], [2, 2]]) {
+    const made = await make(version, iterations, ours, theirs);
+    const real = makeTheirs(version, iterations, ours, theirs);
+    same(made.display, real.displayableFingerprint().toString(), 'digits');
+    same(unhex(made.scannable), real.scannableFingerprint().toBuffer(), 'the bytes of the code');
+
+    const opposite = makeTheirs(version, iterations, theirs, ours);
+    const other = makeTheirs(version, iterations, stranger, ours);
+    same(opposite.displayableFingerprint().toString(), made.display, 'digits at the other side');
+    for (const [scanned, match] of [[opposite, true], [other, false]]) {
+      const code = scanned.scannableFingerprint();
+      const found = await shim.request('fingerprint.compare', { ours: made.scannable, theirs: hex(code.toBuffer()) });
+      same(found.match, match, 'our verdict on their code');
+      const scannedHere = lib.ScannableFingerprint._fromBuffer(unhex(made.scannable));
+      same(code.compare(scannedHere), match, 'their verdict on our code');
+    }
+    const another = makeTheirs(3 - version, iterations, theirs, ours).scannableFingerprint();
+    const refusal = await shim
+      .request('fingerprint.compare', { ours: made.scannable, theirs: hex(another.toBuffer()) })
+      .catch((error) => error);
+    same(refusal.kind, 'fingerprint_mismatch', 'a code of another version');
   }
 }

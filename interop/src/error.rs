@@ -24,6 +24,7 @@ pub(crate) enum Kind {
     TooFarAhead,
     InvalidCertificate,
     SelfSend,
+    FingerprintMismatch,
     Limit,
 }
 
@@ -45,6 +46,7 @@ impl Kind {
             Self::TooFarAhead => "too_far_ahead",
             Self::InvalidCertificate => "invalid_certificate",
             Self::SelfSend => "self_send",
+            Self::FingerprintMismatch => "fingerprint_mismatch",
             Self::Limit => "limit",
         }
     }
@@ -69,6 +71,11 @@ impl Refusal {
     /// The certificate of `certificate.*` cannot be parsed, whatever is wrong with it.
     pub(crate) fn certificate(error: DecodeError) -> Self {
         Self::new(Kind::InvalidCertificate, error)
+    }
+
+    /// Two safety numbers cannot be compared, for whatever reason.
+    pub(crate) fn fingerprint(error: impl ToString) -> Self {
+        Self::new(Kind::FingerprintMismatch, error)
     }
 }
 

@@ -173,8 +173,8 @@ impl Ours {
         }
     }
 
-    fn bundle(&mut self, one_time: bool) -> Value {
-        self.ask("party.bundle", json!({"party": "us", "one_time": one_time, "kem": "none"}))
+    fn bundle(&mut self, one_time: impl Into<Value>) -> Value {
+        self.ask("party.bundle", json!({"party": "us", "one_time": one_time.into(), "kem": "none"}))
             .unwrap()
     }
 

@@ -2,6 +2,7 @@
 //! listed when it works, not before.
 
 mod certificate;
+mod fingerprint;
 mod party;
 mod retry;
 mod sealed;
@@ -14,7 +15,8 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
 /// What this release can do, in the words of shim.md.
-const FEATURES: [&str; 5] = ["x3dh-v3", "pqxdh-v4", "spqr", "sealed-sender-v1", "retry"];
+const FEATURES: [&str; 6] =
+    ["x3dh-v3", "pqxdh-v4", "spqr", "sealed-sender-v1", "fingerprints", "retry"];
 
 type Request = Map<String, Value>;
 type Answer = Result<Value, Refusal>;
@@ -66,6 +68,8 @@ impl Shim {
             "certificate.server" => certificate::server(request),
             "certificate.sender" => certificate::sender(request),
             "certificate.check" => certificate::check(request),
+            "fingerprint" => fingerprint::make(request),
+            "fingerprint.compare" => fingerprint::compare(request),
             "xeddsa.sign" => xeddsa::sign(request),
             "xeddsa.verify" => xeddsa::verify(request),
             "retry.request" => retry::request(request),

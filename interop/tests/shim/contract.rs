@@ -9,7 +9,10 @@ use std::process::{Command, Stdio};
 fn operations_of_features_that_are_not_listed_are_unsupported() {
     let mut door = Door::two();
     let features = door.ok("hello", json!({}))["features"].clone();
-    assert_eq!(features, json!(["x3dh-v3", "pqxdh-v4", "spqr", "sealed-sender-v1", "retry"]));
+    assert_eq!(
+        features,
+        json!(["x3dh-v3", "pqxdh-v4", "spqr", "sealed-sender-v1", "fingerprints", "retry"])
+    );
     for op in [
         "session.import",
         "sealed.seal_multi",
@@ -18,8 +21,6 @@ fn operations_of_features_that_are_not_listed_are_unsupported() {
         "group.process",
         "group.encrypt",
         "group.decrypt",
-        "fingerprint",
-        "fingerprint.compare",
         "attachment.encrypt",
         "attachment.decrypt",
         "",

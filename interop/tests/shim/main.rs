@@ -11,6 +11,7 @@
 mod broken;
 mod contract;
 mod door;
+mod fingerprints;
 mod junk;
 mod sealed;
 mod sessions;
