@@ -95,6 +95,23 @@ export class OurParty {
     };
   }
 
+  async distribute(distributionId) {
+    return unhex((await this.#request('group.distribute', { distribution_id: distributionId })).body);
+  }
+
+  processDistribution(sender, body) {
+    return this.#request('group.process', { sender: wire(sender), body: hex(body) });
+  }
+
+  async groupEncrypt(distributionId, plaintext) {
+    const it = await this.#request('group.encrypt', { distribution_id: distributionId, plaintext: hex(plaintext) });
+    return unhex(it.body);
+  }
+
+  async groupDecrypt(sender, body) {
+    return unhex((await this.#request('group.decrypt', { sender: wire(sender), body: hex(body) })).plaintext);
+  }
+
   async session(remote) {
     const it = await this.#request('session.info', { remote: wire(remote) });
     return { version: it.version, spqr: it.pq_ratchet, archived: it.previous_states };

@@ -1,10 +1,12 @@
-// Runs every conversation with every peer: node run.mjs [--shim PATH] [--releases 0.60.2,…,c] [--seed N]
-// `c` is the C library. Prints one line for each peer, role and feature; ends with status 1 when
+// Runs every conversation with every peer:
+//   node run.mjs [--shim PATH] [--releases 0.60.2,…,c] [--feature WORDS] [--seed N]
+// `c` is the C library; WORDS choose the features that they are part of. Prints one line for each peer, role and feature; ends with status 1 when
 // anything deviated.
 
 import { parseArgs } from 'node:util';
 import { loadC } from './c-library.mjs';
 import { converse } from './conversation.mjs';
+import { senderKeys } from './groups.mjs';
 import { limits } from './limits.mjs';
 import { OurParty } from './ours.mjs';
 import { OurAuthority, TheirAuthority, sealedExchange } from './sealed.mjs';
@@ -17,6 +19,7 @@ const { values: options } = parseArgs({
   options: {
     shim: { type: 'string', default: '../../target/debug/shim' },
     releases: { type: 'string', default: '0.60.2' },
+    feature: { type: 'string', default: '' },
     seed: { type: 'string', default: '1' },
   },
 });
@@ -68,6 +71,7 @@ function* plan(release, seed) {
   if (release.sessionsAlone) return;
   // 25 000 messages each way: once is enough, both sides send and both receive.
   yield { feature: 'limits', roles: false, run: (i, r) => limits(i, r, usual) };
+  yield { feature: 'sender keys', roles: true, run: (i, r, us, n) => senderKeys(i, r, usual, seed + n) };
   for (const issuer of ['tuckseal', 'libsignal']) {
     yield {
       feature: `sealed sender v1, certificates of ${issuer}`,
@@ -128,6 +132,7 @@ function report(peer, begins, feature, { ok, notes }) {
 /** Every cell of one peer. */
 async function all(release) {
   for (const entry of plan(release, Number(options.seed))) {
+    if (!entry.feature.includes(options.feature)) continue;
     for (const weBegin of entry.roles ? [true, false] : [true]) {
       const begins = entry.roles ? (weBegin ? 'tuckseal' : 'the peer') : '–';
       report(release.name, begins, entry.feature, await attempt(release, entry, weBegin));

@@ -151,14 +151,34 @@ class TheirParty {
     };
   }
 
+  /** The distribution message of our key, which is made when there is none. */
+  async distribute(distributionId) {
+    const message = await this.lib.SenderKeyDistributionMessage.create(this.#at(this.address), distributionId, this.stores.senderKeys);
+    return message.serialize();
+  }
+
+  processDistribution(sender, body) {
+    const message = this.lib.SenderKeyDistributionMessage.deserialize(body);
+    return this.lib.processSenderKeyDistributionMessage(this.#at(sender), message, this.stores.senderKeys);
+  }
+
+  async groupEncrypt(distributionId, plaintext) {
+    const message = await this.lib.groupEncrypt(this.#at(this.address), distributionId, this.stores.senderKeys, plaintext);
+    return message.serialize();
+  }
+
+  groupDecrypt(sender, body) {
+    return this.lib.groupDecrypt(this.#at(sender), this.stores.senderKeys, body);
+  }
+
   /** The library tells neither the version nor the ratchet; its own messages do. */
   async session() {
     return null;
   }
 
-  /** Sessions alone: 0.60 already keeps the identity of a first message that it then refuses. */
+  /** No identities: 0.60 already keeps the one of a first message that it then refuses. */
   async dump() {
-    return JSON.stringify([...this.stores.sessions.records]);
+    return JSON.stringify([...this.stores.sessions.records, ...this.stores.senderKeys.records]);
   }
 
   async close() {}
@@ -176,6 +196,8 @@ class TheirParty {
       case ErrorCode.SealedSenderSelfSend:
         return 'self_send';
       default:
+        if (/[Ss]ender ?key/.test(error.message)) return 'no_sender_key';
+        if (/[Ss]ignature/.test(error.message)) return 'invalid_signature';
         return /trust root|[Cc]ertificate/.test(error.message) ? 'invalid_certificate' : 'invalid_message';
     }
   }
@@ -197,6 +219,17 @@ function makeStores(lib, identityKey, registrationId) {
     }
     async getExistingSessions(addresses) {
       return Promise.all(addresses.map((address) => this.getSession(address)));
+    }
+  }
+
+  class SenderKeys extends lib.SenderKeyStore {
+    records = new Map();
+    async saveSenderKey(sender, distributionId, record) {
+      this.records.set(`${name(sender)}/${distributionId}`, Buffer.from(record.serialize()).toString('hex'));
+    }
+    async getSenderKey(sender, distributionId) {
+      const record = this.records.get(`${name(sender)}/${distributionId}`);
+      return record ? lib.SenderKeyRecord.deserialize(Buffer.from(record, 'hex')) : null;
     }
   }
 
@@ -269,6 +302,7 @@ function makeStores(lib, identityKey, registrationId) {
 
   return {
     sessions: new Sessions(),
+    senderKeys: new SenderKeys(),
     identities: new Identities(),
     prekeys: new PreKeys(),
     signed: new Signed(),

@@ -2,8 +2,9 @@
 //! programs; the message beside it is for people.
 
 use tuckseal::{
-    AddressError, CertificateError, DecodeError, DecryptError, EncryptError, HandshakeError,
-    InvalidSignature, KeyError, OpenError, RecordError, SealError, SelfSend, UntrustedIdentity,
+    AddressError, CertificateError, DecodeError, DecryptError, EncryptError, GroupDecryptError,
+    GroupEncryptError, HandshakeError, InvalidSignature, KeyError, OpenError, RecordError,
+    SealError, SelfSend, SenderKeyError, UntrustedIdentity,
 };
 
 /// The kinds of shim.md that this release answers.
@@ -24,6 +25,7 @@ pub(crate) enum Kind {
     TooFarAhead,
     InvalidCertificate,
     SelfSend,
+    NoSenderKey,
     FingerprintMismatch,
     Limit,
 }
@@ -46,6 +48,7 @@ impl Kind {
             Self::TooFarAhead => "too_far_ahead",
             Self::InvalidCertificate => "invalid_certificate",
             Self::SelfSend => "self_send",
+            Self::NoSenderKey => "no_sender_key",
             Self::FingerprintMismatch => "fingerprint_mismatch",
             Self::Limit => "limit",
         }
@@ -94,6 +97,7 @@ macro_rules! kinds {
 kinds! {
     AddressError => |_| Kind::BadRequest;
     RecordError => |_| Kind::BadRequest;
+    SenderKeyError => |_| Kind::BadRequest;
     KeyError => |_| Kind::InvalidKey;
     InvalidSignature => |_| Kind::InvalidSignature;
     UntrustedIdentity => |_| Kind::UntrustedIdentity;
@@ -105,6 +109,8 @@ kinds! {
     DecryptError => decrypt;
     SealError => seal;
     OpenError => open;
+    GroupEncryptError => |_| Kind::Limit;
+    GroupDecryptError => group_decrypt;
 }
 
 fn decode(error: &DecodeError) -> Kind {
@@ -164,6 +170,17 @@ fn open(error: &OpenError) -> Kind {
             Kind::InvalidCertificate
         }
         OpenError::SelfSend(_) => Kind::SelfSend,
+        _ => Kind::InvalidMessage,
+    }
+}
+
+fn group_decrypt(error: &GroupDecryptError) -> Kind {
+    match error {
+        GroupDecryptError::UnknownChain { .. } => Kind::NoSenderKey,
+        GroupDecryptError::Signature(_) => Kind::InvalidSignature,
+        GroupDecryptError::Duplicate { .. } => Kind::DuplicateMessage,
+        GroupDecryptError::TooFarAhead { .. } => Kind::TooFarAhead,
+        GroupDecryptError::Exhausted => Kind::Limit,
         _ => Kind::InvalidMessage,
     }
 }

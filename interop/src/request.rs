@@ -7,7 +7,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 use tuckseal::{
     Address, DeviceId, IdentityKey, KemPreKeyId, KemPreKeyPublic, KemPublicKey, PreKeyBundle,
-    PreKeyId, PreKeyPublic, PublicKey, ServiceId, SignedPreKeyId, SignedPreKeyPublic, Timestamp,
+    PreKeyId, PreKeyPublic, PublicKey, ServiceId, ServiceIdKind, SignedPreKeyId,
+    SignedPreKeyPublic, Timestamp,
 };
 
 /// Reads the arguments of one operation.
@@ -70,6 +71,15 @@ impl From<Address> for Remote {
             service_id: address.service_id.to_string(),
             device_id: address.device_id.get().into(),
         }
+    }
+}
+
+/// The bytes of a UUID in its one form.
+pub(crate) fn uuid(text: &str) -> Result<[u8; 16], Refusal> {
+    let service_id: ServiceId = text.parse()?;
+    match service_id.kind() {
+        ServiceIdKind::Aci => Ok(*service_id.uuid()),
+        _ => Err(Refusal::bad_request("a distribution id is a bare UUID")),
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod certificate;
 mod fingerprint;
+mod group;
 mod party;
 mod retry;
 mod sealed;
@@ -15,8 +16,8 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
 /// What this release can do, in the words of shim.md.
-const FEATURES: [&str; 6] =
-    ["x3dh-v3", "pqxdh-v4", "spqr", "sealed-sender-v1", "fingerprints", "retry"];
+const FEATURES: [&str; 7] =
+    ["x3dh-v3", "pqxdh-v4", "spqr", "sealed-sender-v1", "sender-keys", "fingerprints", "retry"];
 
 type Request = Map<String, Value>;
 type Answer = Result<Value, Refusal>;
@@ -68,6 +69,10 @@ impl Shim {
             "certificate.server" => certificate::server(request),
             "certificate.sender" => certificate::sender(request),
             "certificate.check" => certificate::check(request),
+            "group.distribute" => group::distribute(self, request),
+            "group.process" => group::process(self, request),
+            "group.encrypt" => group::encrypt(self, request),
+            "group.decrypt" => group::decrypt(self, request),
             "fingerprint" => fingerprint::make(request),
             "fingerprint.compare" => fingerprint::compare(request),
             "xeddsa.sign" => xeddsa::sign(request),

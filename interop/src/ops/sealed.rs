@@ -1,8 +1,8 @@
 //! `sealed.seal` and `sealed.open`: version 1 of sealed sender around session messages.
 
 use super::session::{Allow, Type, decrypt_and_keep, encrypt_on_copy, keep_sent};
-use super::{Answer, Request, Shim};
-use crate::error::{Kind, Refusal};
+use super::{Answer, Request, Shim, group};
+use crate::error::Refusal;
 use crate::party::Party;
 use crate::request::{Hex, Now, Remote, arguments};
 use serde::Deserialize;
@@ -107,7 +107,7 @@ fn read(
             return Ok(PlaintextContent::decode(&content.content)?.body().to_vec());
         }
         ContentKind::SenderKey => {
-            return Err(Refusal::new(Kind::Unsupported, "this release reads no group messages"));
+            return group::read(party, sender, &content.content);
         }
     };
     let (decrypted, _) = decrypt_and_keep(party, sender, kind, &content.content, allow)?;

@@ -6,8 +6,8 @@ use crate::error::{Kind, Refusal};
 use std::collections::{BTreeMap, BTreeSet};
 use tuckseal::{
     Address, BaseKeyUse, Consumed, IdentityKey, KemPreKey, KemPreKeyId, LocalParty, Needs, PreKey,
-    PreKeyBundle, PreKeyId, PreKeys, PublicKey, SessionRecord, SignedPreKey, SignedPreKeyId,
-    Timestamp, Trust,
+    PreKeyBundle, PreKeyId, PreKeys, PublicKey, SenderKey, SenderKeyRecord, SessionRecord,
+    SignedPreKey, SignedPreKeyId, Timestamp, Trust,
 };
 
 /// Whether a KEM prekey is deleted at its first use.
@@ -21,6 +21,9 @@ pub(crate) enum KemUse {
 /// A base key, seen with a last-resort KEM prekey and a signed prekey (W§7.5).
 pub(super) type Seen = (KemPreKeyId, SignedPreKeyId, PublicKey);
 
+/// A UUID that names a group to one sender's keys.
+pub(crate) type DistributionId = [u8; 16];
+
 /// A party's persistent state.
 pub(crate) struct State {
     pub(crate) local: LocalParty,
@@ -32,6 +35,8 @@ pub(crate) struct State {
     pub(super) seen: BTreeSet<Seen>,
     pub(super) identities: BTreeMap<Address, IdentityKey>,
     pub(super) sessions: BTreeMap<Address, SessionRecord>,
+    pub(crate) own_keys: BTreeMap<DistributionId, SenderKey>,
+    pub(crate) sender_keys: BTreeMap<(Address, DistributionId), SenderKeyRecord>,
 }
 
 impl State {
@@ -45,6 +50,8 @@ impl State {
             seen: BTreeSet::new(),
             identities: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            own_keys: BTreeMap::new(),
+            sender_keys: BTreeMap::new(),
         }
     }
 

@@ -7,12 +7,12 @@ use crate::request::{Hex, Remote};
 use serde::{Deserialize, Serialize};
 use tuckseal::{
     Address, IdentityKey, KemKeyPair, KemPreKey, KemPreKeyId, KemSecretKey, KeyPair, LocalParty,
-    PreKey, PreKeyId, PrivateKey, PublicKey, SessionRecord, SignedPreKey, SignedPreKeyId,
-    Timestamp,
+    PreKey, PreKeyId, PrivateKey, PublicKey, SenderKey, SenderKeyRecord, SessionRecord,
+    SignedPreKey, SignedPreKeyId, Timestamp,
 };
 
 /// Raised when the fields change.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -28,6 +28,8 @@ struct Stored {
     seen: Vec<(u32, u32, Hex)>,
     identities: Vec<(Remote, Hex)>,
     sessions: Vec<(Remote, Hex)>,
+    own_keys: Vec<Hex>,
+    sender_keys: Vec<(Remote, Hex, Hex)>,
 }
 
 /// A prekey that is signed and has a date.
@@ -59,6 +61,12 @@ impl State {
             seen: self.seen.iter().map(|(k, s, b)| (k.0, s.0, b.serialize().into())).collect(),
             identities: by_remote(self.identities.iter(), |key| key.serialize().into()),
             sessions: by_remote(self.sessions.iter(), |it| it.encode().as_slice().into()),
+            own_keys: self.own_keys.values().map(|it| it.encode().as_slice().into()).collect(),
+            sender_keys: self
+                .sender_keys
+                .iter()
+                .map(|((from, id), it)| ((*from).into(), id.into(), it.encode().as_slice().into()))
+                .collect(),
         };
         serde_json::to_vec(&stored).map_err(Refusal::bad_request)
     }
@@ -101,6 +109,14 @@ impl Stored {
         }
         for (remote, record) in &self.sessions {
             state.sessions.insert(remote.address()?, SessionRecord::decode(&record.0)?);
+        }
+        for key in &self.own_keys {
+            let key = SenderKey::decode(&key.0)?;
+            state.own_keys.insert(*key.distribution_id(), key);
+        }
+        for (sender, id, record) in &self.sender_keys {
+            let place = (sender.address()?, id.exact("distribution id")?);
+            state.sender_keys.insert(place, SenderKeyRecord::decode(&record.0)?);
         }
         Ok(state)
     }

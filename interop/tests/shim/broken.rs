@@ -93,7 +93,7 @@ fn parties_that_do_not_exist_and_states_that_nobody_dumped_are_bad_requests() {
         String::new(),
         text.replacen("{", "{ ", 1),
         text.replacen("\"next_id\":1", "\"next_id\":01", 1),
-        text.replacen("\"format\":1", "\"format\":2", 1),
+        text.replacen("\"format\":2", "\"format\":3", 1),
         text.replacen("\"seen\":[]", "\"seen\":[[1,1,\"00\"]]", 1),
         text[..text.len() - 1].to_owned(),
     ] {

@@ -11,16 +11,20 @@ fn operations_of_features_that_are_not_listed_are_unsupported() {
     let features = door.ok("hello", json!({}))["features"].clone();
     assert_eq!(
         features,
-        json!(["x3dh-v3", "pqxdh-v4", "spqr", "sealed-sender-v1", "fingerprints", "retry"])
+        json!([
+            "x3dh-v3",
+            "pqxdh-v4",
+            "spqr",
+            "sealed-sender-v1",
+            "sender-keys",
+            "fingerprints",
+            "retry"
+        ])
     );
     for op in [
         "session.import",
         "sealed.seal_multi",
         "sealed.split",
-        "group.distribute",
-        "group.process",
-        "group.encrypt",
-        "group.decrypt",
         "attachment.encrypt",
         "attachment.decrypt",
         "",
