@@ -58,7 +58,7 @@ fn sealed_message_tells_its_sender_and_is_refused_in_every_other_way() {
     refuse(&mut door, "invalid_certificate", "now", json!(EXPIRES + 1));
     refuse(&mut door, "invalid_message", "body", json!(""));
     refuse(&mut door, "unknown_version", "body", json!("3300"));
-    refuse(&mut door, "unsupported", "body", json!("2200"));
+    refuse(&mut door, "invalid_message", "body", json!("2200"));
     refuse(
         &mut door,
         "invalid_message",
