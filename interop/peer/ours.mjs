@@ -15,6 +15,7 @@ export class OurParty {
     const party = new OurParty();
     party.path = path;
     party.address = address;
+    party.registrationId = registrationId;
     party.shim = new Shim(path);
     const made = await party.shim.request('party.new', {
       party: 'us',
@@ -92,7 +93,33 @@ export class OurParty {
       e164: it.e164,
       hint: it.content_hint,
       groupId: it.group_id && unhex(it.group_id),
+      group: it.content_type === 'sender_key',
     };
+  }
+
+  openAny(body, root, now) {
+    return this.open(body, root, now);
+  }
+
+  async sealForGroup(remotes, certificate, distributionId, plaintext, options) {
+    const body = await this.groupEncrypt(distributionId, plaintext);
+    return this.#sealMulti(remotes, certificate, { type: 'sender_key', body }, options);
+  }
+
+  async sealForOne(remote, certificate, plaintext, options) {
+    return this.#sealMulti([remote], certificate, await this.encrypt(remote, plaintext), options);
+  }
+
+  async #sealMulti(remotes, certificate, { type, body }, { hint, groupId, excluded }) {
+    const answer = await this.#request('sealed.seal_multi', {
+      recipients: remotes.map(wire),
+      sender_certificate: hex(certificate),
+      content: { type, body: hex(body) },
+      content_hint: hint,
+      group_id: groupId && hex(groupId),
+      excluded: excluded ?? [],
+    });
+    return unhex(answer.sent);
   }
 
   async distribute(distributionId) {

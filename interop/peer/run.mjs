@@ -10,6 +10,7 @@ import { senderKeys } from './groups.mjs';
 import { limits } from './limits.mjs';
 import { OurParty } from './ours.mjs';
 import { OurAuthority, TheirAuthority, sealedExchange } from './sealed.mjs';
+import { sealedForMany, sealedV2Refused } from './sealed2.mjs';
 import { fingerprints, retry, signatures } from './small.mjs';
 import { cannotMeet, withoutRatchet } from './ratchet.mjs';
 import { load, ratchetOff } from './theirs.mjs';
@@ -26,6 +27,7 @@ const { values: options } = parseArgs({
 
 const OURS = { serviceId: '9d0652a3-dcc3-4d11-975f-74d61598733f', deviceId: 1 };
 const THEIRS = { serviceId: '796abedb-ca4e-4f18-8803-1fde5b921f9f', deviceId: 2 };
+const THIRD = { serviceId: '5f0e2b7a-9c1d-4e83-b6a4-0d8c7f2e1b39', deviceId: 3 };
 
 /** How a session can begin. */
 const AGREEMENTS = {
@@ -76,10 +78,25 @@ function* plan(release, seed) {
     yield {
       feature: `sealed sender v1, certificates of ${issuer}`,
       roles: true,
-      run: (i, r, us) => {
-        const authority = issuer === 'tuckseal' ? new OurAuthority(us.shim) : new TheirAuthority(release);
-        return sealedExchange(i, r, usual, authority, release.lib, us.shim);
+      run: (i, r, us) => sealedExchange(i, r, usual, authority(issuer, release, us), release.lib, us.shim),
+    };
+  }
+  for (const issuer of ['tuckseal', 'libsignal']) {
+    if (!release.SentMessage) break;
+    yield {
+      feature: `sealed sender v2, certificates of ${issuer}`,
+      roles: true,
+      run: async (i, r, us) => {
+        const third = await make(r === us, release, THIRD);
+        await sealedForMany(i, [r, third], usual, authority(issuer, release, us), release, us.shim).finally(() => third.close());
       },
+    };
+  }
+  if (!release.SentMessage) {
+    yield {
+      feature: 'sealed sender v2 of the old kind is refused',
+      roles: true,
+      run: (i, r, us) => sealedV2Refused(i, r, usual, authority('tuckseal', release, us), release, us.shim),
     };
   }
   yield { feature: 'decryption error', roles: true, run: (i, r, us) => retry(release, i, r, usual, us.shim) };
@@ -87,9 +104,11 @@ function* plan(release, seed) {
   yield { feature: 'safety numbers', roles: false, run: (i, r, us) => fingerprints(release, us.shim) };
 }
 
-async function make(ours, release) {
-  if (!ours) return release.make(THEIRS, 2222);
-  const party = await OurParty.make(options.shim, OURS, 1111);
+const authority = (issuer, release, us) => (issuer === 'tuckseal' ? new OurAuthority(us.shim) : new TheirAuthority(release));
+
+async function make(ours, release, address = ours ? OURS : THEIRS) {
+  if (!ours) return release.make(address, 2222);
+  const party = await OurParty.make(options.shim, address, 1111);
   // The post-quantum ratchet is demanded of every release that has it.
   party.allow = { allow_x3dh: true, allow_no_pq: !release.spqr };
   return party;
@@ -143,7 +162,7 @@ async function all(release) {
 /** No session joins a release without the ratchet and one that demands it, whoever begins. */
 async function strangers() {
   const strict = peers.find((it) => it.demandsSpqr);
-  if (!strict) return;
+  if (!strict || options.feature) return;
   for (const old of peers.filter((it) => it.kyber && !it.spqr)) {
     for (const oldBegins of [true, false]) {
       const pair = [old.make(OURS, 1111), strict.make(THEIRS, 2222)];

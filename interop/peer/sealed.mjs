@@ -3,7 +3,7 @@
 import { expect, refused, same } from './check.mjs';
 import { hex, unhex } from './ours.mjs';
 
-const EXPIRES = 2_000_000_000_000;
+export const EXPIRES = 2_000_000_000_000;
 
 /** Makes certificates in the shim. */
 export class OurAuthority {

@@ -10,6 +10,9 @@ const FIRST_SPQR = 76;
 /** The first release that demands it is 0.92. */
 const FIRST_DEMANDS_SPQR = 92;
 
+/** The first release whose version-2 envelopes are today's is 0.42. */
+const FIRST_SEALED_V2 = 42;
+
 /** Releases differ in a few signatures; what a release can do is asked of the library itself. */
 export async function load(version) {
   const library = await import(`libsignal-${version}`);
@@ -23,8 +26,15 @@ export async function load(version) {
     name: `libsignal ${version}`, version, lib, ratchet, wantsLocal,
     x3dh: minor <= LAST_X3DH, kyber: 'KEMKeyPair' in lib,
     spqr: minor >= FIRST_SPQR, demandsSpqr: minor >= FIRST_DEMANDS_SPQR,
+    SentMessage: minor >= FIRST_SEALED_V2 ? await sentMessage(version) : null,
   };
   return { ...release, make: (address, registrationId) => new TheirParty(release, address, registrationId) };
+}
+
+/** The class that takes a version-2 message for many apart; it stands in a file of its own. */
+async function sentMessage(version) {
+  const { default: found } = await import(`libsignal-${version}/dist/SealedSenderMultiRecipientMessage.js`);
+  return found.default ?? found;
 }
 
 /** The same release without the post-quantum ratchet, where it lets its user choose; else nothing. */
@@ -148,6 +158,44 @@ class TheirParty {
       e164: it.senderE164(),
       hint: HINTS[content.contentHint()],
       groupId: content.groupId(),
+    };
+  }
+
+  async sealForGroup(remotes, certificate, distributionId, plaintext, options) {
+    const message = await this.lib.groupEncrypt(this.#at(this.address), distributionId, this.stores.senderKeys, plaintext);
+    return this.#sealMulti(remotes, certificate, message, options);
+  }
+
+  async sealForOne(remote, certificate, plaintext, options) {
+    const { lib, stores } = this;
+    const message = await lib.signalEncrypt(plaintext, ...this.#between(remote), stores.sessions, stores.identities);
+    return this.#sealMulti([remote], certificate, message, options);
+  }
+
+  #sealMulti(remotes, certificate, message, { hint, groupId, excluded }) {
+    const { lib, stores } = this;
+    const content = lib.UnidentifiedSenderMessageContent.new(
+      message, lib.SenderCertificate.deserialize(certificate), HINTS.indexOf(hint), groupId ?? null,
+    );
+    const recipients = remotes.map((remote) => this.#at(remote));
+    if (!excluded) return lib.sealedSenderMultiRecipientEncrypt(content, recipients, stores.identities, stores.sessions);
+    return lib.sealedSenderMultiRecipientEncrypt({
+      content, recipients, identityStore: stores.identities, sessionStore: stores.sessions,
+      excludedRecipients: excluded.map((id) => lib.ServiceId.parseFromServiceIdString(id)),
+    });
+  }
+
+  /** Opens an envelope with a session or a group message in it. */
+  async openAny(body, root, now) {
+    const { lib, stores } = this;
+    const content = await lib.sealedSenderDecryptToUsmc(body, stores.identities);
+    if (content.msgType() !== lib.CiphertextMessageType.SenderKey) return { ...(await this.open(body, root, now)), group: false };
+    const certificate = content.senderCertificate();
+    if (!certificate.validate(lib.PublicKey.deserialize(root), now)) throw Object.assign(new Error('the certificate is not valid'), { code: 'Certificate' });
+    const sender = { serviceId: certificate.senderUuid(), deviceId: certificate.senderDeviceId() };
+    return {
+      plaintext: await this.groupDecrypt(sender, content.contents()),
+      sender, group: true, hint: HINTS[content.contentHint()], groupId: content.groupId(),
     };
   }
 

@@ -4,7 +4,7 @@
 use tuckseal::{
     AddressError, CertificateError, DecodeError, DecryptError, EncryptError, GroupDecryptError,
     GroupEncryptError, HandshakeError, InvalidSignature, KeyError, OpenError, RecordError,
-    SealError, SelfSend, SenderKeyError, UntrustedIdentity,
+    SealError, SelfSend, SenderKeyError, SplitError, UntrustedIdentity,
 };
 
 /// The kinds of shim.md that this release answers.
@@ -108,6 +108,7 @@ kinds! {
     EncryptError => encrypt;
     DecryptError => decrypt;
     SealError => seal;
+    SplitError => split;
     OpenError => open;
     GroupEncryptError => |_| Kind::Limit;
     GroupDecryptError => group_decrypt;
@@ -156,7 +157,16 @@ fn decrypt(error: &DecryptError) -> Kind {
 
 fn seal(error: &SealError) -> Kind {
     match error {
-        SealError::Recipient(_) => Kind::InvalidKey,
+        SealError::Recipient(_) | SealError::OneRecipient { .. } => Kind::InvalidKey,
+        SealError::RegistrationId { .. } => Kind::Limit,
+        SealError::NoDevice { .. } | SealError::Excluded => Kind::BadRequest,
+        _ => Kind::InvalidMessage,
+    }
+}
+
+fn split(error: &SplitError) -> Kind {
+    match error {
+        SplitError::UnknownVersion { .. } => Kind::UnknownVersion,
         _ => Kind::InvalidMessage,
     }
 }

@@ -4,6 +4,7 @@
 mod certificate;
 mod fingerprint;
 mod group;
+mod multi;
 mod party;
 mod retry;
 mod sealed;
@@ -16,8 +17,16 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
 /// What this release can do, in the words of shim.md.
-const FEATURES: [&str; 7] =
-    ["x3dh-v3", "pqxdh-v4", "spqr", "sealed-sender-v1", "sender-keys", "fingerprints", "retry"];
+const FEATURES: [&str; 8] = [
+    "x3dh-v3",
+    "pqxdh-v4",
+    "spqr",
+    "sealed-sender-v1",
+    "sealed-sender-v2",
+    "sender-keys",
+    "fingerprints",
+    "retry",
+];
 
 type Request = Map<String, Value>;
 type Answer = Result<Value, Refusal>;
@@ -65,6 +74,8 @@ impl Shim {
             "session.info" => session::info(self, request),
             "session.archive" => session::archive(self, request),
             "sealed.seal" => sealed::seal(self, request),
+            "sealed.seal_multi" => multi::seal(self, request),
+            "sealed.split" => multi::split(request),
             "sealed.open" => sealed::open(self, request),
             "certificate.server" => certificate::server(request),
             "certificate.sender" => certificate::sender(request),

@@ -1,4 +1,5 @@
-//! `sealed.seal` and `sealed.open`: version 1 of sealed sender around session messages.
+//! `sealed.seal` and `sealed.open`: sealed sender of version 1 around session messages, and the opening
+//! of both versions. Version 2 is made in `multi.rs`.
 
 use super::session::{Allow, Type, decrypt_and_keep, encrypt_on_copy, keep_sent};
 use super::{Answer, Request, Shim, group};
@@ -23,12 +24,23 @@ struct Seal {
     now: Now,
 }
 
-#[derive(Deserialize)]
+/// A content hint, in requests.
+#[derive(Deserialize, Clone, Copy)]
 #[serde(rename_all = "lowercase")]
-enum Hint {
+pub(super) enum Hint {
     Default,
     Resendable,
     Implicit,
+}
+
+impl From<Hint> for ContentHint {
+    fn from(hint: Hint) -> Self {
+        match hint {
+            Hint::Default => Self::Default,
+            Hint::Resendable => Self::Resendable,
+            Hint::Implicit => Self::Implicit,
+        }
+    }
 }
 
 pub(super) fn seal(shim: &mut Shim, request: Request) -> Answer {
@@ -46,11 +58,7 @@ pub(super) fn seal(shim: &mut Shim, request: Request) -> Answer {
         },
         sender,
         content: sent.body.into(),
-        hint: match it.content_hint {
-            Hint::Default => ContentHint::Default,
-            Hint::Resendable => ContentHint::Resendable,
-            Hint::Implicit => ContentHint::Implicit,
-        },
+        hint: it.content_hint.into(),
         group_id: it.group_id.map(|id| id.0.into()),
     };
     let Party { state, rng } = &mut *party;

@@ -93,6 +93,11 @@ impl State {
         self.identities.get(remote).map_or(Trust::FirstUse, |known| Trust::Only(*known))
     }
 
+    /// The identity key that is trusted as a remote's.
+    pub(crate) fn identity(&self, remote: &Address) -> Option<IdentityKey> {
+        self.identities.get(remote).copied()
+    }
+
     /// Trusts this identity key from now on.
     pub(crate) fn accept(&mut self, remote: Address, identity: IdentityKey) {
         self.identities.insert(remote, identity);

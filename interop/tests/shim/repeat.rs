@@ -87,7 +87,10 @@ fn script(program: &mut Program, certificate: &mut Option<Value>) {
     let id = "2f9ad9e2-3a4c-4bd5-9f1d-0f6a5c1c3b77";
     program.ask("group.distribute", json!({"party": "alice", "distribution_id": id}));
     let write = json!({"party": "alice", "distribution_id": id, "plaintext": "02"});
-    program.ask("group.encrypt", write);
+    let body = program.ask("group.encrypt", write)["body"].clone();
+    let seal = json!({"party": "alice", "recipients": [remote("bob")], "sender_certificate": certificate,
+                      "content": {"type": "sender_key", "body": body}, "content_hint": "default"});
+    program.ask("sealed.seal_multi", seal);
     for party in ["alice", "bob"] {
         program.ask("party.dump", json!({"party": party}));
     }
@@ -101,6 +104,6 @@ fn two_runs_of_one_script_with_the_same_seeds_answer_equal_bytes() {
         script(&mut program, &mut certificate);
         program.end()
     });
-    assert_eq!(first.len(), 2 + 3 * 82 + 1 + 2 + 2);
+    assert_eq!(first.len(), 2 + 3 * 82 + 1 + 3 + 2);
     assert!(first == second);
 }

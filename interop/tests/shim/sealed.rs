@@ -1,4 +1,4 @@
-//! `sealed.*` and `certificate.*`, version 1.
+//! `sealed.*` and `certificate.*`.
 
 use crate::door::{BEGUN, DAY, Door, changed, key, remote, with};
 use serde_json::{Value, json};
@@ -110,4 +110,73 @@ fn certificates_are_checked_for_root_and_time() {
         "certificate.check",
         with(check, "certificate", json!("0a00")),
     );
+}
+
+#[test]
+fn envelope_for_many_is_split_and_opened_and_broken_requests_are_refused() {
+    let mut door = Door::two();
+    door.begin(true, "one-time");
+    let alice = identity(&mut door, "alice");
+    let Certified { root, certificate } = certify(&mut door, &alice, "alice");
+    let message = door.send("alice", "bob", "psst");
+    let carol = remote("carol")["service_id"].clone();
+    let seal = json!({"party": "alice", "recipients": [remote("bob")], "content": message,
+                      "sender_certificate": certificate, "content_hint": "implicit",
+                      "group_id": "0a", "excluded": [carol]});
+    let sent = door.ok("sealed.seal_multi", seal.clone())["sent"].clone();
+    let split = door.ok("sealed.split", json!({"sent": sent}));
+    assert_eq!(split["excluded"], json!([carol]));
+    let recipient = &split["recipients"][0];
+    assert_eq!(recipient["service_id"], remote("bob")["service_id"]);
+    assert_eq!(recipient["devices"], json!([{"device_id": 1, "registration_id": 77}]));
+    let open = json!({"party": "bob", "trust_roots": [root], "now": EXPIRES,
+                      "body": recipient["received"]});
+    door.refused("invalid_message", "sealed.open", with(open.clone(), "party", json!("alice")));
+    door.refused(
+        "invalid_certificate",
+        "sealed.open",
+        with(open.clone(), "now", json!(EXPIRES + 1)),
+    );
+    let opened = door.ok("sealed.open", open);
+    assert_eq!(
+        (&opened["plaintext"], &opened["content_type"]),
+        (&json!(hex::encode("psst")), &json!("prekey"))
+    );
+
+    let bob = remote("bob")["service_id"].clone();
+    for (name, value, kind) in [
+        ("recipients", json!([remote("carol")]), "no_session"),
+        ("recipients", json!({}), "bad_request"),
+        ("excluded", json!([bob]), "bad_request"),
+        ("excluded", json!([carol, carol]), "bad_request"),
+        ("excluded", json!(["carol"]), "bad_request"),
+        ("content", json!({"type": "quiet", "body": ""}), "bad_request"),
+        ("sender_certificate", json!("00"), "invalid_certificate"),
+        ("content_hint", json!("loud"), "bad_request"),
+    ] {
+        door.refused(kind, "sealed.seal_multi", with(seal.clone(), name, value));
+    }
+    let cut = sent.as_str().unwrap();
+    for (broken, kind) in
+        [("", "invalid_message"), ("24", "unknown_version"), (&cut[..60], "invalid_message")]
+    {
+        door.refused(kind, "sealed.split", json!({"sent": broken}));
+    }
+}
+
+#[test]
+fn registration_id_of_more_than_fourteen_bits_is_a_limit() {
+    let mut door = Door::default();
+    for (party, id) in [("alice", 1), ("bob", 0x4000)] {
+        let mut new = json!({"party": party, "registration_id": id});
+        new.as_object_mut().unwrap().extend(remote(party).as_object().unwrap().clone());
+        door.ok("party.new", new);
+    }
+    door.begin(true, "one-time");
+    let alice = identity(&mut door, "alice");
+    let certificate = certify(&mut door, &alice, "alice").certificate;
+    let message = door.send("alice", "bob", "psst");
+    let seal = json!({"party": "alice", "recipients": [remote("bob")], "content": message,
+                      "sender_certificate": certificate, "content_hint": "default"});
+    door.refused("limit", "sealed.seal_multi", seal);
 }
