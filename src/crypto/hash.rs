@@ -1,6 +1,11 @@
-//! SHA-512 of safety numbers (W§16).
+//! SHA-512 of safety numbers (W§16), and SHA-256 to recognise bytes that were seen before.
 
-use sha2::{Digest, Sha512};
+use sha2::{Digest, Sha256, Sha512};
+
+/// SHA-256.
+pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
+    Sha256::digest(bytes).into()
+}
 
 /// SHA-512 of the pieces, one after the other.
 pub(crate) fn sha512(pieces: &[&[u8]]) -> [u8; 64] {

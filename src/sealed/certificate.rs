@@ -3,7 +3,7 @@
 //! Whether the *message* came from the certified sender is the business of `v1.rs`.
 
 use crate::address::{Address, DeviceId, ServiceId, ServiceIdKind, Timestamp};
-use crate::crypto::{PrivateKey, PublicKey};
+use crate::crypto::{PrivateKey, PublicKey, VerificationKey};
 use crate::identity::IdentityKey;
 use crate::wire::sealed_sender as wire;
 use crate::wire::{DecodeError, in_field};
@@ -74,8 +74,8 @@ impl Signed {
         Ok(Self { encoded, body, signature })
     }
 
-    fn is_signed_by(&self, key: &PublicKey) -> bool {
-        key.verify_signature(&self.body, &self.signature).is_ok()
+    fn is_signed_by(&self, key: &mut VerificationKey) -> bool {
+        key.verify(&self.body, &self.signature).is_ok()
     }
 }
 
@@ -148,9 +148,12 @@ impl ServerCertificate {
             return Err(CertificateError::RevokedSigner { id: self.id });
         }
         // Every root is tried, so that time does not tell which of them signed.
-        let trusted =
-            trust_roots.iter().fold(false, |any, root| any | self.signed.is_signed_by(root));
+        let trusted = trust_roots.iter().fold(false, |any, root| any | self.is_signed_by(root));
         if trusted { Ok(()) } else { Err(CertificateError::UntrustedSigner) }
+    }
+
+    fn is_signed_by(&self, root: &PublicKey) -> bool {
+        self.signed.is_signed_by(&mut VerificationKey::new(*root))
     }
 }
 
@@ -312,17 +315,36 @@ impl SenderCertificate {
         known_signers: &[ServerCertificate],
         now: Timestamp,
     ) -> Result<(), CertificateError> {
-        let signer = match &self.signer {
-            Signer::Embedded(signer) => signer,
+        let signer = self.signer(known_signers)?;
+        signer.validate(trust_roots)?;
+        self.check_signature(&mut VerificationKey::new(*signer.key()))?;
+        self.check_time(now)
+    }
+
+    /// Step 1: who signed.
+    pub(super) fn signer<'a>(
+        &'a self,
+        known_signers: &'a [ServerCertificate],
+    ) -> Result<&'a ServerCertificate, CertificateError> {
+        match &self.signer {
+            Signer::Embedded(signer) => Ok(signer),
             Signer::ById(id) => known_signers
                 .iter()
                 .find(|known| known.id == *id)
-                .ok_or(CertificateError::UnknownSigner { id: *id })?,
-        };
-        signer.validate(trust_roots)?;
-        if !self.signed.is_signed_by(signer.key()) {
-            return Err(CertificateError::Signature);
+                .ok_or(CertificateError::UnknownSigner { id: *id }),
         }
+    }
+
+    /// Step 3: that the signer did.
+    pub(super) fn check_signature(
+        &self,
+        signer: &mut VerificationKey,
+    ) -> Result<(), CertificateError> {
+        if self.signed.is_signed_by(signer) { Ok(()) } else { Err(CertificateError::Signature) }
+    }
+
+    /// Step 4: that the time is not past.
+    pub(super) fn check_time(&self, now: Timestamp) -> Result<(), CertificateError> {
         if now > self.expires {
             return Err(CertificateError::Expired { expires: self.expires });
         }
@@ -352,6 +374,7 @@ impl core::fmt::Debug for SenderCertificate {
 mod tests {
     use super::*;
     use crate::crypto::KeyPair;
+    use crate::sealed::CertificateChecker;
     use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 
     struct Authority {
@@ -427,5 +450,70 @@ mod tests {
             forger.sender(&server).validate(&[root], &[], END),
             Err(CertificateError::Signature)
         );
+    }
+
+    #[test]
+    fn a_checker_says_what_validation_says_the_first_time_and_again() {
+        let mut authority = Authority::new(5);
+        let root = *authority.root.public();
+        let server = authority.server(9);
+        let revoked = authority.server(REVOKED_ID);
+        let foreign = Authority::new(6).server(9);
+        let mut forger = Authority::new(7);
+        let certificates = [
+            authority.sender(&server),
+            authority.sender(&server),
+            authority.sender(&revoked),
+            authority.sender(&foreign),
+            forger.sender(&server),
+        ];
+        let mut checker = CertificateChecker::new(alloc::vec![root], alloc::vec![], 10);
+        let late = Timestamp::from_millis(1001);
+        for now in [END, late, END, late] {
+            for certificate in &certificates {
+                let expected = certificate.validate(&[root], &[], now);
+                assert_eq!(checker.check(certificate, now), expected);
+            }
+        }
+        assert_eq!(checker.remembered(), 2);
+        // The same certificates under other roots.
+        let other = *forger.root.public();
+        let mut checker = CertificateChecker::new(alloc::vec![other], alloc::vec![], 10);
+        for certificate in &certificates[..2] {
+            let untrusted = Err(CertificateError::UntrustedSigner);
+            assert_eq!(checker.check(certificate, END), untrusted);
+        }
+        assert_eq!(checker.remembered(), 0);
+    }
+
+    #[test]
+    fn a_checker_remembers_no_more_than_it_may() {
+        let mut authority = Authority::new(8);
+        let server = authority.server(9);
+        let roots = alloc::vec![*authority.root.public()];
+        let mut checker = CertificateChecker::new(roots, alloc::vec![], 4);
+        for _ in 0..10 {
+            let certificate = authority.sender(&server);
+            assert_eq!(checker.check(&certificate, END), Ok(()));
+            assert!(checker.remembered() <= 4);
+        }
+    }
+
+    /// A certificate that held, with one byte of it changed, is another one.
+    #[test]
+    fn what_is_remembered_is_every_byte_of_a_certificate() {
+        let mut authority = Authority::new(9);
+        let server = authority.server(9);
+        let root = *authority.root.public();
+        let good = authority.sender(&server);
+        let mut checker = CertificateChecker::new(alloc::vec![root], alloc::vec![], 4);
+        assert_eq!(checker.check(&good, END), Ok(()));
+        for place in 0..good.encode().len() {
+            let mut bytes = good.encode().to_vec();
+            bytes[place] ^= 1;
+            if let Ok(changed) = SenderCertificate::decode(&bytes) {
+                assert!(checker.check(&changed, END).is_err(), "byte {place}");
+            }
+        }
     }
 }

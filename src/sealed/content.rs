@@ -3,6 +3,7 @@
 //! lies inside is the session's or the group's business.
 
 use super::certificate::SenderCertificate;
+use super::checker::CertificateChecker;
 use super::error::{OpenError, SelfSend};
 use crate::address::{Address, Timestamp};
 use crate::crypto::PublicKey;
@@ -146,6 +147,22 @@ impl SealedContent {
         now: Timestamp,
     ) -> Result<Address, OpenError> {
         self.sender.validate(trust_roots, known_signers, now)?;
+        self.check_not_self(own, own_e164)?;
+        self.sender.sender().ok_or(OpenError::NotAnAccount)
+    }
+
+    /// [`SealedContent::authenticate`] by a checker that remembers the certificates that held.
+    ///
+    /// # Errors
+    /// As [`SealedContent::authenticate`].
+    pub fn authenticate_by(
+        &self,
+        checker: &mut CertificateChecker,
+        own: &Address,
+        own_e164: Option<&str>,
+        now: Timestamp,
+    ) -> Result<Address, OpenError> {
+        checker.check(&self.sender, now)?;
         self.check_not_self(own, own_e164)?;
         self.sender.sender().ok_or(OpenError::NotAnAccount)
     }

@@ -2,19 +2,22 @@
 //!
 //! `certificate.rs` says who a sender is, `content.rs` what lies in an envelope and who may be
 //! believed. `v1.rs` seals for one recipient and opens, `v2.rs` for many; `sent.rs` is the form of
-//! the second that goes to a relay, which splits it.
+//! the second that goes to a relay, which splits it. `checker.rs` remembers certificates that held.
 //!
 //! A recipient goes three steps: [`open`] the envelope, [`SealedContent::authenticate`] its sender,
 //! and give the content to the session with the address that came out.
 
 mod certificate;
+mod checker;
 mod content;
 mod error;
+mod remembered;
 mod sent;
 mod v1;
 mod v2;
 
 pub use certificate::{CertificateError, SenderCertificate, SenderFields, ServerCertificate};
+pub use checker::CertificateChecker;
 pub use content::{ContentHint, ContentKind, SealedContent};
 pub use error::{OpenError, SealError, SelfSend, SplitError};
 pub use sent::{RecipientDevice, SentMessage, SentRecipient};
