@@ -79,7 +79,7 @@
 //! | W§10.6 decryption errors | `src/message/retry.rs` |
 //! | W§11 records, sending, receiving | `src/session/record.rs`, `src/session/cipher.rs` |
 //! | W§12 sender keys | `src/group/chain.rs`, `src/group/own.rs`, `src/group/record.rs` |
-//! | W§13 sealed sender | `src/sealed/v1.rs`, `src/sealed/content.rs` |
+//! | W§13 sealed sender | `src/sealed/v1.rs`, `src/sealed/content.rs`, `src/sealed/sealer.rs` |
 //! | W§14 certificates | `src/sealed/certificate.rs`, `src/sealed/checker.rs` |
 //! | W§15 sealed sender for many | `src/sealed/v2.rs`, `src/sealed/sent.rs` |
 //! | W§16 safety numbers | `src/fingerprint.rs` |

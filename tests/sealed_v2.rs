@@ -13,8 +13,8 @@ use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 use tuckseal::{
     ContentHint, ContentKind, DecodeError, DeviceId, IdentityKey, IdentityKeyPair, KeyError,
     OpenError, PrivateKey, PublicKey, RecipientDevice, SealError, SealedContent, SealedRecipient,
-    SealedVersion, SenderCertificate, SenderFields, SentMessage, ServerCertificate, ServiceId,
-    SplitError, Timestamp, open, peek_version, seal_v2, seal_v2_multi,
+    SealedVersion, Sealer, SenderCertificate, SenderFields, SentMessage, ServerCertificate,
+    ServiceId, SplitError, Timestamp, open, peek_version, seal_v1, seal_v2, seal_v2_multi,
 };
 
 fn rng(seed: u8) -> ChaCha20Rng {
@@ -260,6 +260,82 @@ fn x15_a_count_is_written_in_as_few_bytes_as_it_needs() {
 fn x16_only_the_only_recipient_is_received_by_one() {
     let sent = SentMessage::decode(&seal(&[recipient(1), recipient(2)], &[]).unwrap()).unwrap();
     assert_eq!(sent.received_by_one(), Err(SplitError::NotOne { found: 2 }));
+}
+
+/// What is shared is made once, what is a recipient's own is the same in whatever order and on however
+/// many threads it is made.
+#[test]
+fn for_a_hundred_the_result_is_that_of_each_one_alone() {
+    let recipients: Vec<_> = (1..=100).map(recipient).collect();
+    let sent = SentMessage::from_bytes(seal(&recipients, &[]).unwrap().into()).unwrap();
+    for (entry, to) in sent.recipients().iter().zip(&recipients) {
+        let alone = seal_v2(&content(), &identity(0), &to.identity, &mut rng(50)).unwrap();
+        assert_eq!(sent.received(entry), alone);
+    }
+}
+
+#[test]
+fn of_several_bad_recipients_the_first_is_reported() {
+    let low = IdentityKey::new(PublicKey::from_u([0; 32]));
+    let mut recipients: Vec<_> = (0..50).map(recipient).collect();
+    for place in [7, 20, 45] {
+        recipients[place].identity = low;
+    }
+    let refused = SealError::OneRecipient { place: 7, source: KeyError::LowOrder };
+    assert_eq!(seal(&recipients, &[]), Err(refused));
+}
+
+#[test]
+fn a_sealer_writes_the_same_bytes_the_first_time_and_again() {
+    let mut sealer = Sealer::new(identity(0), 4);
+    let (content, alice) = (content(), identity(0));
+    for round in 0..3 {
+        // Six recipients of whom four fit, and each alone.
+        let recipients: Vec<_> = (1..=6).map(recipient).collect();
+        let many = sealer.seal_v2_multi(&content, &recipients, &[], &mut rng(round)).unwrap();
+        let expected = seal_v2_multi(&content, &alice, &recipients, &[], &mut rng(round));
+        assert_eq!(many, expected.unwrap());
+        for to in &recipients {
+            let one = sealer.seal_v2(&content, &to.identity, &mut rng(round)).unwrap();
+            let expected = seal_v2(&content, &alice, &to.identity, &mut rng(round)).unwrap();
+            assert_eq!(one, expected);
+            let one = sealer.seal_v1(&content, &to.identity, &mut rng(round)).unwrap();
+            let expected = seal_v1(&content, &alice, &to.identity, &mut rng(round)).unwrap();
+            assert_eq!(one, expected);
+            assert!(sealer.remembered() <= 4);
+        }
+    }
+    assert_eq!(sealer.remembered(), 4);
+}
+
+#[test]
+fn a_sealer_opens_what_is_for_it_and_remembers_its_sender() {
+    let (content, to) = (content(), recipient(1).identity);
+    let first = seal_v1(&content, &identity(0), &to, &mut rng(1)).unwrap();
+    let second = seal_v2(&content, &identity(0), &to, &mut rng(2)).unwrap();
+    let forged = seal_v2(&content, &identity(7), &to, &mut rng(3)).unwrap();
+    let mut sealer = Sealer::new(identity(1), 4);
+    for _ in 0..2 {
+        assert_eq!(sealer.open(&first).unwrap(), content);
+        assert_eq!(sealer.open(&second).unwrap(), content);
+        // Known or not, who did not seal it is not believed.
+        assert_eq!(sealer.open(&forged), Err(OpenError::SenderMismatch));
+        assert_eq!(sealer.remembered(), 1);
+    }
+    let mut bad = first.clone();
+    *bad.last_mut().unwrap() ^= 1;
+    assert_eq!(sealer.open(&bad), Err(OpenError::Unauthenticated));
+}
+
+#[test]
+fn a_sealer_remembers_nobody_whose_envelope_or_key_was_refused() {
+    let mut sealer = Sealer::new(identity(1), 4);
+    let forged = seal_v2(&content(), &identity(7), &recipient(1).identity, &mut rng(3)).unwrap();
+    assert_eq!(sealer.open(&forged), Err(OpenError::SenderMismatch));
+    let low = IdentityKey::new(PublicKey::from_u([0; 32]));
+    let refused = Err(SealError::Recipient(KeyError::LowOrder));
+    assert_eq!(sealer.seal_v2(&content(), &low, &mut rng(1)), refused);
+    assert_eq!(sealer.remembered(), 0);
 }
 
 proptest! {

@@ -2,7 +2,8 @@
 //!
 //! `certificate.rs` says who a sender is, `content.rs` what lies in an envelope and who may be
 //! believed. `v1.rs` seals for one recipient and opens, `v2.rs` for many; `sent.rs` is the form of
-//! the second that goes to a relay, which splits it. `checker.rs` remembers certificates that held.
+//! the second that goes to a relay, which splits it. `checker.rs` remembers certificates that held,
+//! `sealer.rs` agreements with those met often.
 //!
 //! A recipient goes three steps: [`open`] the envelope, [`SealedContent::authenticate`] its sender,
 //! and give the content to the session with the address that came out.
@@ -12,6 +13,7 @@ mod checker;
 mod content;
 mod error;
 mod remembered;
+mod sealer;
 mod sent;
 mod v1;
 mod v2;
@@ -20,10 +22,13 @@ pub use certificate::{CertificateError, SenderCertificate, SenderFields, ServerC
 pub use checker::CertificateChecker;
 pub use content::{ContentHint, ContentKind, SealedContent};
 pub use error::{OpenError, SealError, SelfSend, SplitError};
+pub use sealer::Sealer;
 pub use sent::{RecipientDevice, SentMessage, SentRecipient};
 pub use v1::seal_v1;
 pub use v2::{SealedRecipient, seal_v2, seal_v2_multi};
 
+use crate::crypto::curve::SharedSecret;
+use crate::crypto::{KeyError, PublicKey};
 use crate::identity::IdentityKeyPair;
 
 /// The version of an envelope, from the high half of its first byte.
@@ -54,10 +59,19 @@ pub fn peek_version(envelope: &[u8]) -> Result<SealedVersion, OpenError> {
 /// [`OpenError`]: empty, of unknown version, malformed, not for this key, changed, or sealed with
 /// another key than that of the certificate inside.
 pub fn open(envelope: &[u8], recipient: &IdentityKeyPair) -> Result<SealedContent, OpenError> {
+    open_with(envelope, recipient, |sender| recipient.private_key().agree(sender))
+}
+
+/// [`open`] with the agreement between the recipient's identity key and the sender's given.
+fn open_with(
+    envelope: &[u8],
+    recipient: &IdentityKeyPair,
+    agree: impl FnOnce(&PublicKey) -> Result<SharedSecret, KeyError>,
+) -> Result<SealedContent, OpenError> {
     let version = peek_version(envelope)?;
     let body = envelope.get(1..).ok_or(OpenError::Empty)?;
     match version {
-        SealedVersion::V1 => v1::open_v1(body, recipient),
-        SealedVersion::V2 => v2::open_v2(body, recipient),
+        SealedVersion::V1 => v1::open_v1(body, recipient, agree),
+        SealedVersion::V2 => v2::open_v2(body, recipient, agree),
     }
 }

@@ -11,9 +11,10 @@
 use super::content::SealedContent;
 use super::error::{OpenError, SealError};
 use crate::crypto::cipher::ctr_apply;
+use crate::crypto::curve::SharedSecret;
 use crate::crypto::kdf::{HmacSha256, hkdf};
 use crate::crypto::secret::Secret;
-use crate::crypto::{KeyPair, PublicKey};
+use crate::crypto::{KeyError, KeyPair, PublicKey};
 use crate::identity::{IdentityKey, IdentityKeyPair};
 use crate::wire::DecodeError;
 use crate::wire::in_field;
@@ -45,17 +46,29 @@ pub fn seal_v1(
     recipient: &IdentityKey,
     rng: &mut impl CryptoRng,
 ) -> Result<Vec<u8>, SealError> {
+    let shared =
+        sender.private_key().agree(recipient.public_key()).map_err(SealError::Recipient)?;
+    seal_agreed(content, &sender.identity_key(), &shared, recipient, rng)
+}
+
+/// [`seal_v1`] with the agreement between the two identity keys given.
+pub(super) fn seal_agreed(
+    content: &SealedContent,
+    sender: &IdentityKey,
+    agreed: &SharedSecret,
+    recipient: &IdentityKey,
+    rng: &mut impl CryptoRng,
+) -> Result<Vec<u8>, SealError> {
     let recipient = recipient.public_key();
     let ephemeral = KeyPair::generate(rng);
     let shared = ephemeral.private().agree(recipient).map_err(SealError::Recipient)?;
     let first = FirstLayer::derive(recipient, ephemeral.public(), shared.as_bytes());
     let mut encrypted_static = [0; STATIC_LEN];
     let (key, mac) = encrypted_static.split_at_mut(PublicKey::SERIALIZED_LEN);
-    key.copy_from_slice(&sender.identity_key().serialize());
+    key.copy_from_slice(&sender.serialize());
     mac.copy_from_slice(&first.keys.encrypt(key));
 
-    let shared = sender.private_key().agree(recipient).map_err(SealError::Recipient)?;
-    let second = first.second(&encrypted_static, shared.as_bytes());
+    let second = first.second(&encrypted_static, agreed.as_bytes());
     let message = content.to_wire();
     let mut out = start(&ephemeral.public().serialize(), &encrypted_static, message.encoded_len());
     let start_of_body = out.len();
@@ -83,10 +96,12 @@ fn start(ephemeral: &[u8], encrypted_static: &[u8], message_len: usize) -> Vec<u
     out
 }
 
-/// Opens the protobuf part of an envelope of version 1. Costs two scalar multiplications.
+/// Opens the protobuf part of an envelope of version 1. Costs two scalar multiplications, one of them
+/// in `agree`, which gives the agreement between the recipient's identity key and the sender's.
 pub(super) fn open_v1(
     body: &[u8],
     recipient: &IdentityKeyPair,
+    agree: impl FnOnce(&PublicKey) -> Result<SharedSecret, KeyError>,
 ) -> Result<SealedContent, OpenError> {
     let missing = |field| DecodeError::Missing { field };
     let wire = UnidentifiedSenderMessage::decode(body).map_err(DecodeError::from)?;
@@ -101,7 +116,7 @@ pub(super) fn open_v1(
     let sender_bytes = first.keys.decrypt(encrypted_static.clone())?;
     let sender = PublicKey::decode(&sender_bytes).map_err(OpenError::Key)?;
 
-    let shared = recipient.private_key().agree(&sender).map_err(OpenError::Key)?;
+    let shared = agree(&sender).map_err(OpenError::Key)?;
     let second = first.second(&encrypted_static, shared.as_bytes());
     let content = SealedContent::from_bytes(second.decrypt(encrypted_message)?)?;
     // All the bytes, so that trailing ones, which a key may have elsewhere, count as another key.
