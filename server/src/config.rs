@@ -2,6 +2,7 @@
 //!
 //! The limits and their defaults stand in `config/limits.rs`.
 
+mod address;
 mod limits;
 
 use std::net::SocketAddr;
@@ -9,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+pub use address::Address;
 pub use limits::{LimitSettings, Limits};
 
 /// Settings as given on the command line or in the environment.
@@ -32,6 +34,15 @@ pub struct Settings {
     /// Folder of the database and the keys, made if it is not there [default: tuckseal-data]
     #[arg(long, value_name = "FOLDER", env = "TUCKSEAL_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
+    /// PostgreSQL, as postgresql://user:password@host:port/name; without it SQLite in the data folder
+    #[arg(long, value_name = "URL", env = "TUCKSEAL_DATABASE", hide_env_values = true)]
+    pub database: Option<Address>,
+    /// NATS, as nats://user:password@host:port, for several nodes on one PostgreSQL; none for a single node
+    #[arg(long, value_name = "URL", env = "TUCKSEAL_BUS", hide_env_values = true)]
+    pub bus: Option<Address>,
+    /// Folder of the attachments; nodes share it [default: attachments in the data folder]
+    #[arg(long, value_name = "FOLDER", env = "TUCKSEAL_ATTACHMENTS_DIR")]
+    pub attachments_dir: Option<PathBuf>,
     /// Public trust root, one line of hex [default: trust-root.public in the data folder]
     #[arg(long, value_name = "FILE", env = "TUCKSEAL_TRUST_ROOT_FILE")]
     pub trust_root_file: Option<PathBuf>,
@@ -41,6 +52,9 @@ pub struct Settings {
     /// The server's certificate, one line of hex [default: server.certificate in the data folder]
     #[arg(long, value_name = "FILE", env = "TUCKSEAL_SERVER_CERTIFICATE_FILE")]
     pub server_certificate_file: Option<PathBuf>,
+    /// Secret of challenges, envelope ids and attachments, one line of hex [default: relay.secret in the data folder]
+    #[arg(long, value_name = "FILE", env = "TUCKSEAL_RELAY_SECRET_FILE")]
+    pub relay_secret_file: Option<PathBuf>,
     /// Form of the log on the error output [default: text]
     #[arg(long, value_enum, env = "TUCKSEAL_LOG_FORMAT")]
     pub log_format: Option<LogFormat>,
@@ -70,12 +84,20 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Holds `tuckseal.db` and, unless named elsewhere, the keys.
     pub data_dir: PathBuf,
+    /// PostgreSQL; SQLite in the data folder without it.
+    pub database: Option<Address>,
+    /// NATS; none for a single node.
+    pub bus: Option<Address>,
+    /// Holds the attachments, by day.
+    pub attachments_dir: Option<PathBuf>,
     /// 33 bytes in hex.
     pub trust_root_file: Option<PathBuf>,
     /// 32 bytes in hex.
     pub server_key_file: Option<PathBuf>,
     /// Hex.
     pub server_certificate_file: Option<PathBuf>,
+    /// 32 bytes in hex, the same on all nodes.
+    pub relay_secret_file: Option<PathBuf>,
     /// Of the log on the error output.
     pub log_format: LogFormat,
     /// Filter of the log.
@@ -104,6 +126,9 @@ pub enum ConfigError {
         /// Where and why.
         source: Box<toml::de::Error>,
     },
+    /// There is a bus without a store that several nodes can share.
+    #[error("a bus is for several nodes on one PostgreSQL; set database, or leave bus out")]
+    BusAlone,
     /// A limit has no sense.
     #[error("limit {name} must be {rule}")]
     Limit {
@@ -130,6 +155,9 @@ impl Config {
         let file = arguments.config.as_deref().map_or_else(|| Ok(Settings::default()), read)?;
         let config = arguments.settings.or(file).complete();
         config.limits.check()?;
+        if config.bus.is_some() && config.database.is_none() {
+            return Err(ConfigError::BusAlone);
+        }
         Ok(config)
     }
 }
@@ -146,9 +174,13 @@ impl Settings {
         Self {
             listen: self.listen.or(other.listen),
             data_dir: self.data_dir.or(other.data_dir),
+            database: self.database.or(other.database),
+            bus: self.bus.or(other.bus),
+            attachments_dir: self.attachments_dir.or(other.attachments_dir),
             trust_root_file: self.trust_root_file.or(other.trust_root_file),
             server_key_file: self.server_key_file.or(other.server_key_file),
             server_certificate_file: self.server_certificate_file.or(other.server_certificate_file),
+            relay_secret_file: self.relay_secret_file.or(other.relay_secret_file),
             log_format: self.log_format.or(other.log_format),
             log: self.log.or(other.log),
             limits: self.limits.or(other.limits),
@@ -159,9 +191,13 @@ impl Settings {
         Config {
             listen: self.listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 8080))),
             data_dir: self.data_dir.unwrap_or_else(|| "tuckseal-data".into()),
+            database: self.database,
+            bus: self.bus,
+            attachments_dir: self.attachments_dir,
             trust_root_file: self.trust_root_file,
             server_key_file: self.server_key_file,
             server_certificate_file: self.server_certificate_file,
+            relay_secret_file: self.relay_secret_file,
             log_format: self.log_format.unwrap_or(LogFormat::Text),
             log: self.log.unwrap_or_else(|| "info".into()),
             limits: self.limits.complete(),

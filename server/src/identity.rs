@@ -86,6 +86,9 @@ impl ServerIdentity {
             return Err(IdentityError::Incomplete { missing: missing.clone() });
         }
         if !files.relay_secret.exists() {
+            if config.relay_secret_file.is_some() {
+                return Err(IdentityError::Incomplete { missing: files.relay_secret });
+            }
             let mut secret = Zeroizing::new([0; 32]);
             rand::rng().fill_bytes(&mut *secret);
             write(&files.relay_secret, &*secret, Access::Private)?;
@@ -97,6 +100,12 @@ impl ServerIdentity {
     #[must_use]
     pub fn challenge_secret(&self) -> Zeroizing<[u8; 32]> {
         self.derive(b"tuckseal-challenge")
+    }
+
+    /// What keeps apart the subjects of servers that use one bus and not one store.
+    #[must_use]
+    pub fn bus_name(&self) -> String {
+        self.derive(b"tuckseal-bus").iter().take(8).map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// The secret of attachment capabilities.
@@ -140,7 +149,7 @@ impl Files {
             trust_root_private: at(&None, "trust-root.private"),
             key: at(&config.server_key_file, "server.private"),
             certificate: at(&config.server_certificate_file, "server.certificate"),
-            relay_secret: at(&None, "relay.secret"),
+            relay_secret: at(&config.relay_secret_file, "relay.secret"),
         }
     }
 }

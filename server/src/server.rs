@@ -13,13 +13,14 @@ use tokio::time::{interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::bus::LocalBus;
+use crate::bus::{Bus, BusError, LocalBus, NatsBus};
 use crate::config::Config;
 use crate::http::{self, App};
 use crate::identity::{IdentityError, ServerIdentity};
 use crate::service::Services;
+use crate::storage::postgres::{PostgresOpenError, PostgresStore};
 use crate::storage::sqlite::{OpenError, SqliteStore};
-use crate::storage::{AttachmentFiles, Store, StoreError};
+use crate::storage::{AttachmentFiles, NodeId, Store, StoreError};
 
 /// Why a server does not start or does not end well.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +46,12 @@ pub enum ServerError {
     /// The database.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// PostgreSQL.
+    #[error(transparent)]
+    Postgres(#[from] PostgresOpenError),
+    /// NATS.
+    #[error(transparent)]
+    Bus(#[from] BusError),
     /// The address cannot be listened on.
     #[error("cannot listen on {address}: {source}; choose another address or stop what uses it")]
     Listen {
@@ -80,14 +87,17 @@ impl Server {
     pub async fn bind(config: Config) -> Result<Self, ServerError> {
         let lock = open_data_dir(&config.data_dir)?;
         let identity = ServerIdentity::load_or_create(&config)?;
-        let store: Arc<dyn Store> =
-            Arc::new(SqliteStore::open(&config.data_dir.join("tuckseal.db"))?);
+        let node = NodeId(i64::from_be_bytes(rand::random()));
+        let bus = open_bus(&config, &identity, node).await?;
+        let store = open_store(&config).await?;
         let failed = |source| ServerError::Listen { address: config.listen, source };
         let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let bus = Arc::new(LocalBus::default());
-        let files = AttachmentFiles::new(config.data_dir.join("attachments"));
-        let services = Services::new(Arc::clone(&store), files, bus, identity, config.limits);
+        let attachments =
+            config.attachments_dir.unwrap_or_else(|| config.data_dir.join("attachments"));
+        let files = AttachmentFiles::new(attachments);
+        let services =
+            Services::new(Arc::clone(&store), files, (bus, node), identity, config.limits);
         let (stopping, open) = (CancellationToken::new(), TaskTracker::new());
         let app = Arc::new(App { services, store, stopping, open });
         Ok(Self { listener, address, app, _lock: lock })
@@ -124,6 +134,24 @@ impl Server {
         tracing::info!("stopped");
         Ok(())
     }
+}
+
+async fn open_store(config: &Config) -> Result<Arc<dyn Store>, ServerError> {
+    Ok(match &config.database {
+        Some(database) => Arc::new(PostgresStore::open(database.revealed()).await?),
+        None => Arc::new(SqliteStore::open(&config.data_dir.join("tuckseal.db"))?),
+    })
+}
+
+async fn open_bus(
+    config: &Config,
+    identity: &ServerIdentity,
+    node: NodeId,
+) -> Result<Arc<dyn Bus>, ServerError> {
+    Ok(match &config.bus {
+        Some(bus) => Arc::new(NatsBus::connect(bus, identity.bus_name(), node).await?),
+        None => Arc::new(LocalBus::default()),
+    })
 }
 
 /// Runs a server until SIGTERM or SIGINT. Prints one line on the output when it takes requests.
@@ -188,10 +216,18 @@ fn open_data_dir(path: &Path) -> Result<File, ServerError> {
 
 /// Drops what has expired and forgets budgets that are full, until the server is to stop.
 async fn keep_house(app: Arc<App>) {
-    let mut rounds = interval(Duration::from_secs(app.services.limits.purge_interval_secs));
+    let limits = &app.services.limits;
+    let mut rounds = interval(Duration::from_secs(limits.purge_interval_secs));
+    let mut sweeps = interval(Duration::from_secs(limits.sweep_interval_secs));
     loop {
         tokio::select! {
             () = app.stopping.cancelled() => return,
+            _ = sweeps.tick() => {
+                if let Err(error) = app.services.relay.sweep().await {
+                    tracing::warn!(%error, "sweep");
+                }
+                continue;
+            }
             _ = rounds.tick() => {}
         }
         if let Err(error) = app.services.relay.purge().await {

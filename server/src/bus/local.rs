@@ -1,10 +1,11 @@
 //! The bus of a single node: a table of listeners in memory.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Bus, Inbox, Subscription, Wake};
-use crate::storage::MailboxId;
+use super::{Bus, Inbox, Listening, Notice, Subscription, Wake};
+use crate::storage::{MailboxId, NodeId};
 
 /// Listeners of this process.
 #[derive(Clone, Default)]
@@ -15,6 +16,17 @@ pub struct LocalBus {
 impl LocalBus {
     fn lock(&self) -> MutexGuard<'_, HashMap<MailboxId, Arc<Inbox>>> {
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does what another node tells.
+    pub(super) fn heed(&self, notice: Notice) {
+        match notice {
+            Notice::Look(mailboxes) => {
+                mailboxes.into_iter().for_each(|mailbox| self.wake(mailbox, Wake::Look));
+            }
+            Notice::Keys(mailbox) => self.wake(mailbox, Wake::Keys),
+            Notice::Displaced(mailbox, before) => self.displace(mailbox, before),
+        }
     }
 
     fn leave(&self, mailbox: MailboxId, inbox: &Arc<Inbox>) {
@@ -42,10 +54,25 @@ impl Bus for LocalBus {
         }
     }
 
-    fn displace(&self, mailbox: MailboxId) {
-        if let Some(inbox) = self.lock().remove(&mailbox) {
+    fn displace(&self, mailbox: MailboxId, before: i64) {
+        let mut listeners = self.lock();
+        let epoch = listeners.get(&mailbox).map(|inbox| inbox.epoch.load(Ordering::Relaxed));
+        let displaced =
+            epoch.is_some_and(|epoch| epoch < before && (epoch > 0 || before == i64::MAX));
+        if displaced && let Some(inbox) = listeners.remove(&mailbox) {
             inbox.put(|wakes| wakes.displaced = true);
         }
+    }
+
+    fn elsewhere(&self, _node: Option<NodeId>, _notice: Notice) {}
+
+    fn listening(&self) -> Vec<Listening> {
+        let listening = |(mailbox, inbox): (&MailboxId, &Arc<Inbox>)| Listening {
+            mailbox: *mailbox,
+            epoch: inbox.epoch.load(Ordering::Relaxed),
+            seen: inbox.seen.load(Ordering::Relaxed),
+        };
+        self.lock().iter().map(listening).collect()
     }
 }
 
@@ -104,6 +131,22 @@ mod tests {
         }
         let wakes = listener.next().await;
         assert!(wakes.look && wakes.stored.is_empty());
+    }
+
+    #[tokio::test]
+    async fn only_an_earlier_connection_is_displaced() {
+        let bus = LocalBus::default();
+        let listener = bus.subscribe(MAILBOX);
+        bus.displace(MAILBOX, 3);
+        listener.claimed(3);
+        listener.seen(9);
+        bus.displace(MAILBOX, 3);
+        assert_eq!(bus.listening(), [Listening { mailbox: MAILBOX, epoch: 3, seen: 9 }]);
+        bus.displace(MAILBOX, 4);
+        assert!(listener.next().await.displaced && bus.listening().is_empty());
+        let listener = bus.subscribe(MAILBOX);
+        bus.displace(MAILBOX, i64::MAX);
+        assert!(listener.next().await.displaced);
     }
 
     #[tokio::test]

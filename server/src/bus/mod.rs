@@ -1,15 +1,20 @@
 //! Waking a connected device. Only a hint: what is not in a wake-up is found in the mailbox.
 
 mod local;
+mod nats;
+mod notice;
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
 pub use local::LocalBus;
+pub use nats::{BusError, NatsBus};
+pub use notice::Notice;
 
-use crate::storage::{MailboxId, StoredEnvelope};
+use crate::storage::{MailboxId, NodeId, StoredEnvelope};
 
 /// Envelopes that may wait for a connection in memory; beyond that it reads its mailbox.
 const WAITING: usize = 256;
@@ -32,11 +37,29 @@ pub trait Bus: Send + Sync + 'static {
     /// Takes the place of the mailbox's listener; one that was there learns that it is displaced.
     fn subscribe(&self, mailbox: MailboxId) -> Subscription;
 
-    /// Tells the listener, if there is one.
+    /// Tells the listener, if there is one on this node.
     fn wake(&self, mailbox: MailboxId, wake: Wake);
 
-    /// Ends the listener, if there is one, as if another had taken its place.
-    fn displace(&self, mailbox: MailboxId);
+    /// Ends the listener, if there is one on this node with an epoch before this one, as if another had taken its
+    /// place. A listener that has no epoch yet stays: if it is late, the sweep sees it.
+    fn displace(&self, mailbox: MailboxId, before: i64);
+
+    /// Tells another node, or all others. It may get lost.
+    fn elsewhere(&self, node: Option<NodeId>, notice: Notice);
+
+    /// The listeners of this node.
+    fn listening(&self) -> Vec<Listening>;
+}
+
+/// A listener, for the sweep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listening {
+    /// Whose.
+    pub mailbox: MailboxId,
+    /// Of its claim; 0 before that, and where there is one node alone.
+    pub epoch: i64,
+    /// The place up to which it has seen the mailbox.
+    pub seen: i64,
 }
 
 /// What came in since the last look.
@@ -79,6 +102,16 @@ pub struct Subscription {
 type Leave = Box<dyn FnOnce(&Arc<Inbox>) + Send + Sync>;
 
 impl Subscription {
+    /// The mailbox is claimed.
+    pub fn claimed(&self, epoch: i64) {
+        self.inbox.epoch.store(epoch, Ordering::Relaxed);
+    }
+
+    /// The mailbox has been seen up to this place.
+    pub fn seen(&self, place: i64) {
+        self.inbox.seen.store(place, Ordering::Relaxed);
+    }
+
     /// Waits until there is something. Cancelling the wait loses nothing.
     pub async fn next(&self) -> Wakes {
         loop {
@@ -103,6 +136,8 @@ impl Drop for Subscription {
 struct Inbox {
     wakes: Mutex<Option<Wakes>>,
     notify: Notify,
+    epoch: AtomicI64,
+    seen: AtomicI64,
 }
 
 impl Inbox {

@@ -68,6 +68,8 @@ limits! {
     submission_ttl_secs = 86_400, "TUCKSEAL_SUBMISSION_TTL_SECS";
     /// Time between two searches for what has expired, in seconds
     purge_interval_secs = 60, "TUCKSEAL_PURGE_INTERVAL_SECS";
+    /// Time between two comparisons of connected mailboxes with the database, in seconds; finds lost wake-ups
+    sweep_interval_secs = 30, "TUCKSEAL_SWEEP_INTERVAL_SECS";
     /// Envelopes on their way to a device without acknowledgement
     window_messages = 256, "TUCKSEAL_WINDOW_MESSAGES";
     /// Bytes on their way to a device without acknowledgement

@@ -72,6 +72,7 @@ struct Stream {
     socket: WebSocket,
     wakes: Subscription,
     delivery: Delivery,
+    epoch: i64,
     /// Dropped envelopes that the device was told of and has not confirmed by a pong.
     told: u64,
     heard: Instant,
@@ -93,6 +94,7 @@ impl Stream {
             socket,
             wakes,
             delivery,
+            epoch: 0,
             told: 0,
             heard,
             hole_since: None,
@@ -106,6 +108,7 @@ impl Stream {
             Ok(()) => self.serve().await,
             Err(end) => end,
         };
+        self.app.services.relay.release(self.caller.mailbox, self.epoch).await;
         match end {
             End::Close(code, reason) => self.close(code, reason).await,
             End::Left => self.drain().await,
@@ -114,6 +117,9 @@ impl Stream {
     }
 
     async fn begin(&mut self) -> Result<(), End> {
+        // Claimed before the mailbox is read: a submission is either read or placed with this node.
+        self.epoch = self.app.services.relay.claim(self.caller.mailbox).await.map_err(behind)?;
+        self.wakes.claimed(self.epoch);
         self.app.services.relay.settle().await.map_err(behind)?;
         self.tell_keys(OnlyIfLow::Yes).await
     }
@@ -156,6 +162,7 @@ impl Stream {
         }
         let due = self.delivery.due();
         self.send_envelopes(due).await?;
+        self.wakes.seen(self.delivery.cursor());
         if self.delivery.opened() {
             self.send(server_frame::Body::QueueEmpty(QueueEmpty {})).await?;
         }
@@ -258,12 +265,11 @@ impl Stream {
         Ok(())
     }
 
-    /// Sees whether the other side is there, and whether a wake-up was lost.
+    /// Sees whether the other side is there.
     async fn ping(&mut self) -> Result<(), End> {
         if self.heard.elapsed() >= Duration::from_secs(self.app.services.limits.stream_idle_secs) {
             return Err(End::Gone);
         }
-        self.delivery.look();
         self.write(Message::Ping(Bytes::new())).await
     }
 

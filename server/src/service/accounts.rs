@@ -16,7 +16,7 @@ use super::error::ServiceError;
 use super::keys::{Fixed, checked_upload};
 use super::limits::Budget;
 use super::{millis, now_ms};
-use crate::bus::Bus;
+use crate::bus::{Bus, Notice};
 use crate::config::Limits;
 use crate::identity::ServerIdentity;
 use crate::storage::{AccountId, AccountRow, MailboxId, RegisterAnswer, Registering, Store};
@@ -111,7 +111,8 @@ impl Accounts {
             RegisterAnswer::NameTaken => Err(ServiceError::NameTaken),
             RegisterAnswer::As(account, mailbox) => {
                 // A stream opened with the token of before must not go on.
-                self.bus.displace(mailbox);
+                self.bus.displace(mailbox, i64::MAX);
+                self.bus.elsewhere(None, Notice::Displaced(mailbox, i64::MAX));
                 Ok(Registered {
                     account: Bytes::copy_from_slice(&account.0),
                     device_id: FIRST_DEVICE.into(),

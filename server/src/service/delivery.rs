@@ -124,6 +124,12 @@ impl Delivery {
         due
     }
 
+    /// All places up to here were sent or are gone.
+    #[must_use]
+    pub fn cursor(&self) -> i64 {
+        self.cursor
+    }
+
     /// Envelopes wait in memory for one before them.
     #[must_use]
     pub fn has_hole(&self) -> bool {

@@ -13,7 +13,7 @@ use super::accounts::Caller;
 use super::error::ServiceError;
 use super::limits::Budget;
 use super::replay::Replay;
-use crate::bus::{Bus, Wake};
+use crate::bus::{Bus, Notice, Wake};
 use crate::config::Limits;
 use crate::storage::{
     AccountRow, Fetch, KemUse, KeySet, KeyState, MailboxId, OneTime, PreKeyRow, PutKeys, Store,
@@ -168,6 +168,7 @@ impl Taking {
         for device in &taken {
             if device.kem_use == KemUse::LastResort || device.left.0.min(device.left.1) < self.low {
                 self.bus.wake(device.mailbox, Wake::Keys);
+                self.bus.elsewhere(None, Notice::Keys(device.mailbox));
             }
         }
         let bundles = Bundles {

@@ -26,7 +26,7 @@ use relay::Relay;
 use crate::bus::Bus;
 use crate::config::Limits;
 use crate::identity::ServerIdentity;
-use crate::storage::{AttachmentFiles, Store};
+use crate::storage::{AttachmentFiles, NodeId, Store};
 
 /// All services of one node.
 pub struct Services {
@@ -50,14 +50,14 @@ impl Services {
     pub fn new(
         store: Arc<dyn Store>,
         files: AttachmentFiles,
-        bus: Arc<dyn Bus>,
+        (bus, node): (Arc<dyn Bus>, NodeId),
         identity: ServerIdentity,
         limits: Limits,
     ) -> Self {
         Self {
             accounts: Accounts::new(Arc::clone(&store), Arc::clone(&bus), &identity, &limits),
             keys: Keys::new(Arc::clone(&store), Arc::clone(&bus), &limits),
-            relay: Relay::new(store, bus, &identity, &limits),
+            relay: Relay::new(store, (bus, node), &identity, &limits),
             attachments: Attachments::new(files, &identity, &limits),
             certificates: Certificates::new(identity, &limits),
             limits,

@@ -1,5 +1,6 @@
 //! Mailboxes: submissions in, envelopes out. Never who sent them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,13 +12,16 @@ use super::delivery::Window;
 use super::envelope_id::EnvelopeIds;
 use super::error::ServiceError;
 use super::{millis, now_ms};
-use crate::bus::{Bus, Subscription, Wake};
+use crate::bus::{Bus, Notice, Subscription, Wake};
 use crate::config::Limits;
 use crate::identity::ServerIdentity;
 use crate::storage::{
-    AccountId, Append, AppendAnswer, Authority, Backlog, MailboxId, NewMessage, Placed, Quota,
-    ReadLimit, Recipient, Store, StoredEnvelope,
+    AccountId, Append, AppendAnswer, Authority, Backlog, MailboxId, MailboxState, NewMessage,
+    NodeId, Placed, Quota, ReadLimit, Recipient, Store, StoredEnvelope,
 };
+
+/// Mailboxes that one query of a sweep asks for.
+const SWEEP: usize = 1000;
 
 /// By what right a submission comes.
 #[derive(Clone, Copy)]
@@ -32,6 +36,7 @@ pub enum Right {
 pub struct Relay {
     store: Arc<dyn Store>,
     bus: Arc<dyn Bus>,
+    node: NodeId,
     ids: EnvelopeIds,
     pub(super) max_envelope_bytes: u64,
     pub(super) max_recipients: u64,
@@ -44,7 +49,7 @@ pub struct Relay {
 impl Relay {
     pub(super) fn new(
         store: Arc<dyn Store>,
-        bus: Arc<dyn Bus>,
+        (bus, node): (Arc<dyn Bus>, NodeId),
         identity: &ServerIdentity,
         limits: &Limits,
     ) -> Self {
@@ -53,6 +58,7 @@ impl Relay {
         Self {
             store,
             bus,
+            node,
             ids: EnvelopeIds::new(&identity.envelope_key()),
             max_envelope_bytes: limits.max_envelope_bytes,
             max_recipients: limits.max_recipients,
@@ -94,7 +100,7 @@ impl Relay {
     /// Stores and wakes, even when the caller hangs up between the two.
     pub(super) async fn store(&self, append: Append) -> Result<Vec<AppendAnswer>, ServiceError> {
         let (envelopes, received_ms) = (envelopes(&append), append.now_ms);
-        let (store, bus) = (Arc::clone(&self.store), Arc::clone(&self.bus));
+        let (store, bus, here) = (Arc::clone(&self.store), Arc::clone(&self.bus), self.node);
         let storing = tokio::spawn(async move {
             let answers = store.append(append).await?;
             for (answer, contents) in answers.iter().zip(envelopes.contents) {
@@ -102,6 +108,7 @@ impl Relay {
                     wake(&*bus, placed, contents, (&envelopes.shared, received_ms));
                 }
             }
+            wake_elsewhere(&*bus, here, &answers);
             Ok(answers)
         });
         storing.await.map_err(|_| ServiceError::Store(crate::storage::StoreError::Stopping))?
@@ -122,6 +129,48 @@ impl Relay {
     #[must_use]
     pub fn subscribe(&self, mailbox: MailboxId) -> Subscription {
         self.bus.subscribe(mailbox)
+    }
+
+    /// The mailbox is this node's from now on; the node that had it before is told.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn claim(&self, mailbox: MailboxId) -> Result<i64, ServiceError> {
+        let claim = self.store.claim(mailbox, self.node).await?;
+        if let Some(before) = claim.displaced {
+            self.bus.elsewhere(Some(before), Notice::Displaced(mailbox, claim.epoch));
+        }
+        Ok(claim.epoch)
+    }
+
+    /// Gives the mailbox up, if no later connection has it.
+    pub async fn release(&self, mailbox: MailboxId, epoch: i64) {
+        if let Err(error) = self.store.release(mailbox, epoch).await {
+            tracing::debug!(%error, "a place was not given up");
+        }
+    }
+
+    /// Compares all connected mailboxes with the store: finds wake-ups that were lost and connections that were
+    /// displaced without this node being told.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn sweep(&self) -> Result<(), ServiceError> {
+        for part in self.bus.listening().chunks(SWEEP) {
+            let mailboxes = part.iter().map(|listening| listening.mailbox).collect();
+            let states = self.store.states(mailboxes).await?;
+            let states: BTreeMap<MailboxId, MailboxState> =
+                states.into_iter().map(|state| (state.mailbox, state)).collect();
+            for listening in part {
+                let Some(state) = states.get(&listening.mailbox) else { continue };
+                if listening.epoch < state.epoch {
+                    self.bus.displace(listening.mailbox, state.epoch);
+                } else if listening.seen < state.end {
+                    self.bus.wake(listening.mailbox, Wake::Look);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Waits until earlier acknowledgements have been carried out, so that they are not delivered again.
@@ -246,6 +295,22 @@ impl Relay {
 pub(super) fn dedup(id: &[u8; 16], account: AccountId) -> [u8; 16] {
     let hash: [u8; 32] = Sha256::new().chain_update(id).chain_update(account.0).finalize().into();
     hash.first_chunk().copied().unwrap_or_default()
+}
+
+/// One notice for each other node that has a recipient: numbers of mailboxes, no envelope.
+fn wake_elsewhere(bus: &dyn Bus, here: NodeId, answers: &[AppendAnswer]) {
+    let mut nodes: BTreeMap<NodeId, Vec<MailboxId>> = BTreeMap::new();
+    for answer in answers {
+        let AppendAnswer::Stored(placed) = answer else { continue };
+        for placed in placed {
+            if let Some(node) = placed.node.filter(|node| *node != here) {
+                nodes.entry(node).or_default().push(placed.mailbox);
+            }
+        }
+    }
+    for (node, mailboxes) in nodes {
+        bus.elsewhere(Some(node), Notice::Look(mailboxes));
+    }
 }
 
 /// The envelopes of a submission, to be handed over once they are stored.

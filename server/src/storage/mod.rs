@@ -3,15 +3,16 @@
 //! Every write is answered after it is durable. A write that returns an error has changed nothing.
 
 mod attachments;
+pub mod postgres;
 mod rows;
 pub mod sqlite;
 
 pub use attachments::{AttachmentFiles, AttachmentName, Upload, Uploaded};
 pub use rows::{
-    AccountId, AccountRow, Append, AppendAnswer, Authority, Backlog, DeviceRow, Fetch, KemUse,
-    KeyCollision, KeyKind, KeySet, KeyState, MailboxId, Mismatch, NewMessage, OneTime, Placed,
-    PreKeyRow, PutKeys, Quota, ReadLimit, Recipient, RegisterAnswer, Registering, StoredEnvelope,
-    TakenDevice,
+    AccountId, AccountRow, Append, AppendAnswer, Authority, Backlog, Claim, DeviceRow, Fetch,
+    KemUse, KeyCollision, KeyKind, KeySet, KeyState, MailboxId, MailboxState, Mismatch, NewMessage,
+    NodeId, OneTime, Placed, PreKeyRow, PutKeys, Quota, ReadLimit, Recipient, RegisterAnswer,
+    Registering, StoredEnvelope, TakenDevice,
 };
 
 use futures_util::future::BoxFuture;
@@ -65,6 +66,16 @@ pub trait Store: Send + Sync + 'static {
     /// slice of each. Says how many rows went: more may be left when it is not 0.
     fn purge(&self, now_ms: i64, submissions_before_ms: i64) -> Answer<'_, u64>;
 
+    /// A connection of this node takes the mailbox. Submissions that commit later are placed with that node;
+    /// those that committed earlier are read.
+    fn claim(&self, mailbox: MailboxId, node: NodeId) -> Answer<'_, Claim>;
+
+    /// Gives the mailbox up, if no later connection has it.
+    fn release(&self, mailbox: MailboxId, epoch: i64) -> Answer<'_, ()>;
+
+    /// How far these mailboxes have come. Unknown ones are left out.
+    fn states(&self, mailboxes: Vec<MailboxId>) -> Answer<'_, Vec<MailboxState>>;
+
     /// Whether the store answers.
     fn check(&self) -> Answer<'_, ()>;
 
@@ -85,7 +96,28 @@ pub enum StoreError {
     /// The database refused, the disk is full or broken.
     #[error("the database failed; check the disk of the data directory")]
     Database(#[from] rusqlite::Error),
+    /// PostgreSQL refused or the connection broke.
+    #[error("PostgreSQL failed; check its log and the connection to it")]
+    Postgres(#[from] tokio_postgres::Error),
+    /// PostgreSQL does not answer.
+    #[error("PostgreSQL cannot be reached; check that it runs")]
+    Unreachable(#[source] Box<deadpool_postgres::PoolError>),
+    /// A row does not hold what it should.
+    #[error("the database is damaged; restore it from a backup")]
+    Damaged,
     /// The transaction that this write was part of did not commit.
-    #[error("the transaction did not commit; check the disk of the data directory")]
+    #[error("the transaction did not commit; the log tells why")]
     NotCommitted,
+}
+
+impl From<deadpool_postgres::PoolError> for StoreError {
+    fn from(error: deadpool_postgres::PoolError) -> Self {
+        match error {
+            deadpool_postgres::PoolError::Timeout(deadpool_postgres::TimeoutType::Wait) => {
+                Self::Busy
+            }
+            deadpool_postgres::PoolError::Closed => Self::Stopping,
+            error => Self::Unreachable(Box::new(error)),
+        }
+    }
 }

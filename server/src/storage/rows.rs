@@ -10,6 +10,30 @@ pub struct AccountId(pub [u8; 16]);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MailboxId(pub i64);
 
+/// A node of several that work on one store. Random, new at every start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeId(pub i64);
+
+/// A connection's claim on a mailbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim {
+    /// Larger than that of every connection before; 0 where there is one node alone.
+    pub epoch: i64,
+    /// Another node that had the mailbox.
+    pub displaced: Option<NodeId>,
+}
+
+/// How far a mailbox has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MailboxState {
+    /// Which.
+    pub mailbox: MailboxId,
+    /// The last place in use.
+    pub end: i64,
+    /// Of the connection that has it; 0 where there is one node alone.
+    pub epoch: i64,
+}
+
 /// An account.
 #[derive(Clone)]
 pub struct AccountRow {
@@ -270,6 +294,8 @@ pub struct Placed {
     pub seq: i64,
     /// How many older ones were dropped to make room.
     pub dropped: u64,
+    /// The node that the device is connected to, as of this transaction. None where there is one node alone.
+    pub node: Option<NodeId>,
 }
 
 /// How the devices of a submission differ from those of the account.

@@ -1,26 +1,22 @@
-//! The behaviour of any store, and SQLite against a simple model under random commands.
+//! The behaviour of any store: every test here runs on SQLite and on PostgreSQL, the random one against a simple model.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use tempfile::TempDir;
-use tuckseal_server::storage::sqlite::SqliteStore;
+use proptest::test_runner::TestRunner;
+use tuckseal_server::storage::postgres::{PostgresOpenError, PostgresStore};
 use tuckseal_server::storage::{
-    AccountId, Append, AppendAnswer, Authority, Fetch, KemUse, KeySet, MailboxId, Mismatch,
-    NewMessage, OneTime, PreKeyRow, PutKeys, Quota, ReadLimit, Recipient, RegisterAnswer,
-    Registering, Store,
+    AccountId, Append, AppendAnswer, Authority, Fetch, KemUse, KeySet, MailboxId, MailboxState,
+    Mismatch, NewMessage, NodeId, OneTime, PreKeyRow, PutKeys, Quota, ReadLimit, Recipient,
+    RegisterAnswer, Registering, Store,
 };
+
+use crate::stores::{Database, Opened};
 
 const ALL: ReadLimit = ReadLimit { messages: 100_000, bytes: usize::MAX };
 const ACCESS: [u8; 32] = [9; 32];
-
-fn open() -> (TempDir, Arc<dyn Store>) {
-    let folder = tempfile::tempdir().unwrap();
-    let store = SqliteStore::open(&folder.path().join("db")).unwrap();
-    (folder, Arc::new(store))
-}
 
 fn key(id: u32) -> PreKeyRow {
     PreKeyRow { id, key: Bytes::from(id.to_be_bytes().repeat(8)), signature: Bytes::new() }
@@ -61,6 +57,7 @@ async fn add(store: &Arc<dyn Store>, account: u8, device: u8) -> MailboxId {
 fn append(account: u8, dedup: u64, devices: &[u8], size: usize) -> Append {
     let mut id = [0; 16];
     id[..8].copy_from_slice(&dedup.to_be_bytes());
+    id[8] = account;
     let message = |device: &u8| NewMessage {
         device: *device,
         registration_id: 100 + u32::from(*device),
@@ -93,9 +90,8 @@ async fn seqs(store: &Arc<dyn Store>, mailbox: MailboxId) -> Vec<i64> {
     backlog.envelopes.iter().map(|envelope| envelope.seq).collect()
 }
 
-#[tokio::test]
-async fn bundles_of_all_devices_are_taken_together() {
-    let (_folder, store) = open();
+async fn bundles_of_all_devices_are_taken_together(opened: Opened) {
+    let store = Arc::clone(&opened.store);
     let mailboxes = [add(&store, 1, 1).await, add(&store, 1, 2).await, add(&store, 1, 3).await];
     add(&store, 2, 1).await;
     for mailbox in &mailboxes[..2] {
@@ -127,9 +123,8 @@ async fn bundles_of_all_devices_are_taken_together() {
     assert!(store.take(Fetch { device: Some(9), ..fetch }).await.unwrap().is_empty());
 }
 
-#[tokio::test]
-async fn submission_to_several_devices_is_stored_for_all_or_for_none() {
-    let (_folder, store) = open();
+async fn submission_to_several_devices_is_stored_for_all_or_for_none(opened: Opened) {
+    let store = Arc::clone(&opened.store);
     let (first, second) = (add(&store, 1, 1).await, add(&store, 1, 2).await);
     let missing = submit(&store, append(1, 1, &[1], 10)).await;
     assert_eq!(
@@ -151,9 +146,8 @@ async fn submission_to_several_devices_is_stored_for_all_or_for_none() {
     assert_eq!(submit(&store, unknown).await, AppendAnswer::UnknownAccount);
 }
 
-#[tokio::test]
-async fn reading_keeps_its_limits_and_says_what_it_covers() {
-    let (_folder, store) = open();
+async fn reading_keeps_its_limits_and_says_what_it_covers(opened: Opened) {
+    let store = Arc::clone(&opened.store);
     let mailbox = add(&store, 1, 1).await;
     for n in 1..=5 {
         submit(&store, append(1, n, &[1], 10)).await;
@@ -170,9 +164,8 @@ async fn reading_keeps_its_limits_and_says_what_it_covers() {
     assert_eq!((rest.envelopes.len(), rest.covers, rest.end), (1, 5, 5));
 }
 
-#[tokio::test]
-async fn purge_goes_by_time_and_in_slices() {
-    let (_folder, store) = open();
+async fn purge_goes_by_time_and_in_slices(opened: Opened) {
+    let store = Arc::clone(&opened.store);
     let mailbox = add(&store, 1, 1).await;
     for n in 0..1200 {
         let append =
@@ -200,17 +193,15 @@ async fn purge_goes_by_time_and_in_slices() {
     assert!(matches!(submit(&store, append(1, 0, &[1], 1)).await, AppendAnswer::Stored(_)));
 }
 
-#[tokio::test]
-async fn what_was_answered_survives_closing_and_opening() {
-    let (folder, store) = open();
+async fn what_was_answered_survives_closing_and_opening(mut opened: Opened) {
+    let store = Arc::clone(&opened.store);
     let mailbox = add(&store, 1, 1).await;
     submit(&store, append(1, 1, &[1], 10)).await;
     submit(&store, append(1, 2, &[1], 10)).await;
     store.delete(mailbox, vec![1]);
-    store.close().await.unwrap();
+    opened.reopen().await;
     assert!(store.append(append(1, 3, &[1], 10)).await.is_err());
-    drop(store);
-    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&folder.path().join("db")).unwrap());
+    let store = Arc::clone(&opened.store);
     assert_eq!(seqs(&store, mailbox).await, [2]);
     submit(&store, append(1, 3, &[1], 10)).await;
     assert_eq!(seqs(&store, mailbox).await, [2, 3]);
@@ -264,25 +255,16 @@ impl Model {
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
-
-    #[test]
-    fn sqlite_store_does_as_the_model(steps in prop::collection::vec(step(), 1..40)) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(check(steps))?;
-    }
-}
-
-async fn check(steps: Vec<Step>) -> Result<(), TestCaseError> {
-    let (folder, mut store) = open();
-    let mailbox = add(&store, 1, 1).await;
-    let account_row = store.account(AccountId([1; 16])).await.unwrap().unwrap().row;
+/// Every case has an account of its own.
+async fn check(opened: &mut Opened, account: u8, steps: Vec<Step>) -> Result<(), TestCaseError> {
+    let mut store = Arc::clone(&opened.store);
+    let mailbox = add(&store, account, 1).await;
+    let account_row = store.account(AccountId([account; 16])).await.unwrap().unwrap().row;
     let mut model = Model::default();
     for (n, step) in steps.into_iter().enumerate() {
         match step {
             Step::Append { dedup, size } => {
-                let answer = submit(&store, append(1, dedup, &[1], size)).await;
+                let answer = submit(&store, append(account, dedup, &[1], size)).await;
                 if model.accepted.insert(dedup) {
                     let dropped = model.append(size);
                     let AppendAnswer::Stored(placed) = answer else { panic!("{answer:?}") };
@@ -295,7 +277,7 @@ async fn check(steps: Vec<Step>) -> Result<(), TestCaseError> {
                 }
             }
             Step::AppendToNobody { dedup } => {
-                let answer = submit(&store, append(1, 1000 + dedup, &[2], 10)).await;
+                let answer = submit(&store, append(account, 1000 + dedup, &[2], 10)).await;
                 prop_assert!(matches!(answer, AppendAnswer::Mismatch(_)));
             }
             Step::Delete(seqs) => {
@@ -330,8 +312,8 @@ async fn check(steps: Vec<Step>) -> Result<(), TestCaseError> {
                 prop_assert_eq!(taken.kem.id, expected.unwrap_or(1));
             }
             Step::Reopen => {
-                store.close().await.unwrap();
-                store = Arc::new(SqliteStore::open(&folder.path().join("db")).unwrap());
+                opened.reopen().await;
+                store = Arc::clone(&opened.store);
             }
         }
         let backlog = store.read_after(mailbox, 0, ALL).await.unwrap();
@@ -352,4 +334,223 @@ async fn check(steps: Vec<Step>) -> Result<(), TestCaseError> {
         );
     }
     Ok(())
+}
+
+/// Random commands on one store, case after case.
+async fn does_as_the_model(mut opened: Opened) {
+    let handle = tokio::runtime::Handle::current();
+    let testing = tokio::task::spawn_blocking(move || {
+        let config = ProptestConfig { cases: 48, failure_persistence: None, ..Default::default() };
+        let opened = std::cell::RefCell::new((&mut opened, 0));
+        let steps = prop::collection::vec(step(), 1..40);
+        TestRunner::new(config).run(&steps, |steps| {
+            let (opened, account) = &mut *opened.borrow_mut();
+            *account += 1;
+            handle.block_on(check(opened, *account, steps))
+        })
+    });
+    testing.await.unwrap().unwrap();
+}
+
+async fn envelopes_of_one_submission_share_what_they_have_in_common(opened: Opened) {
+    let store = Arc::clone(&opened.store);
+    let mailboxes = [add(&store, 1, 1).await, add(&store, 2, 1).await, add(&store, 3, 1).await];
+    let shared = Bytes::from(vec![5; 30]);
+    let recipients = |dedup: u64| {
+        let of = |account| append(account, dedup, &[1], 4).recipients.remove(0);
+        let mut recipients: Vec<Recipient> = (1..=4).map(of).collect();
+        // Nobody has number 4, and the third shows another's key.
+        recipients[2].authority = Authority::AccessHash([1; 32]);
+        recipients
+    };
+    let new = |dedup| Append {
+        recipients: recipients(dedup),
+        shared: shared.clone(),
+        ..append(1, dedup, &[1], 4)
+    };
+    let answers = store.append(new(7)).await.unwrap();
+    assert!(matches!(&answers[..2], [AppendAnswer::Stored(_), AppendAnswer::Stored(_)]));
+    assert_eq!(answers[2..], [AppendAnswer::Unauthorised, AppendAnswer::Unauthorised]);
+    let again = store.append(new(7)).await.unwrap();
+    assert_eq!(again[..2], [AppendAnswer::Repeated, AppendAnswer::Repeated]);
+    for mailbox in &mailboxes[..2] {
+        let backlog = store.read_after(*mailbox, 0, ALL).await.unwrap();
+        let whole = backlog.envelopes[0].clone().whole();
+        assert_eq!(whole, [&[7; 4][..], &shared].concat());
+    }
+    assert!(seqs(&store, mailboxes[2]).await.is_empty());
+    // 34 bytes each: the second leaves the first, the third does not (the quota is 60).
+    store.delete(mailboxes[0], vec![1]);
+    store.settle().await.unwrap();
+    let still = store.read_after(mailboxes[1], 0, ALL).await.unwrap();
+    assert_eq!(still.envelopes[0].shared, shared);
+    let AppendAnswer::Stored(placed) = &store.append(new(8)).await.unwrap()[1] else { panic!() };
+    assert_eq!((placed[0].seq, placed[0].dropped), (2, 1));
+    let now = store.read_after(mailboxes[1], 0, ALL).await.unwrap();
+    assert_eq!((now.envelopes.len(), now.envelopes[0].shared.clone()), (1, shared));
+}
+
+/// Two nodes where the store allows it.
+async fn writers_readers_and_deletions_at_once_lose_nothing_and_keep_the_order(opened: Opened) {
+    const EACH: u64 = 60;
+    let nodes = [Arc::clone(&opened.store), opened.second_node().await];
+    let mailboxes = [add(&nodes[0], 1, 1).await, add(&nodes[0], 2, 1).await];
+    let sender = |sender: u64| {
+        let store = Arc::clone(&nodes[sender as usize % 2]);
+        tokio::spawn(async move {
+            for n in 0..EACH {
+                let dedup = sender * 1000 + n;
+                let of = |account| append(account, dedup, &[1], 8).recipients.remove(0);
+                // In opposite orders, so that locks taken as they come would stop each other.
+                let mut recipients = vec![of(1), of(2)];
+                if sender % 2 == 1 {
+                    recipients.reverse();
+                }
+                let quota = Quota { messages: 10_000, bytes: 1_000_000 };
+                let new = Append { recipients, quota, ..append(1, dedup, &[1], 8) };
+                let answers = store.append(new).await.unwrap();
+                assert!(answers.iter().all(|answer| matches!(answer, AppendAnswer::Stored(_))));
+            }
+        })
+    };
+    let senders: Vec<_> = (0..6).map(sender).collect();
+    let mut seen = [Vec::new(), Vec::new()];
+    let mut at = [0, 0];
+    while seen.iter().any(|seen| seen.len() < 6 * EACH as usize) {
+        for n in 0..2 {
+            let limit = ReadLimit { messages: 32, bytes: 1_000_000 };
+            let backlog = nodes[n].read_after(mailboxes[n], at[n], limit).await.unwrap();
+            at[n] = backlog.covers;
+            let new: Vec<i64> = backlog.envelopes.iter().map(|envelope| envelope.seq).collect();
+            nodes[1 - n].delete(mailboxes[n], new.clone());
+            seen[n].extend(new);
+        }
+    }
+    for sender in senders {
+        sender.await.unwrap();
+    }
+    for seen in &seen {
+        assert_eq!(*seen, (1..=6 * EACH as i64).collect::<Vec<_>>());
+    }
+    for node in &nodes {
+        node.settle().await.unwrap();
+    }
+    for mailbox in mailboxes {
+        assert!(seqs(&nodes[0], mailbox).await.is_empty());
+    }
+    nodes[1].close().await.unwrap();
+}
+
+async fn prekey_goes_out_once_whoever_takes_and_uploads_at_the_same_time(opened: Opened) {
+    let nodes = [Arc::clone(&opened.store), opened.second_node().await];
+    let mailbox = add(&nodes[0], 1, 1).await;
+    add(&nodes[0], 1, 2).await;
+    let account_row = nodes[0].account(AccountId([1; 16])).await.unwrap().unwrap().row;
+    let fetch = Fetch { account_row, device: None, one_time: OneTime::Take };
+    let takers: Vec<_> = (0..8)
+        .map(|taker| {
+            let store = Arc::clone(&nodes[taker % 2]);
+            tokio::spawn(async move {
+                let mut ids = Vec::new();
+                for _ in 0..30 {
+                    let taken = store.take(fetch).await.unwrap();
+                    ids.extend(taken.iter().filter_map(|t| t.one_time.as_ref().map(|k| k.id)));
+                }
+                ids
+            })
+        })
+        .collect();
+    for n in 0..10 {
+        let ids: Vec<u32> = (1 + n * 10..=10 + n * 10).collect();
+        let answer = nodes[0].put_keys(mailbox, keys(&ids, n as u8 + 1)).await.unwrap();
+        assert!(matches!(answer, PutKeys::Stored(_)));
+    }
+    let mut all = BTreeSet::new();
+    for taker in takers {
+        for id in taker.await.unwrap() {
+            assert!(all.insert(id), "prekey {id} went out twice");
+        }
+    }
+    let state = nodes[0].key_state(mailbox).await.unwrap().unwrap();
+    assert_eq!(state.one_time as usize, 100 - all.len());
+    // Two devices, 8 takers, 30 takes: whoever got no one-time KEM prekey got the last resort.
+    assert_eq!(state.last_resort_uses as usize, 240 - all.len());
+    nodes[1].close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_that_start_at_once_migrate_once() {
+    let database = Database::create().await;
+    let setting = database.setting();
+    let opening = (0..4).map(|_| PostgresStore::open(&setting));
+    for store in futures_util::future::join_all(opening).await {
+        store.unwrap().check().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn database_of_a_newer_server_is_refused() {
+    let opened = Opened::postgres().await;
+    let setting = opened.setting();
+    let (client, connection) =
+        tokio_postgres::connect(&setting, tokio_postgres::NoTls).await.unwrap();
+    let _connection = tokio::spawn(connection);
+    client.execute("UPDATE schema_version SET version = 99", &[]).await.unwrap();
+    let refused = PostgresStore::open(&setting).await.err().unwrap();
+    assert!(matches!(refused, PostgresOpenError::Newer { found: 99, .. }), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn latest_connection_has_the_mailbox_and_submissions_say_where_it_is() {
+    let opened = Opened::postgres().await;
+    let store = Arc::clone(&opened.store);
+    let mailbox = add(&store, 1, 1).await;
+    let node_of = async |dedup| {
+        let AppendAnswer::Stored(placed) = submit(&store, append(1, dedup, &[1], 1)).await else {
+            panic!("not stored")
+        };
+        placed[0].node
+    };
+    assert_eq!(node_of(1).await, None);
+    let first = store.claim(mailbox, NodeId(7)).await.unwrap();
+    assert_eq!((first.displaced, node_of(2).await), (None, Some(NodeId(7))));
+    let second = store.claim(mailbox, NodeId(8)).await.unwrap();
+    assert_eq!((second.displaced, node_of(3).await), (Some(NodeId(7)), Some(NodeId(8))));
+    assert!(second.epoch > first.epoch);
+    // Who was displaced gives up nothing but its own place.
+    store.release(mailbox, first.epoch).await.unwrap();
+    assert_eq!(node_of(4).await, Some(NodeId(8)));
+    let states = store.states(vec![mailbox, MailboxId(-1)]).await.unwrap();
+    assert_eq!(states, [MailboxState { mailbox, end: 4, epoch: second.epoch }]);
+    store.release(mailbox, second.epoch).await.unwrap();
+    assert_eq!(node_of(5).await, None);
+}
+
+macro_rules! on_every_store {
+    ($($name:ident)+) => {
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                super::$name(super::Opened::sqlite().await).await;
+            })+
+        }
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                super::$name(super::Opened::postgres().await).await;
+            })+
+        }
+    };
+}
+
+on_every_store! {
+    bundles_of_all_devices_are_taken_together
+    does_as_the_model
+    envelopes_of_one_submission_share_what_they_have_in_common
+    prekey_goes_out_once_whoever_takes_and_uploads_at_the_same_time
+    purge_goes_by_time_and_in_slices
+    reading_keeps_its_limits_and_says_what_it_covers
+    submission_to_several_devices_is_stored_for_all_or_for_none
+    what_was_answered_survives_closing_and_opening
+    writers_readers_and_deletions_at_once_lose_nothing_and_keep_the_order
 }

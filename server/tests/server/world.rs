@@ -47,9 +47,13 @@ impl World {
     }
 
     pub(crate) async fn on(folder: TempDir, change: impl Fn(&mut Limits)) -> Self {
+        Self::set(folder, |config| change(&mut config.limits)).await
+    }
+
+    pub(crate) async fn set(folder: TempDir, change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::new(folder.path());
         config.listen = ([127, 0, 0, 1], 0).into();
-        change(&mut config.limits);
+        change(&mut config);
         let server = Server::bind(config).await.unwrap();
         let address = server.local_addr();
         let (stop, stopped) = oneshot::channel::<()>();

@@ -6,8 +6,8 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use crate::storage::{
-    Append, AppendAnswer, Authority, Backlog, MailboxId, Mismatch, NewMessage, Placed, Quota,
-    ReadLimit, Recipient, StoredEnvelope,
+    Append, AppendAnswer, Authority, Backlog, MailboxId, MailboxState, Mismatch, NewMessage,
+    Placed, Quota, ReadLimit, Recipient, StoredEnvelope,
 };
 
 /// Rows that one purge looks at, of each table.
@@ -182,7 +182,7 @@ fn put(
         &message.content[..]
     ])?;
     let dropped = make_room(db, mailbox, (count, bytes), new.quota)?;
-    Ok(Placed { mailbox, seq, dropped })
+    Ok(Placed { mailbox, seq, dropped, node: None })
 }
 
 /// Drops the oldest until the mailbox keeps its quota.
@@ -252,6 +252,19 @@ pub(super) fn read_after(
         });
     }
     Ok(backlog)
+}
+
+pub(super) fn states(
+    db: &Connection,
+    mailboxes: &[MailboxId],
+) -> rusqlite::Result<Vec<MailboxState>> {
+    let mut query = db.prepare_cached("SELECT next_seq - 1 FROM mailbox WHERE device = ?1")?;
+    let mut states = Vec::with_capacity(mailboxes.len());
+    for mailbox in mailboxes {
+        let end = query.query_row([mailbox.0], |row| row.get(0)).optional()?;
+        states.extend(end.map(|end| MailboxState { mailbox: *mailbox, end, epoch: 0 }));
+    }
+    Ok(states)
 }
 
 pub(super) fn delete(db: &Connection, mailbox: MailboxId, seqs: &[i64]) -> rusqlite::Result<()> {

@@ -6,7 +6,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, TransactionBehavior};
 
 /// One step each, in order; `user_version` counts those that were taken.
-const MIGRATIONS: [&str; 1] = [include_str!("../migrations/0001_first.sql")];
+const MIGRATIONS: [&str; 1] = [include_str!("../migrations/sqlite/0001_first.sql")];
 const KNOWN: u32 = MIGRATIONS.len() as u32;
 const STATEMENTS: usize = 64;
 /// Pages of log after which the writer copies them into the file.

@@ -1,0 +1,84 @@
+//! What nodes tell each other: a kind, then numbers of 8 bytes, largest byte first.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+use crate::storage::MailboxId;
+
+/// A hint for another node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// Something was stored for these mailboxes.
+    Look(Vec<MailboxId>),
+    /// Prekeys of this device run low.
+    Keys(MailboxId),
+    /// A connection with this epoch has the mailbox now.
+    Displaced(MailboxId, i64),
+}
+
+impl Notice {
+    pub(super) fn encode(&self) -> Bytes {
+        let mut bytes = BytesMut::new();
+        match self {
+            Self::Look(mailboxes) => {
+                bytes.put_u8(1);
+                mailboxes.iter().for_each(|mailbox| bytes.put_i64(mailbox.0));
+            }
+            Self::Keys(mailbox) => {
+                bytes.put_u8(2);
+                bytes.put_i64(mailbox.0);
+            }
+            Self::Displaced(mailbox, epoch) => {
+                bytes.put_u8(3);
+                bytes.put_i64(mailbox.0);
+                bytes.put_i64(*epoch);
+            }
+        }
+        bytes.freeze()
+    }
+
+    pub(super) fn decode(mut bytes: &[u8]) -> Option<Self> {
+        let kind = bytes.try_get_u8().ok()?;
+        if bytes.len() % 8 != 0 {
+            return None;
+        }
+        let mut numbers = Vec::with_capacity(bytes.len() / 8);
+        while let Ok(number) = bytes.try_get_i64() {
+            numbers.push(number);
+        }
+        match (kind, &numbers[..]) {
+            (1, _) => Some(Self::Look(numbers.into_iter().map(MailboxId).collect())),
+            (2, [mailbox]) => Some(Self::Keys(MailboxId(*mailbox))),
+            (3, [mailbox, epoch]) => Some(Self::Displaced(MailboxId(*mailbox), *epoch)),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn notice() -> impl Strategy<Value = Notice> {
+        let mailbox = || any::<i64>().prop_map(MailboxId);
+        prop_oneof![
+            prop::collection::vec(mailbox(), 0..9).prop_map(Notice::Look),
+            mailbox().prop_map(Notice::Keys),
+            (mailbox(), any::<i64>())
+                .prop_map(|(mailbox, epoch)| Notice::Displaced(mailbox, epoch)),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn notice_is_read_as_it_was_written(notice in notice()) {
+            prop_assert_eq!(Notice::decode(&notice.encode()), Some(notice));
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes: Vec<u8>) {
+            let _ = Notice::decode(&bytes);
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! Addresses of other servers. They may hold a password, which is never printed.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::Deserialize;
+
+/// `scheme://user:password@host:port/name`
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Address(String);
+
+impl Address {
+    /// With the password, for the one that connects.
+    #[must_use]
+    pub fn revealed(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Address {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(Self(text.into()))
+    }
+}
+
+/// Without user and password, and without what follows `?`.
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some((scheme, rest)) = self.0.split_once("://") else { return f.write_str("…") };
+        let rest = rest.split_once('?').map_or(rest, |(rest, _)| rest);
+        let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+        write!(f, "{scheme}://{host}")
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn password_is_never_printed() {
+        let shown = |text: &str| format!("{:?}", text.parse::<Address>().unwrap());
+        assert_eq!(
+            shown("postgresql://u:p@w@host:5432/db?password=p"),
+            "postgresql://host:5432/db"
+        );
+        assert_eq!(shown("nats://host:4222"), "nats://host:4222");
+        assert_eq!(shown("host=h password=p"), "…");
+    }
+}

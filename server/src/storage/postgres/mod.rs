@@ -1,0 +1,174 @@
+//! The store in PostgreSQL, for one node or many. Submissions are committed in groups; everything else is a short
+//! transaction of its own. Any number of nodes may work on one database.
+//!
+//! `writer` gathers and commits; `accounts`, `keys`, `mailbox` and `presence` hold the statements.
+
+mod accounts;
+mod keys;
+mod mailbox;
+mod presence;
+mod row;
+mod schema;
+mod writer;
+
+use std::sync::Arc;
+
+use deadpool_postgres::Pool;
+
+pub use schema::PostgresOpenError;
+use writer::{Attempts, Writer};
+
+use super::{
+    AccountId, AccountRow, Answer, Append, AppendAnswer, Backlog, Claim, DeviceRow, Fetch, KeySet,
+    KeyState, MailboxId, MailboxState, NodeId, PutKeys, ReadLimit, RegisterAnswer, Registering,
+    Store, TakenDevice,
+};
+
+/// The store. Clones share it.
+#[derive(Clone)]
+pub struct PostgresStore {
+    pool: Pool,
+    writer: Arc<Writer>,
+}
+
+impl PostgresStore {
+    /// Connects, brings the schema up to date and starts the writing tasks on this runtime.
+    ///
+    /// # Errors
+    /// Nobody answers, the user may not, or the database was written by a newer server.
+    pub async fn open(setting: &str) -> Result<Self, PostgresOpenError> {
+        let pool = schema::open(setting).await?;
+        let writer = Arc::new(Writer::start(&pool));
+        Ok(Self { pool, writer })
+    }
+}
+
+impl PostgresStore {
+    async fn purge_once(&self, now_ms: i64, before_ms: i64) -> Result<u64, super::StoreError> {
+        let mut db = self.pool.get().await?;
+        let changing = db.transaction().await?;
+        let gone = mailbox::purge(&changing, now_ms, before_ms).await?;
+        changing.commit().await?;
+        Ok(gone)
+    }
+}
+
+impl Store for PostgresStore {
+    fn register(&self, registering: Registering) -> Answer<'_, RegisterAnswer> {
+        Box::pin(async move {
+            let mut attempts = Attempts::default();
+            loop {
+                let mut db = self.pool.get().await?;
+                let done = accounts::register(&mut db, &registering).await;
+                if !attempts.again(&done) {
+                    return done;
+                }
+            }
+        })
+    }
+
+    fn account(&self, account: AccountId) -> Answer<'_, Option<AccountRow>> {
+        Box::pin(async move { accounts::account(&self.pool.get().await?, account).await })
+    }
+
+    fn account_of_name(&self, username: String) -> Answer<'_, Option<AccountId>> {
+        Box::pin(async move { accounts::account_of_name(&self.pool.get().await?, &username).await })
+    }
+
+    fn device(&self, account: AccountId, device: u8) -> Answer<'_, Option<DeviceRow>> {
+        Box::pin(async move { accounts::device(&self.pool.get().await?, account, device).await })
+    }
+
+    fn put_keys(&self, mailbox: MailboxId, keys: KeySet) -> Answer<'_, PutKeys> {
+        Box::pin(async move {
+            let mut attempts = Attempts::default();
+            loop {
+                let mut db = self.pool.get().await?;
+                let done = keys::put(&mut db, mailbox, &keys).await;
+                if !attempts.again(&done) {
+                    return done;
+                }
+            }
+        })
+    }
+
+    fn key_state(&self, mailbox: MailboxId) -> Answer<'_, Option<KeyState>> {
+        Box::pin(async move { keys::state(&mut self.pool.get().await?, mailbox).await })
+    }
+
+    fn take(&self, fetch: Fetch) -> Answer<'_, Vec<TakenDevice>> {
+        Box::pin(async move {
+            let mut attempts = Attempts::default();
+            loop {
+                let mut db = self.pool.get().await?;
+                let done = keys::take(&mut db, &fetch).await;
+                if !attempts.again(&done) {
+                    return done;
+                }
+            }
+        })
+    }
+
+    fn append(&self, append: Append) -> Answer<'_, Vec<AppendAnswer>> {
+        Box::pin(self.writer.append(append))
+    }
+
+    fn read_after(&self, mailbox: MailboxId, cursor: i64, limit: ReadLimit) -> Answer<'_, Backlog> {
+        Box::pin(async move {
+            mailbox::read_after(&self.pool.get().await?, mailbox, cursor, limit).await
+        })
+    }
+
+    fn delete(&self, mailbox: MailboxId, seqs: Vec<i64>) {
+        self.writer.delete(mailbox, seqs);
+    }
+
+    fn settle(&self) -> Answer<'_, ()> {
+        Box::pin(self.writer.settle())
+    }
+
+    fn told_dropped(&self, mailbox: MailboxId, count: u64) -> Answer<'_, ()> {
+        Box::pin(
+            async move { mailbox::told_dropped(&self.pool.get().await?, mailbox, count).await },
+        )
+    }
+
+    fn purge(&self, now_ms: i64, submissions_before_ms: i64) -> Answer<'_, u64> {
+        Box::pin(async move {
+            let mut attempts = Attempts::default();
+            loop {
+                let done = self.purge_once(now_ms, submissions_before_ms).await;
+                if !attempts.again(&done) {
+                    return done;
+                }
+            }
+        })
+    }
+
+    fn claim(&self, mailbox: MailboxId, node: NodeId) -> Answer<'_, Claim> {
+        Box::pin(async move { presence::claim(&mut self.pool.get().await?, mailbox, node).await })
+    }
+
+    fn release(&self, mailbox: MailboxId, epoch: i64) -> Answer<'_, ()> {
+        Box::pin(async move { presence::release(&self.pool.get().await?, mailbox, epoch).await })
+    }
+
+    fn states(&self, mailboxes: Vec<MailboxId>) -> Answer<'_, Vec<MailboxState>> {
+        Box::pin(async move { presence::states(&self.pool.get().await?, &mailboxes).await })
+    }
+
+    fn check(&self) -> Answer<'_, ()> {
+        Box::pin(async move {
+            self.pool.get().await?.query_one("SELECT 1", &[]).await?;
+            Ok(())
+        })
+    }
+
+    fn close(&self) -> Answer<'_, ()> {
+        Box::pin(async move {
+            self.writer.stop().await;
+            self.pool.close();
+            Ok(())
+        })
+    }
+}

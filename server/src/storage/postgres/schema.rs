@@ -1,0 +1,90 @@
+//! Reaching PostgreSQL and bringing its schema up to date, also when several nodes start at once.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts};
+use tokio_postgres::{Config, NoTls};
+
+/// One step each, in order; `schema_version` counts those that were taken.
+const MIGRATIONS: [&str; 1] = [include_str!("../migrations/postgres/0001_first.sql")];
+const KNOWN: i32 = MIGRATIONS.len() as i32;
+/// "tuckseal" as a number: the advisory lock under which one node at a time migrates.
+const MIGRATION_LOCK: i64 = 0x7475_636b_7365_616c;
+/// Connections of one node: the writers, the deletions and what reads or takes at the same time.
+const CONNECTIONS: usize = 12;
+const CONNECT: Duration = Duration::from_secs(5);
+/// How long a request waits for a connection that is free.
+const WAIT: Duration = Duration::from_secs(5);
+
+/// Why a PostgreSQL database cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PostgresOpenError {
+    /// The setting cannot be read.
+    #[error(
+        "the PostgreSQL setting cannot be read ({0}); write it as postgresql://user@host:port/database"
+    )]
+    Setting(#[source] tokio_postgres::Error),
+    /// Nobody answers, or the server refuses.
+    #[error(
+        "PostgreSQL cannot be reached ({0}); check that it runs, that the database exists and that the user may log in"
+    )]
+    Unreachable(#[source] Box<deadpool_postgres::PoolError>),
+    /// A migration failed; the schema is as it was.
+    #[error("the schema cannot be brought up to date ({0}); check that the user may create tables")]
+    Migration(#[from] tokio_postgres::Error),
+    /// A newer server has written it.
+    #[error(
+        "the database has schema {found}, this server knows {known}; use the newer server or a backup"
+    )]
+    Newer {
+        /// In the database.
+        found: i32,
+        /// The last one known.
+        known: i32,
+    },
+    /// The pool cannot be made.
+    #[error("the connections cannot be set up ({0})")]
+    Pool(#[from] deadpool_postgres::BuildError),
+}
+
+/// A pool on a database whose schema is up to date.
+pub(super) async fn open(setting: &str) -> Result<Pool, PostgresOpenError> {
+    let mut config = Config::from_str(setting).map_err(PostgresOpenError::Setting)?;
+    config.application_name("tuckseal-server").connect_timeout(CONNECT);
+    let manager_config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+    let manager = Manager::from_config(config, NoTls, manager_config);
+    let timeouts = Timeouts { wait: Some(WAIT), create: Some(CONNECT), recycle: Some(CONNECT) };
+    let pool = Pool::builder(manager)
+        .max_size(CONNECTIONS)
+        .timeouts(timeouts)
+        .runtime(Runtime::Tokio1)
+        .build()?;
+    let mut db = pool.get().await.map_err(|e| PostgresOpenError::Unreachable(Box::new(e)))?;
+    migrate(&mut db).await?;
+    Ok(pool)
+}
+
+/// The lock ends with the transaction, however that ends.
+async fn migrate(db: &mut Object) -> Result<(), PostgresOpenError> {
+    let changing = db.transaction().await?;
+    changing.execute("SELECT pg_advisory_xact_lock($1)", &[&MIGRATION_LOCK]).await?;
+    changing
+        .batch_execute("CREATE TABLE IF NOT EXISTS schema_version (version integer NOT NULL)")
+        .await?;
+    let row = changing.query_opt("SELECT version FROM schema_version", &[]).await?;
+    let found: i32 = row.map_or(0, |row| row.get(0));
+    if found > KNOWN {
+        return Err(PostgresOpenError::Newer { found, known: KNOWN });
+    }
+    for step in MIGRATIONS.iter().skip(usize::try_from(found).unwrap_or(0)) {
+        changing.batch_execute(step).await?;
+    }
+    if found < KNOWN {
+        changing.execute("DELETE FROM schema_version", &[]).await?;
+        changing.execute("INSERT INTO schema_version VALUES ($1)", &[&KNOWN]).await?;
+    }
+    changing.commit().await?;
+    Ok(())
+}

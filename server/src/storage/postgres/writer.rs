@@ -1,0 +1,240 @@
+//! Group commit: two tasks take the submissions that are waiting, up to a bound, into one transaction each, and
+//! answer after its commit. No timer: while one commit waits for the disk, the next batch gathers.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use deadpool_postgres::Pool;
+use tokio::sync::{Mutex as AsyncMutex, Notify, mpsc, oneshot};
+use tokio_postgres::error::SqlState;
+use tokio_util::task::TaskTracker;
+
+use super::mailbox;
+use crate::storage::{Append, AppendAnswer, MailboxId, StoreError};
+
+/// Writing tasks: one commits while the other gathers. More were slower on two cores.
+const WRITERS: usize = 2;
+/// Submissions in one commit.
+const BATCH: usize = 256;
+/// Bytes of bodies in one commit.
+const BATCH_BYTES: usize = 1024 * 1024;
+/// Submissions that may wait.
+const QUEUE: usize = 4096;
+/// How long acknowledged envelopes may wait for others to go along with.
+const DELETE_DELAY: Duration = Duration::from_millis(20);
+/// Attempts of a transaction that PostgreSQL gave up for another one's sake.
+const ATTEMPTS: usize = 4;
+
+type Answers = Result<Vec<AppendAnswer>, StoreError>;
+
+struct Job {
+    append: Append,
+    answer: oneshot::Sender<Answers>,
+}
+
+/// The queue before the writing tasks, and what is to be deleted.
+pub(super) struct Writer {
+    /// None once the store is closed.
+    queue: Mutex<Option<mpsc::Sender<Job>>>,
+    deletes: Arc<Deletes>,
+    tasks: TaskTracker,
+}
+
+impl Writer {
+    pub(super) fn start(pool: &Pool) -> Self {
+        let (queue, jobs) = mpsc::channel(QUEUE);
+        let jobs = Arc::new(AsyncMutex::new(jobs));
+        let tasks = TaskTracker::new();
+        for _ in 0..WRITERS {
+            tasks.spawn(write(pool.clone(), Arc::clone(&jobs)));
+        }
+        let deletes = Arc::new(Deletes::new(pool.clone()));
+        let deleting = Arc::clone(&deletes);
+        tasks.spawn(async move { deleting.run().await });
+        Self { queue: Mutex::new(Some(queue)), deletes, tasks }
+    }
+
+    pub(super) async fn append(&self, append: Append) -> Answers {
+        let (answer, answers) = oneshot::channel();
+        let queue = lock(&self.queue).clone().ok_or(StoreError::Stopping)?;
+        queue.try_send(Job { append, answer }).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => StoreError::Busy,
+            mpsc::error::TrySendError::Closed(_) => StoreError::Stopping,
+        })?;
+        drop(queue);
+        answers.await.unwrap_or(Err(StoreError::Stopping))
+    }
+
+    pub(super) fn delete(&self, mailbox: MailboxId, seqs: Vec<i64>) {
+        self.deletes.add(mailbox, seqs);
+    }
+
+    pub(super) async fn settle(&self) -> Result<(), StoreError> {
+        self.deletes.carry_out().await
+    }
+
+    /// Commits what is waiting and ends the tasks.
+    pub(super) async fn stop(&self) {
+        lock(&self.queue).take();
+        self.deletes.stop();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+async fn write(pool: Pool, jobs: Arc<AsyncMutex<mpsc::Receiver<Job>>>) {
+    while let Some(batch) = gather(&jobs).await {
+        let (appends, waiting): (Vec<_>, Vec<_>) =
+            batch.into_iter().map(|job| (job.append, job.answer)).unzip();
+        match commit(&pool, &appends).await {
+            Ok(answers) => {
+                for (waiting, answers) in waiting.into_iter().zip(answers) {
+                    // The caller may have gone away: the write stands.
+                    let _ = waiting.send(Ok(answers));
+                }
+            }
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "a transaction failed");
+                for waiting in waiting {
+                    let _ = waiting.send(Err(StoreError::NotCommitted));
+                }
+            }
+        }
+    }
+}
+
+/// Waits for the first job, then takes what else is there. None when the queue is closed and empty.
+async fn gather(jobs: &AsyncMutex<mpsc::Receiver<Job>>) -> Option<Vec<Job>> {
+    let mut jobs = jobs.lock().await;
+    let mut batch = vec![jobs.recv().await?];
+    let mut weight = batch.first().map_or(0, weigh);
+    while batch.len() < BATCH && weight < BATCH_BYTES {
+        let Ok(job) = jobs.try_recv() else { break };
+        weight += weigh(&job);
+        batch.push(job);
+    }
+    Some(batch)
+}
+
+fn weigh(job: &Job) -> usize {
+    let messages = job.append.recipients.iter().flat_map(|to| &to.messages);
+    messages.map(|message| message.content.len()).sum::<usize>() + job.append.shared.len()
+}
+
+async fn commit(pool: &Pool, batch: &[Append]) -> Result<Vec<Vec<AppendAnswer>>, StoreError> {
+    let mut attempts = Attempts::default();
+    loop {
+        let done = commit_once(pool, batch).await;
+        if !attempts.again(&done) {
+            return done;
+        }
+    }
+}
+
+async fn commit_once(pool: &Pool, batch: &[Append]) -> Result<Vec<Vec<AppendAnswer>>, StoreError> {
+    let mut db = pool.get().await?;
+    let changing = db.transaction().await?;
+    let answers = mailbox::append(&changing, batch).await?;
+    changing.commit().await?;
+    Ok(answers)
+}
+
+/// PostgreSQL ends one of two transactions that wait for each other; it has done nothing and may come again.
+#[derive(Default)]
+pub(super) struct Attempts(usize);
+
+impl Attempts {
+    /// Whether it was given up for another one's sake and should be tried again.
+    pub(super) fn again<T>(&mut self, done: &Result<T, StoreError>) -> bool {
+        let Err(StoreError::Postgres(error)) = done else { return false };
+        let given_up = [SqlState::T_R_DEADLOCK_DETECTED, SqlState::T_R_SERIALIZATION_FAILURE];
+        self.0 += 1;
+        self.0 < ATTEMPTS && error.code().is_some_and(|code| given_up.contains(code))
+    }
+}
+
+/// Acknowledged envelopes, deleted together a little later.
+struct Deletes {
+    pool: Pool,
+    waiting: Mutex<BTreeMap<MailboxId, Vec<i64>>>,
+    /// Held while some are being deleted.
+    deleting: AsyncMutex<()>,
+    added: Notify,
+    stopped: Notify,
+}
+
+impl Deletes {
+    fn new(pool: Pool) -> Self {
+        Self {
+            pool,
+            waiting: Mutex::default(),
+            deleting: AsyncMutex::default(),
+            added: Notify::new(),
+            stopped: Notify::new(),
+        }
+    }
+
+    fn add(&self, mailbox: MailboxId, seqs: Vec<i64>) {
+        lock(&self.waiting).entry(mailbox).or_default().extend(seqs);
+        self.added.notify_one();
+    }
+
+    fn stop(&self) {
+        self.stopped.notify_one();
+    }
+
+    async fn run(&self) {
+        loop {
+            tokio::select! {
+                () = self.added.notified() => tokio::time::sleep(DELETE_DELAY).await,
+                () = self.stopped.notified() => {
+                    self.carry_out_or_report().await;
+                    return;
+                }
+            }
+            self.carry_out_or_report().await;
+        }
+    }
+
+    async fn carry_out_or_report(&self) {
+        if let Err(error) = self.carry_out().await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "acknowledged envelopes");
+        }
+    }
+
+    async fn delete(&self, deletes: &BTreeMap<MailboxId, Vec<i64>>) -> Result<(), StoreError> {
+        let mut db = self.pool.get().await?;
+        let changing = db.transaction().await?;
+        mailbox::delete(&changing, deletes).await?;
+        Ok(changing.commit().await?)
+    }
+
+    /// Deletes what is waiting, after what is being deleted. What fails waits again.
+    async fn carry_out(&self) -> Result<(), StoreError> {
+        let _deleting = self.deleting.lock().await;
+        let deletes = std::mem::take(&mut *lock(&self.waiting));
+        if deletes.is_empty() {
+            return Ok(());
+        }
+        let mut attempts = Attempts::default();
+        let done = loop {
+            let done = self.delete(&deletes).await;
+            if !attempts.again(&done) {
+                break done;
+            }
+        };
+        if done.is_err() {
+            let mut waiting = lock(&self.waiting);
+            for (mailbox, seqs) in deletes {
+                waiting.entry(mailbox).or_default().extend(seqs);
+            }
+        }
+        done
+    }
+}
+
+/// A poisoned lock guards a plain value that is whole between statements.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,155 @@
+//! What the tests run on: SQLite in a folder of its own, PostgreSQL in a database of its own, a NATS server of its own.
+
+use std::process::Stdio;
+use std::sync::Arc;
+
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+use tokio_postgres::NoTls;
+use tuckseal_server::storage::Store;
+use tuckseal_server::storage::postgres::PostgresStore;
+use tuckseal_server::storage::sqlite::SqliteStore;
+
+/// A server whose user may make databases.
+const VARIABLE: &str = "TUCKSEAL_TEST_POSTGRES";
+const USUAL: &str = "postgresql://postgres@127.0.0.1:5432/postgres";
+
+/// A database that goes when this is dropped.
+pub(crate) struct Database {
+    server: String,
+    name: String,
+}
+
+impl Database {
+    pub(crate) async fn create() -> Self {
+        let server = std::env::var(VARIABLE).unwrap_or_else(|_| USUAL.into());
+        let name = format!("tuckseal_test_{:032x}", u128::from_be_bytes(crate::world::random()));
+        let database = Self { server, name };
+        database.execute(&format!("CREATE DATABASE {}", database.name)).await;
+        database
+    }
+
+    /// The setting that opens it.
+    pub(crate) fn setting(&self) -> String {
+        let (server, _) = self.server.rsplit_once('/').expect("postgresql://user@host:port/name");
+        format!("{server}/{}", self.name)
+    }
+
+    async fn execute(&self, sql: &str) {
+        let (client, connection) =
+            tokio_postgres::connect(&self.server, NoTls).await.unwrap_or_else(|error| {
+                panic!(
+                    "no PostgreSQL at {} ({error}): start one (./test does, with apt-get install postgresql), \
+                     or name one whose user may make databases in {VARIABLE}",
+                    self.server
+                )
+            });
+        let connection = tokio::spawn(connection);
+        client.execute(sql, &[]).await.unwrap();
+        drop(client);
+        connection.await.unwrap().unwrap();
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        let (server, name) = (self.server.clone(), self.name.clone());
+        let dropping = std::thread::spawn(move || {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let database = std::mem::ManuallyDrop::new(Self { server, name });
+            let sql = format!("DROP DATABASE {} WITH (FORCE)", database.name);
+            runtime.block_on(database.execute(&sql));
+        });
+        // A panic there has been printed.
+        let _ = dropping.join();
+    }
+}
+
+enum Place {
+    Folder(TempDir),
+    Database(Database),
+}
+
+/// An open store and where it lies.
+pub(crate) struct Opened {
+    place: Place,
+    pub(crate) store: Arc<dyn Store>,
+}
+
+impl Opened {
+    pub(crate) async fn sqlite() -> Self {
+        Self::at(Place::Folder(tempfile::tempdir().unwrap())).await
+    }
+
+    pub(crate) async fn postgres() -> Self {
+        Self::at(Place::Database(Database::create().await)).await
+    }
+
+    async fn at(place: Place) -> Self {
+        let store = open(&place).await;
+        Self { place, store }
+    }
+
+    /// Closes it and opens it again.
+    pub(crate) async fn reopen(&mut self) {
+        self.store.close().await.unwrap();
+        self.store = open(&self.place).await;
+    }
+
+    /// A second node on the same database; the same store where there is one node alone.
+    pub(crate) async fn second_node(&self) -> Arc<dyn Store> {
+        match &self.place {
+            Place::Folder(_) => Arc::clone(&self.store),
+            Place::Database(_) => open(&self.place).await,
+        }
+    }
+
+    pub(crate) fn setting(&self) -> String {
+        let Place::Database(database) = &self.place else { panic!("no database") };
+        database.setting()
+    }
+}
+
+async fn open(place: &Place) -> Arc<dyn Store> {
+    match place {
+        Place::Folder(folder) => Arc::new(SqliteStore::open(&folder.path().join("db")).unwrap()),
+        Place::Database(database) => {
+            Arc::new(PostgresStore::open(&database.setting()).await.unwrap())
+        }
+    }
+}
+
+/// A NATS server on a free port; killed when this is dropped.
+pub(crate) struct Nats {
+    port: u16,
+    child: Child,
+}
+
+impl Nats {
+    pub(crate) async fn start() -> Self {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::on(free.local_addr().unwrap().port()).await
+    }
+
+    async fn on(port: u16) -> Self {
+        let mut command = Command::new("nats-server");
+        command.args(["-a", "127.0.0.1", "-p", &port.to_string()]).kill_on_drop(true);
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let child = child.expect("nats-server cannot be started: apt-get install nats-server");
+        while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        Self { port, child }
+    }
+
+    /// Kills it and starts another one in its place.
+    pub(crate) async fn restart(&mut self) {
+        self.child.kill().await.unwrap();
+        *self = Self::on(self.port).await;
+    }
+
+    pub(crate) fn address(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+}
