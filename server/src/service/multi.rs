@@ -1,11 +1,12 @@
 //! W§15.3: one sealed-sender version 2 message for many recipients, split into what each of them gets.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use bytes::Bytes;
 use tuckseal::service::{
     DeviceMismatch, MultiAccepted, MultiSubmission, RecipientAccess, RecipientRefusal,
 };
+use tuckseal::{SentMessage, SentRecipient, ServiceIdKind};
 
 use super::accounts::sha256;
 use super::error::ServiceError;
@@ -80,9 +81,10 @@ impl Relay {
     }
 
     fn split(&self, sent: &Bytes) -> Result<Split, ServiceError> {
-        let mut split = split(sent)?;
-        let size = split.shared.len().saturating_add(HEAD) as u64;
-        if size > self.max_envelope_bytes {
+        let mut split = split(sent.clone())?;
+        let head = split.recipients.iter().flat_map(|to| &to.messages).next();
+        let size = head.map_or(0, |head| head.content.len()).saturating_add(split.shared.len());
+        if size as u64 > self.max_envelope_bytes {
             return Err(ServiceError::TooLarge(self.max_envelope_bytes));
         }
         if split.recipients.len() as u64 > self.max_recipients {
@@ -134,15 +136,12 @@ fn refusal(account: AccountId, mismatch: Option<Mismatch>) -> RecipientRefusal {
     }
 }
 
-/// version (1) || C (32) || AT (16)
-const HEAD: usize = 49;
-
-/// A sent message, split.
+/// A sent message as its recipients get it.
 struct Split {
     recipients: Vec<SplitRecipient>,
     /// Names that are no accounts of this server.
     others: Vec<AccountId>,
-    /// ephemeral key (32) || ciphertext: the end of every received message.
+    /// The end of every received message.
     shared: Bytes,
 }
 
@@ -152,113 +151,30 @@ struct SplitRecipient {
     messages: Vec<NewMessage>,
 }
 
-/// `0x23 || count || recipients || ephemeral key (32) || ciphertext`
-fn split(sent: &Bytes) -> Result<Split, ServiceError> {
-    parse(sent).ok_or(ServiceError::Invalid(
-        "sent is not a sealed-sender version 2 message for many recipients",
-    ))
+fn split(sent: Bytes) -> Result<Split, ServiceError> {
+    let sent = SentMessage::from_bytes(sent).map_err(|_| {
+        ServiceError::Invalid("sent is not a sealed-sender version 2 message for many recipients")
+    })?;
+    let (accounts, others): (Vec<_>, Vec<_>) =
+        sent.recipients().iter().partition(|to| to.service_id().kind() == ServiceIdKind::Aci);
+    Ok(Split {
+        recipients: accounts.into_iter().map(split_recipient).collect(),
+        others: others.into_iter().map(|to| AccountId(*to.service_id().uuid())).collect(),
+        shared: sent.shared().clone(),
+    })
 }
 
-fn parse(sent: &Bytes) -> Option<Split> {
-    let mut rest = Rest(sent);
-    let named = match rest.byte()? {
-        0x23 => Names::ServiceIds,
-        0x22 => Names::Uuids,
-        _ => return None,
-    };
-    let count = rest.varint()?;
-    let mut split = Split { recipients: Vec::new(), others: Vec::new(), shared: Bytes::new() };
-    let mut places: HashMap<([u8; 16], u8), usize> = HashMap::new();
-    let mut excluded = HashSet::new();
-    for _ in 0..count {
-        let kind = if named == Names::ServiceIds { rest.byte()? } else { 0 };
-        let name = (*rest.take::<16>()?, kind);
-        if kind > 1 || excluded.contains(&name) {
-            return None;
-        }
-        let devices = rest.devices()?;
-        if devices.is_empty() {
-            if places.contains_key(&name) {
-                return None;
-            }
-            excluded.insert(name);
-            continue;
-        }
-        let head: Bytes = [&[0x22][..], rest.take::<48>()?].concat().into();
-        if kind == 1 {
-            split.others.push(AccountId(name.0));
-            continue;
-        }
-        let place = *places.entry(name).or_insert(split.recipients.len());
-        if place == split.recipients.len() {
-            split
-                .recipients
-                .push(SplitRecipient { account: AccountId(name.0), messages: Vec::new() });
-        }
-        let messages = &mut split.recipients.get_mut(place)?.messages;
-        // Of a name that comes again the first beginning is kept, and of a device the first entry.
-        let head = messages.first().map_or(head, |first| first.content.clone());
-        for (device, registration_id) in devices {
-            if messages.iter().all(|message| message.device != device) {
-                let content = head.clone();
-                messages.push(NewMessage { device, registration_id, content });
-            }
+fn split_recipient(to: &SentRecipient) -> SplitRecipient {
+    let head = Bytes::copy_from_slice(&to.head());
+    let mut messages: Vec<NewMessage> = Vec::with_capacity(to.devices().len());
+    for device in to.devices() {
+        let (id, registration_id) = (device.device_id.get(), device.registration_id);
+        // A device may stand there twice: the first entry counts.
+        if messages.iter().all(|message| message.device != id) {
+            let content = head.clone();
+            messages.push(NewMessage { device: id, registration_id, content });
         }
     }
-    split.recipients.iter_mut().for_each(|to| to.messages.sort_by_key(|message| message.device));
-    split.shared = sent.slice_ref(rest.0);
-    (split.shared.len() >= 32).then_some(split)
-}
-
-#[derive(PartialEq, Eq)]
-enum Names {
-    ServiceIds,
-    Uuids,
-}
-
-/// What has not been read yet.
-struct Rest<'a>(&'a [u8]);
-
-impl<'a> Rest<'a> {
-    fn take<const N: usize>(&mut self) -> Option<&'a [u8; N]> {
-        let (taken, rest) = self.0.split_first_chunk()?;
-        self.0 = rest;
-        Some(taken)
-    }
-
-    fn byte(&mut self) -> Option<u8> {
-        self.take::<1>().map(|[byte]| *byte)
-    }
-
-    /// A minimal one: there are readers that go on at another place after a longer one.
-    fn varint(&mut self) -> Option<u32> {
-        let mut value = 0;
-        for shift in [0, 7, 14, 21] {
-            let byte = self.byte()?;
-            value |= u32::from(byte & 0x7F) << shift;
-            if byte & 0x80 == 0 {
-                return (byte != 0 || shift == 0).then_some(value);
-            }
-        }
-        None
-    }
-
-    /// None in the list: the recipient is excluded.
-    fn devices(&mut self) -> Option<Vec<(u8, u32)>> {
-        let mut devices = Vec::new();
-        loop {
-            let device = self.byte()?;
-            if device == 0 && devices.is_empty() {
-                return Some(devices);
-            }
-            if device == 0 || device > 127 {
-                return None;
-            }
-            let word = u16::from_be_bytes(*self.take()?);
-            devices.push((device, u32::from(word & 0x3FFF)));
-            if word & 0x8000 == 0 {
-                return Some(devices);
-            }
-        }
-    }
+    messages.sort_by_key(|message| message.device);
+    SplitRecipient { account: AccountId(*to.service_id().uuid()), messages }
 }
