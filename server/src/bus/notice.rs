@@ -38,7 +38,7 @@ impl Notice {
 
     pub(super) fn decode(mut bytes: &[u8]) -> Option<Self> {
         let kind = bytes.try_get_u8().ok()?;
-        if bytes.len() % 8 != 0 {
+        if !bytes.len().is_multiple_of(8) {
             return None;
         }
         let mut numbers = Vec::with_capacity(bytes.len() / 8);
