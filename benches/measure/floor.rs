@@ -1,6 +1,7 @@
 //! The primitives themselves, straight from the crates that the library uses.
 
 use aes::Aes256;
+use aes_gcm_siv::{Aes256GcmSiv, aead::AeadInOut};
 use cbc::cipher::{
     BlockModeDecrypt, BlockModeEncrypt, KeyIvInit, StreamCipher, block_padding::Pkcs7,
 };
@@ -8,7 +9,7 @@ use curve25519_dalek::{EdwardsPoint, Scalar};
 use ed25519_dalek::{Signature, Signer, SigningKey, Verifier};
 use hkdf::Hkdf;
 use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
+use sha2::{Digest, Sha256, Sha512};
 use std::hint::black_box;
 use x25519_dalek::{PublicKey, StaticSecret};
 
@@ -74,4 +75,15 @@ pub fn signature(key: &SigningKey, message: &[u8]) -> Signature {
 /// A multiplication of the Edwards base point, as signing needs one.
 pub fn edwards_base(scalar: &Scalar) -> [u8; 32] {
     EdwardsPoint::mul_base(scalar).compress().0
+}
+
+/// SHA-512, as signing needs it twice and verifying once.
+pub fn sha512(data: &[u8]) -> [u8; 64] {
+    Sha512::digest(data).into()
+}
+
+/// AES-256-GCM-SIV, in place: the tag.
+pub fn siv(key: &[u8; 32], buffer: &mut [u8]) -> [u8; 16] {
+    let cipher = Aes256GcmSiv::new(key.into());
+    cipher.encrypt_inout_detached(&[0; 12].into(), &[], buffer.into()).unwrap().into()
 }

@@ -24,12 +24,34 @@ pub fn beside<A, B, R, S>(
         bencher.iter_batched(&mut floor_setup, &mut floor, BatchSize::SmallInput);
     });
     group.finish();
+    compare(Clock::Thread, SAMPLES, name, (setup, operation), (floor_setup, floor));
+}
 
+/// What an operation is timed by.
+#[derive(Clone, Copy)]
+#[allow(dead_code, reason = "each bench uses a part of it")]
+pub enum Clock {
+    /// The work of this thread.
+    Thread,
+    /// The work of all threads.
+    Process,
+    /// The time that passes.
+    Wall,
+}
+
+/// Prints the ratio alone, from so many samples of each side taken in turn.
+pub fn compare<A, B, R, S>(
+    clock: Clock,
+    samples: usize,
+    name: &str,
+    (mut setup, mut operation): (impl FnMut() -> A, impl FnMut(A) -> R),
+    (mut floor_setup, mut floor): (impl FnMut() -> B, impl FnMut(B) -> S),
+) {
     let batch = batch_size(&mut setup, &mut operation);
     let (mut taken, mut least) = (Vec::new(), Vec::new());
-    for _ in 0..SAMPLES {
-        taken.push(sample(batch, &mut setup, &mut operation));
-        least.push(sample(batch, &mut floor_setup, &mut floor));
+    for _ in 0..samples {
+        taken.push(sample(clock, batch, &mut setup, &mut operation));
+        least.push(sample(clock, batch, &mut floor_setup, &mut floor));
     }
     let (taken, least) = (median(taken), median(least));
     println!(
@@ -42,29 +64,34 @@ pub fn beside<A, B, R, S>(
 
 /// Enough operations for about two milliseconds.
 fn batch_size<A, R>(setup: &mut impl FnMut() -> A, operation: &mut impl FnMut(A) -> R) -> usize {
-    let once = sample(3, setup, operation).max(100.0);
+    let once = sample(Clock::Wall, 1, setup, operation).max(100.0);
     ((2_000_000.0 / once) as usize).clamp(1, 2_000)
 }
 
-/// Nanoseconds of this thread's time an operation takes.
+/// Nanoseconds an operation takes.
 fn sample<A, R>(
+    clock: Clock,
     batch: usize,
     setup: &mut impl FnMut() -> A,
     operation: &mut impl FnMut(A) -> R,
 ) -> f64 {
     let inputs: Vec<A> = (0..batch).map(|_| setup()).collect();
     let mut results = Vec::with_capacity(batch);
-    let before = thread_time();
+    let before = time(clock);
     for input in inputs {
         results.push(black_box(operation(black_box(input))));
     }
-    let spent = thread_time() - before;
+    let spent = time(clock) - before;
     drop(results);
     spent.as_nanos() as f64 / batch as f64
 }
 
-fn thread_time() -> Duration {
-    let now = clock_gettime(ClockId::ThreadCPUTime);
+fn time(clock: Clock) -> Duration {
+    let now = clock_gettime(match clock {
+        Clock::Thread => ClockId::ThreadCPUTime,
+        Clock::Process => ClockId::ProcessCPUTime,
+        Clock::Wall => ClockId::Monotonic,
+    });
     Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }
 
