@@ -267,20 +267,37 @@ fn g5_a_jump_of_25_000_is_taken_and_one_more_refused() {
     assert_eq!(read(&mut record, &known.message(25_100, &[0; 15])), invalid);
 }
 
-#[test]
-fn g5_a_jump_to_the_limit_is_read_by_the_real_key() {
-    // The sender is put 25,000 steps on in its stored form (`src/group/codec.rs`).
-    let mut stored = sender(1).encode().to_vec();
+/// A sender put so many steps on, in its stored form (`src/group/codec.rs`).
+fn sender_after(seed: u8, steps: u32) -> SenderKey {
+    let mut stored = sender(seed).encode().to_vec();
     let mut chain_key: [u8; 32] = stored[21..53].try_into().unwrap();
-    for _ in 0..25_000 {
+    for _ in 0..steps {
         let step = Hmac::<Sha256>::new_from_slice(&chain_key).unwrap().chain_update([2]);
         chain_key = step.finalize().into_bytes().into();
     }
     stored[21..53].copy_from_slice(&chain_key);
-    stored[53..57].copy_from_slice(&25_000u32.to_be_bytes());
+    stored[53..57].copy_from_slice(&steps.to_be_bytes());
+    SenderKey::decode(&stored).unwrap()
+}
+
+#[test]
+fn g5_a_jump_to_the_limit_is_read_by_the_real_key() {
     let mut bob = told(&sender(1));
-    let message = send(&mut SenderKey::decode(&stored).unwrap(), b"far");
+    let message = send(&mut sender_after(1, 25_000), b"far");
     assert_eq!(read(&mut bob, &message).unwrap(), b"far");
+}
+
+#[test]
+fn a_record_has_a_bound_whatever_a_sender_does() {
+    let mut bob = SenderKeyRecord::new();
+    for seed in 1..=8 {
+        tell(&mut bob, &sender(seed));
+        for steps in [2_500, 6_000] {
+            let message = send(&mut sender_after(seed, steps), b"far");
+            read(&mut bob, &message).unwrap();
+        }
+    }
+    assert_eq!(bob.encode().len(), 2 + 5 * (4 + 36 + 2 + 32 + 2_000 * 36));
 }
 
 #[test]
