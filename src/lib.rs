@@ -83,7 +83,9 @@
 //! | W§14 certificates | `src/sealed/certificate.rs`, `src/sealed/checker.rs` |
 //! | W§15 sealed sender for many | `src/sealed/v2.rs`, `src/sealed/sent.rs` |
 //! | W§16 safety numbers | `src/fingerprint.rs` |
-//! | W§18.1 incremental MAC | `src/attachment.rs` |
+//! | W§18.1 incremental MAC | `src/attachment/incremental.rs` |
+//! | W§18.2 padding | `src/padding.rs` |
+//! | what a message says | `src/content/` |
 
 #![no_std]
 #![forbid(unsafe_code)]
@@ -95,6 +97,7 @@ extern crate std;
 
 mod address;
 mod attachment;
+pub mod content;
 mod crypto;
 mod fingerprint;
 mod group;
@@ -102,6 +105,7 @@ mod handshake;
 mod identity;
 mod keys;
 mod message;
+mod padding;
 mod prekey;
 mod ratchet;
 mod sealed;
@@ -111,7 +115,9 @@ mod stored;
 mod wire;
 
 pub use address::{Address, AddressError, DeviceId, ServiceId, ServiceIdKind, Timestamp};
-pub use attachment::{ChunkSize, IncrementalMac, IncrementalMacError, IncrementalVerifier};
+pub use attachment::{
+    AttachmentKeys, ChunkSize, IncrementalMac, IncrementalMacError, IncrementalVerifier,
+};
 pub use crypto::{
     InvalidSignature, KemCiphertext, KemKeyPair, KemPublicKey, KemSecretKey, KeyError, KeyPair,
     PrivateKey, PublicKey,
@@ -125,6 +131,7 @@ pub use message::{
     DecryptionErrorMessage, MessageKind, Needs, PlaintextContent, PreKeySignalMessage, RetryError,
     SessionVersion, SignalMessage,
 };
+pub use padding::{pad, unpad};
 pub use prekey::{
     KemPreKey, KemPreKeyId, KemPreKeyPublic, PreKey, PreKeyBundle, PreKeyId, PreKeyPublic,
     SignedPreKey, SignedPreKeyId, SignedPreKeyPublic,
@@ -135,7 +142,7 @@ pub use session::{
     AgreementPolicy, BaseKeyUse, Consumed, DecryptError, Decrypted, EncryptError, Encrypted,
     HandshakeError, PreKeyKind, PreKeys, RecordError, SessionInfo, SessionRecord,
 };
-pub use wire::{DecodeError, content, service};
+pub use wire::{DecodeError, service};
 
 /// The README's example is a doctest.
 #[cfg(doctest)]

@@ -64,7 +64,7 @@ static SAMPLES: LazyLock<Samples> = LazyLock::new(|| {
 
     let error = DecryptionErrorMessage::for_first(&message, NOW, 1);
     let root = PrivateKey::generate(&mut rng);
-    let content = content(&alice, &root, &whisper, ContentHint::Resendable, b"group");
+    let content = sealed_content(&alice, &root, &whisper, ContentHint::Resendable, b"group");
     let envelope =
         seal_v1(&content, &alice.identity, &bob.identity.identity_key(), &mut rng).unwrap();
     let identity = bob.identity.identity_key();
@@ -104,12 +104,43 @@ static SAMPLES: LazyLock<Samples> = LazyLock::new(|| {
         for_one.clone(),
         sent,
         kem.public().key.serialize(),
+        said().encode(),
+        said().encode_padded(),
         Fingerprint::of_accounts(account(&alice), account(&bob)).encode(),
         alice.identity.identity_key().serialize().to_vec(),
     ];
     let envelopes = [envelope, for_one];
     Samples { alice, bob, encodings, record, whisper, envelopes }
 });
+
+/// A content with a bit of everything that is nested in one.
+fn said() -> content::Content {
+    let pointer = content::AttachmentPointer {
+        path: "/v1/attachments/1".into(),
+        keys: AttachmentKeys::from_bytes(&[5; 64]).unwrap(),
+        digest: [6; 32],
+        size: 7,
+        incremental: Some(content::IncrementalMacs {
+            chunk: ChunkSize::for_len(7),
+            values: vec![8; 32].into(),
+        }),
+        content_type: "image/png".into(),
+        file_name: "a.png".into(),
+        preview: vec![9; 9].into(),
+    };
+    let members = vec![ServiceId::aci([1; 16]), ServiceId::pni([2; 16])];
+    let change = Some(content::GroupChange::State { name: "us".into(), members });
+    let data = content::Data {
+        text: "hi".into(),
+        attachments: vec![pointer],
+        location: Some(content::Location::new(1, -2, 30).unwrap()),
+        group: Some(content::GroupContext { id: [3; 16], revision: 4, change }),
+    };
+    content::Content {
+        profile: Some(content::Profile { access_key: [4; 16], name: "Alice".into() }),
+        ..content::Content::new(content::Body::Data(data), NOW)
+    }
+}
 
 fn account(party: &LocalParty) -> (ServiceId, IdentityKey) {
     (party.address.service_id, party.identity.identity_key())
@@ -122,7 +153,7 @@ fn device(account: u8) -> RecipientDevice {
     }
 }
 
-fn content(
+fn sealed_content(
     sender: &LocalParty,
     root: &PrivateKey,
     content: &[u8],
@@ -184,6 +215,12 @@ fn decode_all(bytes: &[u8]) {
         assert_eq!(Fingerprint::decode(&number.encode()), Ok(number));
         let _ = number.compare(bytes).unwrap();
     }
+    if let Ok(content) = content::Content::decode(bytes)
+        && !matches!(content.body, content::Body::Unsupported(_))
+    {
+        assert_eq!(content::Content::decode(&content.encode()), Ok(content));
+    }
+    let _ = content::Content::decode_padded(bytes);
     if let Ok(record) = SessionRecord::decode(bytes) {
         assert_eq!(*record.encode(), bytes);
     }
@@ -348,7 +385,7 @@ proptest! {
             other => ContentHint::Unknown(other),
         };
         let root = PrivateKey::from_bytes(&[6; 32]).unwrap();
-        let content = SealedContent { kind, ..content(alice, &root, &body, hint, &group_id) };
+        let content = SealedContent { kind, ..sealed_content(alice, &root, &body, hint, &group_id) };
         prop_assert_eq!(&SealedContent::decode(&content.encode()).unwrap(), &content);
         let recipient = bob.identity.identity_key();
         let sealed = seal_v1(&content, &alice.identity, &recipient, &mut rng(7)).unwrap();

@@ -46,7 +46,6 @@ mod engine;
 mod error;
 mod event;
 mod message;
-mod padding;
 mod register;
 mod shell;
 #[cfg(test)]

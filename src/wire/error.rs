@@ -17,6 +17,14 @@ pub enum DecodeError {
         /// Bytes that were there.
         found: usize,
     },
+    /// More bytes than are read of this type.
+    #[error("{found} bytes, at most {limit} are read")]
+    TooLong {
+        /// The most that is read.
+        limit: usize,
+        /// Bytes that were there.
+        found: usize,
+    },
     /// A version older than any that is still read.
     #[error("message version {found} is too old")]
     LegacyVersion {

@@ -6,7 +6,7 @@
 #![allow(clippy::all, rustdoc::all, reason = "generated")]
 
 #[rustfmt::skip]
-pub mod content;
+pub(crate) mod content;
 mod error;
 #[rustfmt::skip]
 pub(crate) mod fingerprint;

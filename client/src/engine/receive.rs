@@ -1,8 +1,7 @@
 //! In: an envelope becomes a message in the inbox, a held envelope or a counted failure, in one commit with
 //! the session, the consumed prekeys and the envelope's id. Only then is it acknowledged.
 
-use prost::Message as _;
-use tuckseal::content::Content;
+use tuckseal::content::{Body, Content};
 use tuckseal::service::Envelope;
 use tuckseal::{
     Address, AgreementPolicy, BaseKeyUse, Consumed, ContentKind, DecryptError, Decrypted,
@@ -14,7 +13,6 @@ use super::order;
 use super::send::forget_stream;
 use super::{Action, Engine, Settings, Turn};
 use crate::event::{Event, Failure};
-use crate::padding::unpad;
 use crate::store::{Decision, Device, Early, KemUse, Peer, ProfileError, Rows};
 
 /// Envelopes of one commit: they share its wait for the disk.
@@ -125,9 +123,9 @@ impl Receiver<'_> {
         self.note_registration(rows, &mut device, turn)?;
         peer.identity = Some(decrypted.identity);
         let plaintext = zeroize::Zeroizing::new(decrypted.plaintext);
-        let content = Content::decode(unpad(&plaintext));
+        let content = Content::decode_padded(&plaintext);
         if let Some(profile) = content.as_ref().ok().and_then(|content| content.profile.as_ref()) {
-            peer.access_key = profile.access_key[..].try_into().ok().or(peer.access_key);
+            peer.access_key = Some(profile.access_key);
             peer.claimed_name =
                 Some(&profile.name).filter(|name| name.len() <= MAX_NAME_BYTES).cloned();
         }
@@ -151,8 +149,11 @@ impl Receiver<'_> {
         let early = Early {
             sequence: content.sequence,
             since: turn.now,
-            sent: Timestamp::from_millis(content.timestamp),
-            body: content.data.map(|data| data.body),
+            sent: content.timestamp,
+            body: match content.body {
+                Body::Data(data) => Some(data.text),
+                _ => None,
+            },
         };
         for message in order::take(rows, device, early, self.settings.gap_messages)? {
             turn.tell(Event::Message(message));

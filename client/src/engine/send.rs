@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message as _;
-use tuckseal::content::{Content, DataMessage, Profile};
+use tuckseal::content::{Body, Content, Data, Profile};
 use tuckseal::service::{Bundles, DeviceMessage, DeviceMismatch, Submission};
 use tuckseal::{
     Address, ContentHint, ContentKind, DeviceId, EncryptError, IdentityKey, LocalParty,
@@ -20,7 +20,6 @@ use super::{Action, Authority, Engine, Link, Turn};
 use crate::error::SendError;
 use crate::event::{Event, Failure, Refused};
 use crate::message::{SentId, SentState};
-use crate::padding::pad;
 use crate::store::{Ciphertext, Decision, Device, Peer, ProfileError, Rows, Waiting};
 use crate::transport::{ServerError, SubmitError};
 
@@ -58,15 +57,10 @@ impl Engine {
             return Err(SendError::TooLong { found: text.len(), limit: MAX_TEXT_BYTES });
         }
         let content = Content {
-            data: Some(DataMessage { body: text.into() }),
-            timestamp: turn.now.as_millis(),
-            profile: Some(Profile {
-                access_key: Bytes::copy_from_slice(&self.own.access_key),
-                name: self.own.name.clone(),
-            }),
-            ..Content::default()
+            profile: Some(Profile { access_key: self.own.access_key, name: self.own.name.clone() }),
+            ..Content::new(Body::Data(Data::text(text)), turn.now)
         };
-        let content = content.encode_to_vec();
+        let content = content.encode();
         let local = &self.local;
         let id = self.store.commit(|rows| {
             if rows.peer(to)?.is_none() {
@@ -513,10 +507,10 @@ fn encrypt(
     waiting: &Waiting,
     turn: &mut Turn<'_>,
 ) -> Result<Result<Ciphertext, EncryptError>, ProfileError> {
-    let content = Content::decode(&waiting.content[..])
-        .map_err(|_| ProfileError::Damaged { what: "outbox" })?;
+    let content =
+        Content::decode(&waiting.content).map_err(|_| ProfileError::Damaged { what: "outbox" })?;
     let sequence = device.sent + 1;
-    let plaintext = pad(Content { sequence, ..content }.encode_to_vec());
+    let plaintext = Content { sequence, ..content }.encode_padded();
     let trust = Trust::Only(*identity);
     let encrypted =
         device.session.encrypt(local, &device.address, &plaintext, trust, &mut turn.rng, turn.now);

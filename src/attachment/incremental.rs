@@ -1,5 +1,5 @@
 //! W§18.1. The incremental MAC, by which an attachment is checked while it arrives, chunk by chunk.
-//! It runs over encrypted bytes. The container of an attachment (encryption, padding, digest) comes later.
+//! It runs over encrypted bytes.
 
 use crate::crypto::kdf::HmacSha256;
 use alloc::vec::{self, Vec};
