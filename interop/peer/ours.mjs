@@ -110,6 +110,10 @@ export class OurParty {
     return this.#sealMulti([remote], certificate, await this.encrypt(remote, plaintext), options);
   }
 
+  sealPlaintext(remote, certificate, body) {
+    return this.#sealMulti([remote], certificate, { type: 'plaintext', body }, { hint: 'implicit', groupId: null });
+  }
+
   async #sealMulti(remotes, certificate, { type, body }, { hint, groupId, excluded }) {
     const answer = await this.#request('sealed.seal_multi', {
       recipients: remotes.map(wire),

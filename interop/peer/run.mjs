@@ -11,7 +11,7 @@ import { limits } from './limits.mjs';
 import { OurParty } from './ours.mjs';
 import { OurAuthority, TheirAuthority, sealedExchange } from './sealed.mjs';
 import { sealedForMany, sealedV2Refused } from './sealed2.mjs';
-import { fingerprints, retry, signatures } from './small.mjs';
+import { fingerprints, retry, sealedRetry, signatures } from './small.mjs';
 import { cannotMeet, withoutRatchet } from './ratchet.mjs';
 import { load, ratchetOff } from './theirs.mjs';
 import { bothBegin, newIdentity, x3dhRefused } from './trouble.mjs';
@@ -100,6 +100,13 @@ function* plan(release, seed) {
     };
   }
   yield { feature: 'decryption error', roles: true, run: (i, r, us) => retry(release, i, r, usual, us.shim) };
+  if (release.SentMessage) {
+    yield {
+      feature: 'decryption error in an envelope',
+      roles: true,
+      run: (i, r, us) => sealedRetry(release, i, r, usual, authority('tuckseal', release, us), us.shim),
+    };
+  }
   yield { feature: 'signatures', roles: false, run: (i, r, us) => signatures(release, us.shim) };
   yield { feature: 'safety numbers', roles: false, run: (i, r, us) => fingerprints(release, us.shim) };
 }

@@ -3,6 +3,7 @@
 
 import { expect, same } from './check.mjs';
 import { hex, unhex } from './ours.mjs';
+import { EXPIRES } from './sealed.mjs';
 
 /** Each side's signatures are verified by the other, and changed ones refused. */
 export async function signatures({ lib }, shim) {
@@ -40,6 +41,24 @@ export async function retry({ lib }, initiator, responder, agreement, shim) {
     same(parsed.ratchet_key, hex(theirs.ratchetKey().serialize()), 'ratchet key');
     same([parsed.timestamp, parsed.device_id], [timestamp, 3], 'timestamp and device');
   }
+}
+
+/** The report of a failed decryption as it travels: plaintext content in an envelope, both ways. */
+export async function sealedRetry({ lib }, initiator, responder, agreement, authority, shim) {
+  const keys = { root: lib.PrivateKey.generate(), server: lib.PrivateKey.generate() };
+  const root = keys.root.getPublicKey().serialize();
+  await initiator.processBundle(responder.address, await responder.bundle(agreement));
+  const first = await initiator.encrypt(responder.address, Buffer.from('first'));
+  await responder.decrypt(initiator.address, first);
+  const { address, identity } = responder;
+  const certificate = await authority.issue(keys, { address, identity, e164: null });
+  const report = lib.DecryptionErrorMessage.forOriginal(first.body, lib.CiphertextMessageType.PreKey, 1_700_000_000_123, 3);
+  const content = lib.PlaintextContent.from(report).serialize();
+  const sent = await responder.sealPlaintext(initiator.address, certificate, content);
+  const { recipients } = await shim.request('sealed.split', { sent: hex(sent) });
+  const opened = await initiator.openAny(unhex(recipients[0].received), root, EXPIRES);
+  same(opened.sender, address, 'sender');
+  same(lib.DecryptionErrorMessage.extractFromSerializedBody(opened.plaintext).serialize(), report.serialize(), 'the report');
 }
 
 /** Safety numbers: the digits are equal, and each side's code is scanned by the other. */

@@ -172,6 +172,11 @@ class TheirParty {
     return this.#sealMulti([remote], certificate, message, options);
   }
 
+  sealPlaintext(remote, certificate, body) {
+    const message = this.lib.CiphertextMessage.from(this.lib.PlaintextContent.deserialize(body));
+    return this.#sealMulti([remote], certificate, message, { hint: 'implicit', groupId: null });
+  }
+
   #sealMulti(remotes, certificate, message, { hint, groupId, excluded }) {
     const { lib, stores } = this;
     const content = lib.UnidentifiedSenderMessageContent.new(
@@ -189,13 +194,15 @@ class TheirParty {
   async openAny(body, root, now) {
     const { lib, stores } = this;
     const content = await lib.sealedSenderDecryptToUsmc(body, stores.identities);
-    if (content.msgType() !== lib.CiphertextMessageType.SenderKey) return { ...(await this.open(body, root, now)), group: false };
+    const { SenderKey, Plaintext } = lib.CiphertextMessageType;
+    const kind = content.msgType();
+    if (kind !== SenderKey && kind !== Plaintext) return { ...(await this.open(body, root, now)), group: false };
     const certificate = content.senderCertificate();
     if (!certificate.validate(lib.PublicKey.deserialize(root), now)) throw Object.assign(new Error('the certificate is not valid'), { code: 'Certificate' });
     const sender = { serviceId: certificate.senderUuid(), deviceId: certificate.senderDeviceId() };
     return {
-      plaintext: await this.groupDecrypt(sender, content.contents()),
-      sender, group: true, hint: HINTS[content.contentHint()], groupId: content.groupId(),
+      plaintext: kind === Plaintext ? content.contents().subarray(1) : await this.groupDecrypt(sender, content.contents()),
+      sender, group: kind === SenderKey, hint: HINTS[content.contentHint()], groupId: content.groupId(),
     };
   }
 
