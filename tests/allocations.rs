@@ -1,11 +1,12 @@
-//! What a message of a session that is there asks of the allocator: a handful of blocks, however
-//! many seeds of skipped messages the session keeps.
+//! What a message of a session or a group that is there asks of the allocator: a handful of blocks,
+//! however many seeds of skipped messages are kept.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, missing_docs)]
 
 mod story;
 
+use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 use story::talking;
-use tuckseal::{SignalMessage, Trust};
+use tuckseal::{SenderKey, SenderKeyMessage, SenderKeyRecord, SignalMessage, Trust};
 
 #[global_allocator]
 static ALLOCATOR: dhat::Alloc = dhat::Alloc;
@@ -23,6 +24,33 @@ fn allocated<T>(operation: impl FnOnce() -> T) -> (u64, u64) {
 #[test]
 fn a_message_allocates_a_handful_of_blocks_and_copies_no_stored_key() {
     let _profiler = dhat::Profiler::builder().testing().build();
+    of_a_session();
+    of_a_group();
+}
+
+fn of_a_group() {
+    for skipped in [0, 1_900] {
+        let mut rng = ChaCha20Rng::from_seed([1; 32]);
+        let mut key = SenderKey::generate([7; 16], &mut rng);
+        let mut record = SenderKeyRecord::new();
+        record.process(&key.distribution_message());
+        for _ in 0..skipped {
+            key.encrypt(b"lost", &mut rng).unwrap();
+        }
+        let message = SenderKeyMessage::decode(&key.encrypt(b"arrives", &mut rng).unwrap());
+        record.decrypt(&message.unwrap()).unwrap();
+
+        let mut body = Vec::new();
+        let (blocks, bytes) = allocated(|| body = key.encrypt(&[5; 100], &mut rng).unwrap());
+        assert!(blocks <= 1 && bytes <= 256, "encrypt: {blocks} blocks, {bytes} bytes");
+        let (blocks, bytes) = allocated(|| {
+            record.decrypt(&SenderKeyMessage::from_bytes(body.into()).unwrap()).unwrap()
+        });
+        assert!(blocks <= 3 && bytes <= 512, "decrypt: {blocks} blocks, {bytes} bytes");
+    }
+}
+
+fn of_a_session() {
     for skipped in [0, 1_900] {
         let (mut alice, mut bob) = talking();
         let (to, from) = (bob.address(), alice.address());
