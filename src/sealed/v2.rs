@@ -6,7 +6,9 @@
 //! ```
 //!
 //! All keys come from 32 random bytes M. `C` is M under DH(ephemeral, recipient); `AT` proves the sender
-//! to this recipient alone, by DH(sender, recipient).
+//! to this recipient alone, by DH(sender, recipient). Neither binds the content: all recipients know its
+//! key, and one of them could put another in for the others. What is inside must prove itself, as the
+//! messages of sessions and groups do.
 
 use super::content::SealedContent;
 use super::error::{OpenError, SealError};
