@@ -96,7 +96,7 @@ fn content() -> impl Strategy<Value = Content> {
             device_id,
         },
     );
-    let retry = (any::<u64>(), any::<u64>(), vec(any::<u64>(), 0..9), any::<Option<[u8; 16]>>())
+    let retry = (any::<u64>(), any::<u64>(), vec(any::<u64>(), 0..9), vec(any::<[u8; 16]>(), 0..9))
         .prop_map(|(stream, next, have, failed)| Retry { stream, next, have, failed });
     let sender_key = vec(any::<u8>(), 0..99).prop_map(Bytes::from);
     let numbers = (any::<u64>(), any::<u64>(), timestamp());

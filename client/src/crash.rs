@@ -12,7 +12,7 @@ fn arm(n: i64) {
 }
 
 /// Writes to these tables are boundaries too: what they are part of must be undone.
-const WATCHED: [&str; 3] = ["outbox", "inbox", "seen"];
+const WATCHED: [&str; 4] = ["outbox", "inbox", "seen", "retry"];
 
 pub(crate) fn watch(database: &mut rusqlite::Connection) {
     let written = |_, _: &str, table: &str, _| {
@@ -38,11 +38,16 @@ mod tests {
 
     use super::arm;
     use crate::stage::{Person, Relay, collect, registration};
-    use crate::{Client, RegisterError, Settings};
+    use crate::store::{Device, Rows};
+    use crate::{Client, ProfileError, RegisterError, Settings};
+    use tempfile::TempDir;
+    use tuckseal::SessionRecord;
 
     const FOLDER: &str = "TUCKSEAL_CRASH_FOLDER";
     const SERVER: &str = "TUCKSEAL_CRASH_SERVER";
     const NAME: &str = "TUCKSEAL_CRASH_NAME";
+    /// How many messages she waits for.
+    const WANTED: &str = "TUCKSEAL_CRASH_WANTED";
     const AT: &str = "TUCKSEAL_CRASH_AT";
     /// What the app of the child has seen, as it would keep it: one line a message, written before the message
     /// is acknowledged.
@@ -59,6 +64,7 @@ mod tests {
         let (folder, name) = (of(FOLDER), of(NAME));
         let folder = Path::new(&folder);
         arm(of(AT).parse().unwrap());
+        let wanted = of(WANTED).parse().unwrap();
         let client = match Client::register(folder, registration(&of(SERVER), &name)).await {
             Err(RegisterError::AlreadyRegistered { .. }) => {
                 Client::open(folder, Settings::default()).await.unwrap()
@@ -72,7 +78,7 @@ mod tests {
         while stored(&client).await < MESSAGES {
             client.send(bob, &format!("a{}", stored(&client).await)).await.unwrap();
         }
-        while client.outbox_len().await.unwrap() > 0 || (seen(folder).len() as u64) < MESSAGES {
+        while client.outbox_len().await.unwrap() > 0 || (seen(folder).len() as u64) < wanted {
             for message in client.inbox().await.unwrap() {
                 let mut file = std::fs::File::options()
                     .append(true)
@@ -91,7 +97,7 @@ mod tests {
 
     /// How many messages were ever taken over.
     async fn stored(client: &Client) -> u64 {
-        client.shell().call(|engine, _| engine.store.rows().outbox_last()).await.unwrap()
+        client.shell().call(|engine, _| engine.store.rows().messages_ever()).await.unwrap()
     }
 
     /// Messages by id: one that was shown again counts once, if it is the same.
@@ -107,12 +113,13 @@ mod tests {
     }
 
     /// Whether the child came to its end; else it was aborted.
-    async fn run_child(folder: &Path, relay: &Relay, name: &str, at: i64) -> bool {
+    async fn run_child(folder: &Path, relay: &Relay, name: &str, wanted: u64, at: i64) -> bool {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command
             .args(["--exact", "crash::tests::child", "--ignored", "--nocapture"])
             .envs([(NAME, name), (SERVER, relay.url.as_str()), (AT, &at.to_string())])
             .env(FOLDER, folder)
+            .env(WANTED, wanted.to_string())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         let status = tokio::task::spawn_blocking(move || command.status().unwrap()).await.unwrap();
@@ -128,12 +135,14 @@ mod tests {
         loop {
             let (name, folder) = (format!("alice{at}"), tempfile::tempdir().unwrap());
             let bob = Person::register(&relay, &format!("{name}.bob")).await;
-            let writing = write_back(&bob);
+            let writing = write_back(&bob, 0..MESSAGES);
             let _running = bob.spawn();
             let (survived, from_alice) = tokio::join!(
                 async {
-                    let survived = run_child(folder.path(), &relay, &name, at).await;
-                    assert!(survived || run_child(folder.path(), &relay, &name, FAR).await);
+                    let survived = run_child(folder.path(), &relay, &name, MESSAGES, at).await;
+                    assert!(
+                        survived || run_child(folder.path(), &relay, &name, MESSAGES, FAR).await
+                    );
                     survived
                 },
                 async {
@@ -156,10 +165,98 @@ mod tests {
         assert!(at >= 40, "{at} boundaries");
     }
 
-    /// Bob answers whoever wrote first.
-    async fn write_back(bob: &Person) {
-        let contacts = bob.client.contacts().await.unwrap();
+    /// As if all sessions had been overwritten.
+    async fn lose_sessions(person: &Person) {
+        let lose = |rows: Rows<'_>| {
+            for peer in rows.peers()? {
+                for device in rows.devices(peer.account)? {
+                    rows.save_device(&Device { session: SessionRecord::new(), ..device })?;
+                }
+            }
+            Ok::<_, ProfileError>(())
+        };
+        person.client.shell().call(move |engine, _| engine.store.commit(lose)).await.unwrap();
+    }
+
+    /// Alice and Bob have met, one of them has lost the session, and Bob's answers wait at the relay.
+    async fn broken_session(relay: &Relay, name: &str, is_lost_by: Loser) -> (TempDir, Person) {
+        let alice = Person::register(relay, name).await;
+        let bob = Person::register(relay, &format!("{name}.bob")).await;
+        let running = [alice.spawn(), bob.spawn()];
+        alice.client.lookup(&format!("{name}.bob")).await.unwrap();
+        alice.send(&bob, "a0").await;
+        assert_eq!(collect(&bob, 1).await, ["a0"]);
+        bob.send(&alice, "hello").await;
+        assert_eq!(collect(&alice, 1).await, ["hello"]);
+        alice.sent().await;
+        for running in running {
+            running.stop().await;
+        }
+        let running = bob.spawn();
         for n in 0..MESSAGES {
+            bob.send(&alice, &format!("b{n}")).await;
+        }
+        bob.sent().await;
+        running.stop().await;
+        match is_lost_by {
+            Loser::Alice => lose_sessions(&alice).await,
+            Loser::Bob => lose_sessions(&bob).await,
+        }
+        let Person { client, folder, .. } = alice;
+        drop(client);
+        Person::close(&folder).await;
+        (folder, bob)
+    }
+
+    #[derive(Debug, Clone, Copy)]
+    enum Loser {
+        Alice,
+        Bob,
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn field_needs_row_25_a_crash_at_any_commit_while_a_session_heals_loses_nothing() {
+        let relay = Relay::start().await;
+        for loser in [Loser::Alice, Loser::Bob] {
+            let mut at = 0;
+            loop {
+                let name = format!("{loser:?}{at}").to_lowercase();
+                let (folder, bob) = broken_session(&relay, &name, loser).await;
+                let _running = bob.spawn();
+                let (survived, from_alice) = tokio::join!(
+                    async {
+                        let survived =
+                            run_child(folder.path(), &relay, &name, MESSAGES + 1, at).await;
+                        assert!(
+                            survived
+                                || run_child(folder.path(), &relay, &name, MESSAGES + 1, FAR).await
+                        );
+                        survived
+                    },
+                    async {
+                        let texts = collect(&bob, 2).await;
+                        // Alice stays until she has heard that Bob has them.
+                        write_back(&bob, MESSAGES..MESSAGES + 1).await;
+                        texts
+                    },
+                );
+                assert_eq!(from_alice, ["a1", "a2"], "{loser:?} has lost it, crash at {at}");
+                assert_eq!(bob.client.inbox().await.unwrap(), [], "crash at {at}");
+                let to_alice: Vec<_> = seen(folder.path()).into_values().collect();
+                assert_eq!(to_alice, ["0 b0", "0 b1", "0 b2", "0 b3"], "crash at {at}");
+                if survived {
+                    break;
+                }
+                at += 1;
+            }
+            assert!(at >= 20, "{at} boundaries");
+        }
+    }
+
+    /// Bob answers whoever wrote first.
+    async fn write_back(bob: &Person, numbers: std::ops::Range<u64>) {
+        let contacts = bob.client.contacts().await.unwrap();
+        for n in numbers {
             bob.client.send(contacts[0].account, &format!("b{n}")).await.unwrap();
         }
     }

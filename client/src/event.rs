@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tuckseal::{IdentityKey, ServiceId};
+use tuckseal::{DeviceId, IdentityKey, ServiceId};
 
 use crate::message::{Message, SentId};
 use crate::transport::ServerError;
@@ -57,6 +57,32 @@ pub enum Event {
         /// How often this has happened with this account.
         count: u64,
     },
+    /// A message of this device could not be read, or is missing: it was asked to send it again.
+    AskedAgain {
+        /// Whose device.
+        account: ServiceId,
+        /// Which.
+        device_id: DeviceId,
+    },
+    /// A device could not read messages of ours, or misses some: they are sent again.
+    SentAgain {
+        /// Whose device.
+        account: ServiceId,
+        /// Which.
+        device_id: DeviceId,
+        /// How many; 0 when nothing of what it asks for is kept any more.
+        messages: u64,
+    },
+    /// The session with a device was broken and is begun anew. Its identity key is the same.
+    SessionReset {
+        /// Whose device.
+        account: ServiceId,
+        /// Which.
+        device_id: DeviceId,
+    },
+    /// This profile is an earlier one than was used last, or a copy of it: a backup was restored. All
+    /// sessions are begun anew, and everybody is asked for what has come since.
+    Restored,
     /// The relay has dropped envelopes unread: the mailbox was over its limits, or they have expired.
     Dropped {
         /// How many.
@@ -94,7 +120,7 @@ pub enum Failure {
     Certificate = 2,
     /// It came from this very device.
     SelfSend = 3,
-    /// No session can decrypt it: the sender has to send it again.
+    /// No session can decrypt it: the sender is asked to send it again.
     Undecryptable = 4,
     /// It was decrypted before.
     Duplicate = 5,
@@ -110,4 +136,6 @@ pub enum Failure {
     HeldTooMany = 10,
     /// No session can be begun from the bundle of the server.
     Bundle = 11,
+    /// A device asked to send again too soon after the last time.
+    AskedTooSoon = 12,
 }

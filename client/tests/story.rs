@@ -156,7 +156,7 @@ async fn reinstalled(person: &TempDir, relay: &Relay, name: &str) -> Person {
     let folder = tempfile::tempdir().unwrap();
     std::fs::copy(person.path().join("profile.db"), folder.path().join("profile.db")).unwrap();
     let sql = "UPDATE profile SET account = NULL, device = NULL, token = NULL, registration_id = 1 + registration_id % 16380;
-         DELETE FROM device; DELETE FROM peer; DELETE FROM one_time_prekey; DELETE FROM kem_prekey WHERE use = 0;";
+         DELETE FROM outbox; DELETE FROM device; DELETE FROM peer; DELETE FROM one_time_prekey; DELETE FROM kem_prekey WHERE use = 0;";
     stage::database(folder.path()).execute_batch(sql).unwrap();
     Person::register_in(folder, relay, name).await
 }

@@ -31,6 +31,8 @@ const REVISION: u32 = 0;
 const KNOWN_FIELDS: [u32; 12] = [1, 2, 5, 6, 7, 8, 16, 17, 18, 19, 20, 21];
 /// More numbers than a reader keeps of one stream.
 const MAX_HAVE: usize = 1024;
+/// More messages than a reader names as failed.
+const MAX_FAILED: usize = 64;
 
 /// What is inside one encrypted message.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -90,7 +92,7 @@ impl core::fmt::Debug for Profile {
 }
 
 /// What of a sender's stream has not come.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Retry {
     /// The stream as the one who asks knows it; 0: none.
     pub stream: u64,
@@ -98,8 +100,8 @@ pub struct Retry {
     pub next: u64,
     /// Larger ones that are not: at most 1024.
     pub have: Vec<u64>,
-    /// First 16 bytes of the SHA-256 of the session message that could not be read.
-    pub failed: Option<[u8; 16]>,
+    /// First 16 bytes of the SHA-256 of each session message that could not be read: at most 64.
+    pub failed: Vec<[u8; 16]>,
 }
 
 impl Content {
@@ -145,7 +147,7 @@ impl Content {
                 stream: retry.stream,
                 next: retry.next,
                 have: retry.have.clone(),
-                failed: retry.failed.map_or_else(Bytes::new, |it| Bytes::copy_from_slice(&it)),
+                failed: retry.failed.iter().map(|it| Bytes::copy_from_slice(it)).collect(),
             }),
             needs_revision: REVISION,
         }
@@ -217,10 +219,8 @@ impl TryFrom<stored::Retry> for Retry {
     type Error = DecodeError;
 
     fn try_from(retry: stored::Retry) -> Result<Self, DecodeError> {
-        let failed = match retry.failed.is_empty() {
-            true => None,
-            false => Some(exact(&retry.failed, "failed")?),
-        };
+        let failed = at_most(MAX_FAILED, retry.failed, "failed")?;
+        let failed = failed.iter().map(|it| exact(it, "failed")).collect::<Result<_, _>>()?;
         let have = at_most(MAX_HAVE, retry.have, "have")?;
         Ok(Self { stream: retry.stream, next: retry.next, have, failed })
     }
@@ -265,7 +265,7 @@ mod tests {
                 timestamp: NOW,
                 device_id: 1,
             }),
-            retry: Some(Retry { stream: 1, next: 2, have: vec![3], failed: Some([4; 16]) }),
+            retry: Some(Retry { stream: 1, next: 2, have: vec![3], failed: vec![[4; 16]] }),
             ..Content::new(Body::Nothing, NOW)
         };
         let mut stored = all.stored();
@@ -332,6 +332,9 @@ mod tests {
         let retry = stored::Retry { have: vec![1; 1025], ..Default::default() };
         let content = stored::Content { retry: Some(retry), ..Default::default() };
         assert_eq!(decode(content), field("have"));
+        let retry = stored::Retry { failed: vec![Bytes::new()], ..Default::default() };
+        let content = stored::Content { retry: Some(retry), ..Default::default() };
+        assert_eq!(decode(content), field("failed"));
         let attachments = vec![stored::AttachmentPointer::default(); 33];
         let content = stored::DataMessage { attachments, ..Default::default() };
         assert_eq!(decode(data(content)), field("attachments"));

@@ -79,7 +79,7 @@ pub enum RetryError {
 /// A message that travels unencrypted because the session is what is broken.
 ///
 /// ```text
-/// | 0xC0 | Content with field 8 | 0x80 |
+/// | 0xC0 | Content with field 8, perhaps more | 0x80 |
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlaintextContent(Bytes);
@@ -87,8 +87,15 @@ pub struct PlaintextContent(Bytes);
 impl PlaintextContent {
     /// Wraps a decryption error.
     pub fn new(error: &DecryptionErrorMessage) -> Self {
+        Self::with_fields(error, &[])
+    }
+
+    /// Wraps a decryption error and further, encoded fields of the content: readers that do not know
+    /// them pass over them.
+    pub fn with_fields(error: &DecryptionErrorMessage, fields: &[u8]) -> Self {
         let mut out = alloc::vec![PLAINTEXT];
         prost::encoding::bytes::encode(DECRYPTION_ERROR_TAG, &error.encode(), &mut out);
+        out.extend_from_slice(fields);
         out.push(END_OF_CONTENT);
         Self(out.into())
     }
@@ -115,6 +122,11 @@ impl PlaintextContent {
         self.0.split_first().map_or(&[], |(_, body)| body)
     }
 
+    /// The encoded content: the body without its end mark, if it has one.
+    pub fn content(&self) -> &[u8] {
+        self.body().strip_suffix(&[END_OF_CONTENT]).unwrap_or(self.body())
+    }
+
     /// The decryption error inside. The body must end with exactly its end mark.
     ///
     /// # Errors
@@ -128,5 +140,21 @@ impl PlaintextContent {
         let content = wire::message::RetryContent::decode(content).map_err(DecodeError::from)?;
         let error = content.decryption_error_message.ok_or(RetryError::NoDecryptionError)?;
         Ok(DecryptionErrorMessage::decode(&error)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn further_fields_are_there_for_who_knows_them_and_no_hindrance_for_who_does_not() {
+        let timestamp = Timestamp::from_millis(7);
+        let error = DecryptionErrorMessage { ratchet_key: None, timestamp, device_id: 1 };
+        let fields = crate::content::Content { sequence: 5, ..Default::default() }.encode();
+        let with = PlaintextContent::with_fields(&error, &fields);
+        assert_eq!(with.decryption_error(), Ok(error));
+        assert!(with.content().ends_with(&fields));
+        assert_eq!(PlaintextContent::with_fields(&error, &[]), PlaintextContent::new(&error));
     }
 }

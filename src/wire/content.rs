@@ -65,9 +65,9 @@ pub struct Retry {
     /// larger ones that are not
     #[prost(uint64, repeated, tag = "3")]
     pub have: ::prost::alloc::vec::Vec<u64>,
-    /// SHA-256 of the session message that could not be read, first 16 bytes; or empty
-    #[prost(bytes = "bytes", tag = "4")]
-    pub failed: ::prost::bytes::Bytes,
+    /// SHA-256 of each session message that could not be read, first 16 bytes
+    #[prost(bytes = "bytes", repeated, tag = "4")]
+    pub failed: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
 }
 /// A message for people.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -28,7 +28,7 @@ pub(super) enum Stage {
     /// Asks for prekey bundles.
     Bundles { request_id: [u8; 16] },
     /// Submits a message: the same bytes each time.
-    Submission { message: u64, body: Bytes },
+    Submission { message: u64, submission_id: [u8; 16], body: Bytes },
     /// Waits before it looks again.
     Pause,
 }

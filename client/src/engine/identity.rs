@@ -33,6 +33,7 @@ impl Engine {
             local: &self.local,
             trust_root: self.account.trust_root,
             settings: &self.settings,
+            log_key: self.store.log_key(),
         };
         self.store.commit(|rows| {
             let peer = offered(rows, account, key)?;

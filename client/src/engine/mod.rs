@@ -1,7 +1,7 @@
 //! The engine: what follows from what. It decides and writes to the store; it has no socket, thread or
 //! clock. `send.rs` brings messages out, `bundle.rs` begins the sessions for them, `receive.rs` takes
-//! envelopes in, `order.rs` gives them their turn, `identity.rs` carries out what the app decides about
-//! keys, `prekeys.rs` keeps the server supplied.
+//! envelopes in, `order.rs` gives them their turn, `recovery.rs` asks for what could not be read,
+//! `identity.rs` carries out what the app decides about keys, `prekeys.rs` keeps the server supplied.
 //!
 //! What is in memory here is only what is on its way; everything else is read from the store when needed.
 
@@ -12,6 +12,7 @@ mod identity;
 mod order;
 mod prekeys;
 mod receive;
+mod recovery;
 mod send;
 mod settings;
 
@@ -25,11 +26,15 @@ pub(crate) use prekeys::{new_profile, registration_keys};
 pub use settings::Settings;
 
 use crate::event::Event;
-use crate::store::{Account, Own, ProfileError, Store};
+use crate::store::{Account, Origin, Own, ProfileError, Store};
 use flight::{Flight, Request};
+use settings::{earlier, later};
 
 /// A certificate is replaced when less than this is left of its life: 6 h.
 const CERTIFICATE_MARGIN_MS: u64 = 6 * 60 * 60 * 1000;
+
+/// How often the log of what was sent is looked through: each hour.
+const TRIM: std::time::Duration = std::time::Duration::from_secs(60 * 60);
 
 /// Whether the stream is open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +62,11 @@ pub(crate) struct Engine {
     /// Device mismatches in a row.
     mismatches: HashMap<ServiceId, u32>,
     last_ticket: u64,
+    /// Whether this profile was found to be an earlier one than was used last, and what came of it.
+    origin: Origin,
+    /// What happened when nobody could hear it yet.
+    unheard: Option<Event>,
+    trim_at: Timestamp,
 }
 
 /// One call of the engine: the randomness and the time it may use, and what it wants done afterwards.
@@ -88,12 +98,17 @@ impl Engine {
     /// # Errors
     /// [`ProfileError`] when the store cannot be read.
     pub(crate) fn new(
-        store: Store,
+        mut store: Store,
         own: Own,
         account: Account,
         settings: Settings,
     ) -> Result<Self, ProfileError> {
         let encoded = store.rows().certificate()?;
+        let origin = store.origin();
+        if origin == Origin::Restored {
+            store.commit(recovery::restored)?;
+        }
+        store.settle()?;
         // One that cannot be read is fetched again.
         let certificate = encoded.and_then(|encoded| SenderCertificate::decode(&encoded).ok());
         Ok(Self {
@@ -110,6 +125,9 @@ impl Engine {
             flights: HashMap::new(),
             mismatches: HashMap::new(),
             last_ticket: 0,
+            origin,
+            unheard: (origin == Origin::Restored).then_some(Event::Restored),
+            trim_at: Timestamp::from_millis(0),
         })
     }
 
@@ -143,13 +161,26 @@ impl Engine {
     fn connected(&mut self, turn: &mut Turn<'_>) -> Result<(), ProfileError> {
         self.link = Link::Up;
         turn.tell(Event::Connected);
+        if let Some(event) = self.unheard.take() {
+            turn.tell(event);
+        }
         turn.actions.push(Action::FetchServerInfo);
         self.keys_request = Request::OnItsWay { attempt: 0 };
         turn.actions.push(Action::FetchKeyCounts);
         self.certificate_request = Request::Idle;
         self.want_certificate(turn);
         self.retry_flights(turn, Timestamp::from_millis(u64::MAX))?;
+        self.trim_log(turn)?;
+        self.ask_due(turn)?;
         self.pump_all(turn)
+    }
+
+    fn trim_log(&mut self, turn: &Turn<'_>) -> Result<(), ProfileError> {
+        let before = earlier(turn.now, self.settings.sent_kept);
+        let newest = self.settings.sent_messages;
+        self.store.commit(|rows| rows.trim_log(before, newest))?;
+        self.trim_at = later(turn.now, TRIM);
+        Ok(())
     }
 
     fn stopped(&mut self) {
@@ -179,7 +210,12 @@ impl Engine {
         let is_full = self.is_full();
         let due = |flight: &Flight| flight.retry_at.filter(|_| !is_full);
         let flights = self.flights.values().filter_map(due);
-        let requests = [self.certificate_request.retry_at(), self.keys_request.retry_at()];
+        let requests = [
+            self.certificate_request.retry_at(),
+            self.keys_request.retry_at(),
+            self.next_retry()?,
+            Some(self.trim_at),
+        ];
         Ok(flights.chain(requests.into_iter().flatten()).chain(early).min())
     }
 
@@ -188,6 +224,10 @@ impl Engine {
         if self.link == Link::Down {
             return Ok(());
         }
+        if self.trim_at <= turn.now {
+            self.trim_log(turn)?;
+        }
+        self.ask_due(turn)?;
         if self.keys_request.is_due(turn.now) {
             self.keys_request = self.keys_request.again();
             turn.actions.push(Action::FetchKeyCounts);

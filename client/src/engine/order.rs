@@ -1,6 +1,6 @@
-//! Each sender device numbers what it sends to us, from 1. Messages get their turn by that number; one that
-//! came too early waits, for a bounded time and among a bounded number, and the gap is marked when it
-//! does not close.
+//! Each sender device numbers what it sends to us, from 1 in each of its streams. Messages get their turn by
+//! that number; one that came too early waits, for a bounded time and among a bounded number, and the gap
+//! is marked when it does not close. A number is news once.
 
 use tuckseal::Address;
 
@@ -9,31 +9,47 @@ use crate::event::Event;
 use crate::message::Message;
 use crate::store::{Device, Early, ProfileError, Rows};
 
-/// Takes a message in; the messages whose turn has come, in order, which are in the inbox now.
+/// What became of a message.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// The messages whose turn has come, in order; they are in the inbox now.
+    New(Vec<Message>),
+    /// Its number has come before.
+    Duplicate,
+}
+
+/// Takes a message in. Another stream than before begins anew.
 pub(super) fn take(
     rows: Rows<'_>,
     device: &mut Device,
+    stream: u64,
     early: Early,
     limit: u64,
-) -> Result<Vec<Message>, ProfileError> {
+) -> Result<Taken, ProfileError> {
     let mut ready = Vec::new();
-    if early.sequence <= device.next {
-        // Its turn, or late, or outside the order.
-        if early.sequence == device.next {
-            device.next += 1;
+    if early.sequence > 0 && stream != device.next_stream {
+        ready = restart(rows, device)?;
+        device.next_stream = stream;
+    }
+    if early.sequence < device.next {
+        // Late, or outside the order.
+        if early.sequence > 0 && !rows.take_missing(device.address, early.sequence)? {
+            return Ok(Taken::Duplicate);
         }
         deliver(rows, device.address, &early, 0, &mut ready)?;
-        release(rows, device, &mut ready)?;
-        return Ok(ready);
-    }
-    if !rows.insert_early(device.address, &early)? {
-        // Two with one number, both authentic: show this one too.
+    } else if early.sequence == device.next {
+        device.next += 1;
         deliver(rows, device.address, &early, 0, &mut ready)?;
+        release(rows, device, &mut ready)?;
+    } else {
+        if !rows.insert_early(device.address, &early)? {
+            return Ok(Taken::Duplicate);
+        }
+        while rows.early_count(device.address)? > limit {
+            skip_gap(rows, device, &mut ready)?;
+        }
     }
-    while rows.early_of(device.address)?.0 > limit {
-        skip_gap(rows, device, &mut ready)?;
-    }
-    Ok(ready)
+    Ok(Taken::New(ready))
 }
 
 /// Delivers all that waits and begins at 1 again.
@@ -42,6 +58,7 @@ pub(super) fn restart(rows: Rows<'_>, device: &mut Device) -> Result<Vec<Message
     while rows.first_early(device.address)?.is_some() {
         skip_gap(rows, device, &mut ready)?;
     }
+    rows.forget_missing(device.address)?;
     device.next = 1;
     Ok(ready)
 }
@@ -54,6 +71,7 @@ fn skip_gap(
 ) -> Result<(), ProfileError> {
     let Some(first) = rows.first_early(device.address)? else { return Ok(()) };
     let missing = first.sequence.saturating_sub(device.next);
+    rows.insert_missing(device.address, device.next, first.sequence)?;
     device.next = first.sequence.saturating_add(1);
     deliver(rows, device.address, &first, missing, ready)?;
     rows.delete_early(device.address, first.sequence)?;
@@ -129,8 +147,10 @@ mod tests {
         let delivered = store.commit(|rows| {
             let (mut delivered, mut waited) = (Vec::new(), 0);
             for number in numbers {
-                delivered.extend(take(rows, &mut device, early(*number), limit)?);
-                waited = waited.max(rows.early_of(device.address)?.0);
+                if let Taken::New(ready) = take(rows, &mut device, 1, early(*number), limit)? {
+                    delivered.extend(ready);
+                }
+                waited = waited.max(rows.early_count(device.address)?);
             }
             delivered.extend(restart(rows, &mut device)?);
             assert_eq!(rows.inbox(0, u32::MAX)?, delivered, "what is told is in the inbox");
@@ -178,9 +198,33 @@ mod tests {
     }
 
     #[test]
-    fn two_messages_with_one_number_are_both_shown() {
-        assert_eq!(deliver_all(&[2, 2, 1], 64).0, [(2, 0), (1, 0), (2, 0)]);
-        assert_eq!(deliver_all(&[1, 1], 64).0, [(1, 0), (1, 0)]);
-        assert_eq!(deliver_all(&[0, 1], 64).0, [(0, 0), (1, 0)], "0 is outside the order");
+    fn a_number_is_news_once_whether_it_waits_is_read_or_was_given_up() {
+        assert_eq!(deliver_all(&[2, 2, 1, 1, 2], 64).0, [(1, 0), (2, 0)]);
+        // 1 to 3 are given up for 4, and 2 comes late, twice.
+        assert_eq!(deliver_all(&[4, 2, 2, 4], 0).0, [(4, 3), (2, 0)]);
+        assert_eq!(
+            deliver_all(&[0, 0, 1], 64).0,
+            [(0, 0), (0, 0), (1, 0)],
+            "0 is outside the order"
+        );
+    }
+
+    #[test]
+    fn another_stream_begins_anew_after_what_waits_in_the_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = Store::open(folder.path(), Profile::Create).unwrap();
+        let mut device = Device::unknown(Address::new(ServiceId::aci([7; 16]), DeviceId::PRIMARY));
+        let delivered = store.commit(|rows| {
+            let mut delivered = Vec::new();
+            for (stream, number) in [(5, 1), (5, 3), (6, 1), (6, 2), (6, 2)] {
+                let taken = take(rows, &mut device, stream, early(number), 64)?;
+                if let Taken::New(ready) = taken {
+                    delivered.extend(ready.into_iter().map(|it| (it.text, it.missing_before)));
+                }
+            }
+            Ok::<_, ProfileError>(delivered)
+        });
+        let expected = [("1", 0), ("3", 1), ("1", 0), ("2", 0)];
+        assert_eq!(delivered.unwrap(), expected.map(|(text, missing)| (text.to_owned(), missing)));
     }
 }

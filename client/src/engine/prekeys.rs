@@ -19,7 +19,8 @@ use tuckseal::{
 use super::flight::Request;
 use super::settings::earlier;
 use super::{Action, Engine, Settings, Turn};
-use crate::store::{KemUse, Own, ProfileError, Rows};
+use crate::event::Event;
+use crate::store::{KemUse, Origin, Own, ProfileError, Rows};
 use crate::transport::ServerError;
 
 /// Most one-time keys of a kind in one upload.
@@ -179,6 +180,7 @@ impl Engine {
             // A notice; the upload's answer has newer counts.
             return Ok(());
         }
+        self.compare_ids(&counts, turn)?;
         let Self { store, own, settings, .. } = self;
         let (keys, upload) =
             store.commit(|rows| supply(rows, &own.identity, settings, &counts, turn))?;
@@ -188,6 +190,22 @@ impl Engine {
         }
         self.keys_request = Request::Uploading { attempt: self.keys_request.attempt() };
         turn.actions.push(Action::UploadKeys { keys, upload });
+        Ok(())
+    }
+
+    /// A server that has seen ids which we have not given yet has seen a later state of us.
+    fn compare_ids(&mut self, counts: &KeyCounts, turn: &mut Turn<'_>) -> Result<(), ProfileError> {
+        let (one_time, kem) = self.store.rows().next_ids()?;
+        let is_ahead =
+            counts.one_time_high_water >= one_time || counts.one_time_kem_high_water >= kem;
+        if is_ahead && self.origin == Origin::Continued {
+            self.store.commit(super::recovery::restored)?;
+            self.origin = Origin::Restored;
+            turn.tell(Event::Restored);
+            self.flights.clear();
+            self.ask_due(turn)?;
+            self.pump_all(turn)?;
+        }
         Ok(())
     }
 

@@ -4,16 +4,19 @@
 use tuckseal::content::{Body, Content};
 use tuckseal::service::Envelope;
 use tuckseal::{
-    Address, AgreementPolicy, BaseKeyUse, Consumed, ContentKind, DecryptError, Decrypted,
-    IdentityKey, LocalParty, OpenError, PreKeySignalMessage, PreKeys, PublicKey, SealedContent,
-    ServiceId, SignalMessage, Timestamp, Trust,
+    Address, AgreementPolicy, BaseKeyUse, Consumed, ContentHint, ContentKind, DecryptError,
+    Decrypted, IdentityKey, LocalParty, OpenError, PlaintextContent, PreKeySignalMessage, PreKeys,
+    PublicKey, SealedContent, ServiceId, SignalMessage, Timestamp, Trust,
 };
 
-use super::order;
+use super::order::{self, Taken};
+use super::recovery::{self, Asked, digest};
 use super::send::forget_stream;
 use super::{Action, Engine, Settings, Turn};
 use crate::event::{Event, Failure};
-use crate::store::{Decision, Device, Early, KemUse, Peer, ProfileError, Rows};
+use crate::store::{
+    Decision, Device, Early, Failed, KemUse, LogKey, Peer, ProfileError, Rows, Want,
+};
 
 /// Envelopes of one commit: they share its wait for the disk.
 const BATCH: usize = 64;
@@ -25,6 +28,7 @@ pub(super) struct Receiver<'a> {
     pub(super) local: &'a LocalParty,
     pub(super) trust_root: PublicKey,
     pub(super) settings: &'a Settings,
+    pub(super) log_key: LogKey,
 }
 
 /// Why an envelope gave no message.
@@ -34,6 +38,13 @@ enum Rejection {
     Identity {
         sender: Address,
         offered: IdentityKey,
+    },
+    /// No session can read it: the sender is to send it again.
+    Unreadable {
+        sender: Address,
+        identity: IdentityKey,
+        failure: Failure,
+        failed: Failed,
     },
     Profile(ProfileError),
 }
@@ -50,12 +61,14 @@ impl Engine {
         envelopes: &[Envelope],
         turn: &mut Turn<'_>,
     ) -> Result<(), ProfileError> {
+        let log_key = self.store.log_key();
+        let receiver = Receiver {
+            local: &self.local,
+            trust_root: self.account.trust_root,
+            settings: &self.settings,
+            log_key,
+        };
         for batch in envelopes.chunks(BATCH) {
-            let receiver = Receiver {
-                local: &self.local,
-                trust_root: self.account.trust_root,
-                settings: &self.settings,
-            };
             self.store.commit(|rows| {
                 for envelope in batch {
                     if !rows.see(&envelope.id)? {
@@ -73,6 +86,7 @@ impl Engine {
                 batch.iter().map(|envelope| envelope.id.clone()).collect(),
             ));
         }
+        self.ask_due(turn)?;
         // A first message may have brought the session that ours wait for.
         self.pump_all(turn)
     }
@@ -93,6 +107,9 @@ impl Receiver<'_> {
             Err(Rejection::Identity { sender, offered }) => {
                 self.hold(rows, sender, offered, envelope, server_ms, turn)
             }
+            Err(Rejection::Unreadable { sender, identity, failure, failed }) => {
+                self.unreadable(rows, sender, identity, failure, &failed, turn)
+            }
             Err(Rejection::Profile(error)) => Err(error),
         }
     }
@@ -108,19 +125,22 @@ impl Receiver<'_> {
             .map_err(|_| Rejection::Failed(None, Failure::Sealed))?;
         let sender = self.authenticate(&sealed, server_ms, turn.now)?;
         let account = sender.service_id;
-        let failed = |failure| Rejection::Failed(Some(account), failure);
         let mut peer = rows.peer(account)?.unwrap_or(Peer::unknown(account));
         let certified = *sealed.sender.identity_key();
         if peer.identity.is_some_and(|known| known != certified) {
             return Err(Rejection::Identity { sender, offered: certified });
         }
+        if sealed.kind == ContentKind::Plaintext {
+            return self.read_plaintext(rows, sender, &sealed.content, turn);
+        }
         let mut device = rows.device(sender)?.unwrap_or(Device::unknown(sender));
-        let trust = Trust::Only(certified);
-        let decrypted = self.decrypt(rows, &sealed, &mut device, trust, turn)?;
+        let server = Timestamp::from_millis(server_ms);
+        let decrypted = self.decrypt(rows, &sealed, &mut device, server, turn)?;
+        rows.see(&digest(&sealed.content))?;
         if let Some(consumed) = &decrypted.consumed {
             consume(rows, consumed)?;
         }
-        self.note_registration(rows, &mut device, turn)?;
+        note_registration(rows, &mut device)?;
         peer.identity = Some(decrypted.identity);
         let plaintext = zeroize::Zeroizing::new(decrypted.plaintext);
         let content = Content::decode_padded(&plaintext);
@@ -130,22 +150,25 @@ impl Receiver<'_> {
                 Some(&profile.name).filter(|name| name.len() <= MAX_NAME_BYTES).cloned();
         }
         rows.save_peer(&peer)?;
+        rows.retry_succeeded(sender)?;
         // The session has moved on whether or not the content is one.
-        let taken = match content {
-            Ok(content) => Ok(self.take_content(rows, &mut device, content, turn)?),
-            Err(_) => Err(failed(Failure::Content)),
-        };
-        rows.save_device(&device)?;
-        taken
+        match content {
+            Ok(content) => Ok(self.take_content(rows, device, content, turn)?),
+            Err(_) => {
+                rows.save_device(&device)?;
+                Err(Rejection::Failed(Some(account), Failure::Content))
+            }
+        }
     }
 
     fn take_content(
         &self,
         rows: Rows<'_>,
-        device: &mut Device,
+        mut device: Device,
         content: Content,
         turn: &mut Turn<'_>,
     ) -> Result<(), ProfileError> {
+        let address = device.address;
         let early = Early {
             sequence: content.sequence,
             since: turn.now,
@@ -155,10 +178,80 @@ impl Receiver<'_> {
                 _ => None,
             },
         };
-        for message in order::take(rows, device, early, self.settings.gap_messages)? {
-            turn.tell(Event::Message(message));
+        // As our database keeps it.
+        let stream = content.stream & (u64::MAX >> 1);
+        match order::take(rows, &mut device, stream, early, self.settings.gap_messages)? {
+            Taken::New(ready) => {
+                ready.into_iter().for_each(|message| turn.tell(Event::Message(message)));
+            }
+            Taken::Duplicate => {
+                count(rows, Some(address.service_id), Failure::Duplicate, turn)?;
+            }
         }
-        Ok(())
+        rows.save_device(&device)?;
+        if content.sequence > device.next {
+            // It waits for others.
+            let interval = self.settings.retry_interval;
+            recovery::want(rows, interval, address, Want::Missing, None, turn)?;
+        }
+        let Some(retry) = content.retry else { return Ok(()) };
+        let error = content.decryption_error;
+        self.answer(rows, Asked { from: address, error, retry }, turn)
+    }
+
+    /// Somebody could not read what we sent (W§10.6).
+    fn read_plaintext(
+        &self,
+        rows: Rows<'_>,
+        sender: Address,
+        body: &[u8],
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Rejection> {
+        let junk = || Rejection::Failed(Some(sender.service_id), Failure::Content);
+        let plaintext = PlaintextContent::decode(body).map_err(|_| junk())?;
+        let error = plaintext.decryption_error().map_err(|_| junk())?;
+        let content = Content::decode(plaintext.content()).map_err(|_| junk())?;
+        let retry = content.retry.unwrap_or_default();
+        Ok(self.answer(rows, Asked { from: sender, error: Some(error), retry }, turn)?)
+    }
+
+    fn answer(
+        &self,
+        rows: Rows<'_>,
+        asked: Asked,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), ProfileError> {
+        let (interval, own) = (self.settings.retry_interval, self.local.address.device_id);
+        recovery::answer(rows, interval, &self.log_key, own, &asked, turn)
+    }
+
+    /// Counts a message that no session can read, and asks for it again, unless that is of no use.
+    fn unreadable(
+        &self,
+        rows: Rows<'_>,
+        sender: Address,
+        identity: IdentityKey,
+        failure: Failure,
+        failed: &Failed,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), ProfileError> {
+        count(rows, Some(sender.service_id), failure, turn)?;
+        let asked = rows.retry(sender)?.asked;
+        let is_of_no_use = match failure {
+            // It came again because the relay has sent it again, not because the sender has.
+            Failure::Duplicate => failed.digests.iter().try_fold(false, |seen, digest| {
+                Ok::<_, ProfileError>(seen || rows.has_seen(digest)?)
+            })?,
+            // The relay had it before we asked: the numbers of that request tell of it.
+            _ => failed.server <= asked,
+        };
+        if is_of_no_use {
+            return Ok(());
+        }
+        let peer = rows.peer(sender.service_id)?.unwrap_or(Peer::unknown(sender.service_id));
+        rows.save_peer(&Peer { identity: Some(identity), ..peer })?;
+        let want = if failure == Failure::NoPreKey { Want::FailedAnew } else { Want::Failed };
+        recovery::want(rows, self.settings.retry_interval, sender, want, Some(failed), turn)
     }
 
     /// The certificate must have been valid when the relay took the envelope: it may have waited there for
@@ -187,33 +280,46 @@ impl Receiver<'_> {
         rows: Rows<'_>,
         sealed: &SealedContent,
         device: &mut Device,
-        trust: Trust,
+        server: Timestamp,
         turn: &mut Turn<'_>,
     ) -> Result<Decrypted, Rejection> {
-        let sender = device.address;
-        let failed = |failure| Rejection::Failed(Some(sender.service_id), failure);
-        let result = match sealed.kind {
+        let (sender, identity) = (device.address, *sealed.sender.identity_key());
+        let trust = Trust::Only(identity);
+        let unreadable = |failure, ratchet_key| match sealed.hint {
+            // Nobody keeps it to send it again.
+            ContentHint::Implicit => Rejection::Failed(Some(sender.service_id), failure),
+            _ => {
+                let digests = vec![digest(&sealed.content)];
+                let failed = Failed { digests, ratchet_key, server };
+                Rejection::Unreadable { sender, identity, failure, failed }
+            }
+        };
+        let malformed = |_| unreadable(Failure::Undecryptable, None);
+        let (result, ratchet_key) = match sealed.kind {
             ContentKind::PreKey => {
                 let message = PreKeySignalMessage::from_bytes(sealed.content.clone());
-                let message = message.map_err(|_| failed(Failure::Undecryptable))?;
-                self.decrypt_first(rows, &message, device, trust, turn)?
+                let message = message.map_err(malformed)?;
+                let key = *message.message().ratchet_key();
+                (self.decrypt_first(rows, &message, device, trust, turn)?, key)
             }
             ContentKind::Whisper => {
                 let message = SignalMessage::from_bytes(sealed.content.clone());
-                let message = message.map_err(|_| failed(Failure::Undecryptable))?;
-                device.session.decrypt(self.local, &sender, &message, trust, &mut turn.rng)
+                let message = message.map_err(malformed)?;
+                let key = *message.ratchet_key();
+                let session = &mut device.session;
+                (session.decrypt(self.local, &sender, &message, trust, &mut turn.rng), key)
             }
             ContentKind::SenderKey | ContentKind::Plaintext => {
-                return Err(failed(Failure::Unsupported));
+                return Err(Rejection::Failed(Some(sender.service_id), Failure::Unsupported));
             }
         };
         result.map_err(|error| match error {
             DecryptError::UntrustedIdentity(untrusted) => {
                 Rejection::Identity { sender, offered: untrusted.offered }
             }
-            DecryptError::Duplicate { .. } => failed(Failure::Duplicate),
-            DecryptError::NoPreKey { .. } => failed(Failure::NoPreKey),
-            _ => failed(Failure::Undecryptable),
+            DecryptError::Duplicate { .. } => unreadable(Failure::Duplicate, Some(ratchet_key)),
+            DecryptError::NoPreKey { .. } => unreadable(Failure::NoPreKey, Some(ratchet_key)),
+            _ => unreadable(Failure::Undecryptable, Some(ratchet_key)),
         })
     }
 
@@ -256,25 +362,6 @@ impl Receiver<'_> {
         ))
     }
 
-    /// A device with another registration id was set up anew: both streams begin at 1 again.
-    fn note_registration(
-        &self,
-        rows: Rows<'_>,
-        device: &mut Device,
-        turn: &mut Turn<'_>,
-    ) -> Result<(), ProfileError> {
-        let registration_id = device.session.info().map_or(0, |info| info.remote_registration_id);
-        if device.registration_id != registration_id && device.registration_id != 0 {
-            for message in order::restart(rows, device)? {
-                turn.tell(Event::Message(message));
-            }
-            forget_stream(rows, device)?;
-            rows.mark_not_encrypted(device.address.service_id)?;
-        }
-        device.registration_id = registration_id;
-        Ok(())
-    }
-
     fn hold(
         &self,
         rows: Rows<'_>,
@@ -302,6 +389,17 @@ impl Receiver<'_> {
             rows.hold(account, &offered, server_ms, envelope, self.settings.held_messages)?;
         if gone > 0 { count(rows, Some(account), Failure::HeldTooMany, turn) } else { Ok(()) }
     }
+}
+
+/// A device with another registration id was set up anew: what it gets begins at 1 again.
+fn note_registration(rows: Rows<'_>, device: &mut Device) -> Result<(), ProfileError> {
+    let registration_id = device.session.info().map_or(0, |info| info.remote_registration_id);
+    if device.registration_id != registration_id && device.registration_id != 0 {
+        forget_stream(rows, device)?;
+        rows.mark_not_encrypted(device.address.service_id)?;
+    }
+    device.registration_id = registration_id;
+    Ok(())
 }
 
 /// What a new session has used up.

@@ -10,17 +10,20 @@ use prost::Message as _;
 use tuckseal::content::{Body, Content, Data, Profile};
 use tuckseal::service::{Bundles, DeviceMessage, DeviceMismatch, Submission};
 use tuckseal::{
-    Address, ContentHint, ContentKind, DeviceId, EncryptError, IdentityKey, LocalParty,
-    MessageKind, SealedContent, SenderCertificate, ServiceId, Trust, seal_v1,
+    Address, ContentHint, ContentKind, DeviceId, IdentityKey, LocalParty, MessageKind,
+    SealedContent, SenderCertificate, ServiceId, Trust, seal_v1,
 };
 
 use super::bundle::{Beginning, Offer, begin_sessions, read_bundles};
 use super::flight::{Flight, Stage};
+use super::recovery::digest;
 use super::{Action, Authority, Engine, Link, Turn};
 use crate::error::SendError;
 use crate::event::{Event, Failure, Refused};
 use crate::message::{SentId, SentState};
-use crate::store::{Ciphertext, Decision, Device, Peer, ProfileError, Rows, Waiting};
+use crate::store::{
+    Ciphertext, Decision, Device, Form, Peer, ProfileError, Progress, Rows, Waiting,
+};
 use crate::transport::{ServerError, SubmitError};
 
 /// Longest text, in bytes of UTF-8: sealed and padded it fits what servers take.
@@ -33,7 +36,7 @@ const MISMATCHES_AT_ONCE: u32 = 3;
 enum Encrypting {
     /// Every waiting message has its ciphertexts.
     Done,
-    /// A device has no usable session.
+    /// A device has no usable session, which a message needs.
     NeedsBundles,
     /// An identity key waits for a decision.
     NeedsDecision,
@@ -66,7 +69,7 @@ impl Engine {
             if rows.peer(to)?.is_none() {
                 rows.save_peer(&Peer::unknown(to))?;
             }
-            let id = rows.insert_outbox(to, &content)?;
+            let id = rows.insert_outbox(to, None, Form::Numbered, &content)?;
             encrypt_waiting(rows, local, to, turn)?;
             Ok::<_, ProfileError>(id)
         })?;
@@ -86,8 +89,10 @@ impl Engine {
     pub(crate) fn sent_state(&self, message: SentId) -> Result<SentState, ProfileError> {
         let rows = self.store.rows();
         Ok(match rows.outbox_state(message.0)? {
-            Some(2) => SentState::Refused,
-            Some(_) => SentState::Waiting,
+            Some((2, _)) => SentState::Refused,
+            Some((0 | 1, 0)) => SentState::Waiting,
+            // It is in the log, or is sent again from there.
+            Some(_) => SentState::Accepted,
             None if message.0 >= 1 && message.0 <= rows.outbox_last()? => SentState::Accepted,
             None => SentState::Unknown,
         })
@@ -129,18 +134,19 @@ impl Engine {
             return self.launch_submission(account, &first, submission_id, turn);
         }
         let local = &self.local;
-        match self.store.commit(|rows| encrypt_waiting(rows, local, account, turn))? {
-            Encrypting::NeedsDecision => Ok(()),
-            Encrypting::NeedsBundles => {
+        let encrypting = self.store.commit(|rows| encrypt_waiting(rows, local, account, turn))?;
+        if encrypting == Encrypting::NeedsDecision {
+            return Ok(());
+        }
+        match self.store.rows().first_waiting(account)? {
+            Some(first @ Waiting { submission_id: Some(id), .. }) => {
+                self.launch_submission(account, &first, id, turn)
+            }
+            _ if encrypting == Encrypting::NeedsBundles => {
                 let request_id = turn.random();
                 self.launch(account, Stage::Bundles { request_id }, turn)
             }
-            Encrypting::Done => match self.store.rows().first_waiting(account)? {
-                Some(Waiting { submission_id: None, .. }) | None => Ok(()),
-                Some(first @ Waiting { submission_id: Some(id), .. }) => {
-                    self.launch_submission(account, &first, id, turn)
-                }
-            },
+            _ => Ok(()),
         }
     }
 
@@ -157,13 +163,19 @@ impl Engine {
         let identity = rows.peer(account)?.and_then(|peer| peer.identity);
         let identity = identity.ok_or(ProfileError::Damaged { what: "peer" })?;
         let ciphertexts = rows.ciphertexts(first.id)?;
-        let Some(messages) = self.seal(&certificate, &identity, ciphertexts, turn) else {
+        // Only what is in the log can be sent again.
+        let hint = match first.form {
+            Form::Numbered => ContentHint::Resendable,
+            Form::Loose | Form::Plaintext => ContentHint::Implicit,
+        };
+        let Some(messages) = self.seal(&certificate, &identity, ciphertexts, hint, turn) else {
             return self.give_up(account, first.id, Refused::ByServer { status: 400 }, turn);
         };
         let submission =
             Submission { submission_id: Bytes::copy_from_slice(&submission_id), messages };
         let body = submission.encode_to_vec().into();
-        self.launch(account, Stage::Submission { message: first.id, body }, turn)
+        let message = first.id;
+        self.launch(account, Stage::Submission { message, submission_id, body }, turn)
     }
 
     /// `None` when nothing can be sealed for this identity key.
@@ -172,18 +184,18 @@ impl Engine {
         certificate: &SenderCertificate,
         recipient: &IdentityKey,
         ciphertexts: Vec<Ciphertext>,
+        hint: ContentHint,
         turn: &mut Turn<'_>,
     ) -> Option<Vec<DeviceMessage>> {
         let seal_one = |ciphertext: Ciphertext| {
             let content = SealedContent {
-                kind: if ciphertext.kind == MessageKind::PreKey as u8 {
-                    ContentKind::PreKey
-                } else {
-                    ContentKind::Whisper
-                },
+                kind: [ContentKind::PreKey, ContentKind::Plaintext]
+                    .into_iter()
+                    .find(|kind| *kind as u8 == ciphertext.kind)
+                    .unwrap_or(ContentKind::Whisper),
                 sender: certificate.clone(),
                 content: ciphertext.body,
-                hint: ContentHint::Resendable,
+                hint,
                 group_id: None,
             };
             let envelope =
@@ -299,16 +311,31 @@ impl Engine {
         turn: &mut Turn<'_>,
     ) -> Result<(), ProfileError> {
         let Some(flight) = self.answered(account, ticket) else { return Ok(()) };
-        let Stage::Submission { message, .. } = flight.stage else { return Ok(()) };
+        let Stage::Submission { message, submission_id, .. } = flight.stage else { return Ok(()) };
         let authority = flight.authority;
         match result {
             Ok(()) => {
-                self.store.commit(|rows| {
-                    rows.delete_outbox(message)?;
-                    rows.count_sent(authority.into())
+                let key = self.store.log_key();
+                let is_news = self.store.commit(|rows| {
+                    let Some(sent) = rows.waiting(message)? else { return Ok(false) };
+                    if sent.submission_id != Some(submission_id) {
+                        // A device has asked for it again before the relay's answer came.
+                        return Ok(false);
+                    }
+                    if sent.form != Form::Numbered {
+                        rows.delete_outbox(message)?;
+                        return Ok(false);
+                    }
+                    rows.log(&key, &sent, turn.now, turn.rng)?;
+                    if sent.resent == 0 {
+                        rows.count_sent(authority.into())?;
+                    }
+                    Ok::<_, ProfileError>(sent.resent == 0)
                 })?;
                 self.mismatches.remove(&account);
-                turn.tell(Event::Accepted { message: SentId(message) });
+                if is_news {
+                    turn.tell(Event::Accepted { message: SentId(message) });
+                }
                 self.landed(account, turn)
             }
             Err(SubmitError::Devices(mismatch)) => {
@@ -373,8 +400,9 @@ impl Engine {
         reason: Refused,
         turn: &mut Turn<'_>,
     ) -> Result<(), ProfileError> {
-        self.store.commit(|rows| rows.mark_refused(message))?;
-        turn.tell(Event::Refused { message: SentId(message), reason });
+        if self.store.commit(|rows| rows.mark_refused(message))? {
+            turn.tell(Event::Refused { message: SentId(message), reason });
+        }
         self.landed(account, turn)
     }
 
@@ -463,7 +491,8 @@ impl Engine {
     }
 }
 
-/// Gives every waiting message a ciphertext for every device, if all have a usable session.
+/// Gives the waiting messages a ciphertext for every device, in their order, until one needs a session that
+/// is not there.
 fn encrypt_waiting(
     rows: Rows<'_>,
     local: &LocalParty,
@@ -475,54 +504,85 @@ fn encrypt_waiting(
         return Ok(Encrypting::NeedsDecision);
     }
     let mut devices = rows.devices(to)?;
-    let usable = |device: &Device| device.session.can_encrypt(turn.now);
-    let (Some(identity), false, true) =
-        (peer.identity, devices.is_empty(), devices.iter().all(usable))
-    else {
+    let (Some(identity), false) = (peer.identity, devices.is_empty()) else {
         return Ok(Encrypting::NeedsBundles);
     };
-    for waiting in rows.not_encrypted(to)? {
+    let mut encrypting = Encrypting::Done;
+    'messages: for waiting in rows.not_encrypted(to)? {
         for device in &mut devices {
-            if rows.has_ciphertext(waiting.id, device.address.device_id)? {
-                continue;
+            encrypting = encrypt_for(rows, local, device, &identity, &waiting, turn)?;
+            if encrypting != Encrypting::Done {
+                break 'messages;
             }
-            let Ok(ciphertext) = encrypt(local, device, &identity, &waiting, turn)? else {
-                // The session is of no use any more; it still reads what is on its way to us.
-                device.session.archive_current();
-                devices.iter().try_for_each(|device| rows.save_device(device))?;
-                return Ok(Encrypting::NeedsBundles);
-            };
-            rows.insert_ciphertext(waiting.id, &ciphertext)?;
         }
         rows.mark_encrypted(waiting.id, turn.random())?;
     }
     devices.iter().try_for_each(|device| rows.save_device(device))?;
-    Ok(Encrypting::Done)
+    Ok(encrypting)
 }
 
-fn encrypt(
+/// Gives one message a ciphertext for one device, unless it has one.
+fn encrypt_for(
+    rows: Rows<'_>,
     local: &LocalParty,
     device: &mut Device,
     identity: &IdentityKey,
     waiting: &Waiting,
     turn: &mut Turn<'_>,
-) -> Result<Result<Ciphertext, EncryptError>, ProfileError> {
-    let content =
-        Content::decode(&waiting.content).map_err(|_| ProfileError::Damaged { what: "outbox" })?;
-    let sequence = device.sent + 1;
-    let plaintext = Content { sequence, ..content }.encode_padded();
-    let trust = Trust::Only(*identity);
-    let encrypted =
-        device.session.encrypt(local, &device.address, &plaintext, trust, &mut turn.rng, turn.now);
-    Ok(encrypted.map(|encrypted| {
-        device.sent = sequence;
-        Ciphertext {
-            device_id: device.address.device_id,
-            registration_id: device.registration_id,
-            kind: encrypted.kind as u8,
-            body: encrypted.body.into(),
+) -> Result<Encrypting, ProfileError> {
+    let device_id = device.address.device_id;
+    let progress = rows.progress(waiting.id, device_id)?;
+    if progress == Progress::Encrypted {
+        return Ok(Encrypting::Done);
+    }
+    let is_for_it = waiting.device.is_none_or(|wanted| wanted == device_id.get());
+    let (stream, sequence) = match (waiting.form, progress) {
+        (Form::Numbered, Progress::Numbered { stream, sequence }) => (stream, sequence),
+        (Form::Numbered, _) => (stream_of(device, turn), device.sent + 1),
+        (Form::Loose | Form::Plaintext, _) => (0, 0),
+    };
+    let (kind, body) = if waiting.form == Form::Plaintext && is_for_it {
+        (ContentKind::Plaintext, waiting.content.clone())
+    } else {
+        let content = if is_for_it { &waiting.content[..] } else { &[] };
+        let content =
+            Content::decode(content).map_err(|_| ProfileError::Damaged { what: "outbox" })?;
+        let plaintext = Content { stream, sequence, ..content }.encode_padded();
+        let (trust, now) = (Trust::Only(*identity), turn.now);
+        let rng = &mut turn.rng;
+        let session = &mut device.session;
+        match session.encrypt(local, &device.address, &plaintext, trust, rng, now) {
+            Ok(it) if it.kind == MessageKind::PreKey => (ContentKind::PreKey, it.body),
+            Ok(it) => (ContentKind::Whisper, it.body),
+            Err(_) => {
+                // The session is of no use any more; it still reads what is on its way to us.
+                session.archive_current();
+                return Ok(Encrypting::NeedsBundles);
+            }
         }
-    }))
+    };
+    if sequence > device.sent {
+        (device.sent_stream, device.sent) = (stream, sequence);
+    }
+    let ciphertext = Ciphertext {
+        device_id,
+        registration_id: device.registration_id,
+        kind: kind as u8,
+        stream,
+        sequence,
+        digest: digest(&body),
+        body: body.into(),
+    };
+    rows.insert_ciphertext(waiting.id, &ciphertext)?;
+    Ok(Encrypting::Done)
+}
+
+/// The stream of what we send to a device: the one that was begun, or a new one.
+fn stream_of(device: &Device, turn: &mut Turn<'_>) -> u64 {
+    match device.sent_stream {
+        0 => (u64::from_le_bytes(turn.random()) >> 1).max(1),
+        stream => stream,
+    }
 }
 
 /// The recipient has other devices than we thought. Nothing of `message` was stored.
@@ -557,8 +617,8 @@ fn apply_mismatch(
     rows.mark_not_encrypted(account)
 }
 
-/// The device was set up anew: what it gets begins at 1 again, and what waits is encrypted anew.
+/// What a device gets begins at 1 again, in another stream, and what waits is encrypted anew.
 pub(super) fn forget_stream(rows: Rows<'_>, device: &mut Device) -> Result<(), ProfileError> {
-    device.sent = 0;
+    (device.sent_stream, device.sent) = (0, 0);
     rows.delete_ciphertexts(device.address)
 }

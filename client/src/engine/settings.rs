@@ -26,6 +26,13 @@ pub struct Settings {
     pub prekey_kept: Duration,
     /// Requests on their way to different recipients at the same time: 8.
     pub parallel: usize,
+    /// Least time between two requests to a device to send again, doubled for each without success up to an
+    /// hour; half of it between two answers, and so between two new sessions, for a device that asks: 30 s.
+    pub retry_interval: Duration,
+    /// How long a sent message is kept, for who asks for it again: 14 days.
+    pub sent_kept: Duration,
+    /// How many sent messages are kept at most: 10,000.
+    pub sent_messages: u32,
 }
 
 const DAY_SECS: u64 = 24 * 60 * 60;
@@ -42,6 +49,9 @@ impl Default for Settings {
             prekey_life: Duration::from_secs(7 * DAY_SECS),
             prekey_kept: Duration::from_secs(30 * DAY_SECS),
             parallel: 8,
+            retry_interval: Duration::from_secs(30),
+            sent_kept: Duration::from_secs(14 * DAY_SECS),
+            sent_messages: 10_000,
         }
     }
 }

@@ -7,8 +7,10 @@ use tuckseal::{Address, DeviceId, IdentityKey, ServiceId, Timestamp};
 use super::{ProfileError, Rows, from_sql, to_sql};
 use crate::message::{Message, MessageId};
 
-/// Envelope ids that are remembered: more than the relay has unacknowledged at any time.
-const SEEN_MAX: i64 = 20_000;
+/// Ids that are remembered, two for each message: more than the relay has unacknowledged at any time.
+const SEEN_MAX: i64 = 40_000;
+/// Numbers of a device that may still come late.
+const MISSING_MAX: u64 = 1_024;
 /// Rows of the failure table.
 const FAILURES_MAX: i64 = 1_000;
 
@@ -33,11 +35,10 @@ pub(crate) struct Held {
 }
 
 impl Rows<'_> {
-    /// Whether an envelope was dealt with before; remembers it in any case.
-    pub(crate) fn see(self, envelope: &[u8]) -> Result<bool, ProfileError> {
-        let mut statement =
-            self.0.prepare_cached("INSERT OR IGNORE INTO seen (envelope) VALUES (?1)")?;
-        if statement.execute((envelope,))? == 0 {
+    /// Whether an envelope was dealt with, or a message read before; remembers it in any case.
+    pub(crate) fn see(self, id: &[u8]) -> Result<bool, ProfileError> {
+        let mut statement = self.0.prepare_cached("INSERT OR IGNORE INTO seen (id) VALUES (?1)")?;
+        if statement.execute((id,))? == 0 {
             return Ok(true);
         }
         let last = self.0.last_insert_rowid();
@@ -45,6 +46,50 @@ impl Rows<'_> {
             .prepare_cached("DELETE FROM seen WHERE position <= ?1")?
             .execute((last - SEEN_MAX,))?;
         Ok(false)
+    }
+
+    pub(crate) fn has_seen(self, id: &[u8]) -> Result<bool, ProfileError> {
+        Ok(self.0.prepare_cached("SELECT 1 FROM seen WHERE id = ?1")?.exists((id,))?)
+    }
+
+    /// The numbers from `from` to below `to` are waited for no more; the last 1,024 may come late.
+    pub(crate) fn insert_missing(
+        self,
+        sender: Address,
+        from: u64,
+        to: u64,
+    ) -> Result<(), ProfileError> {
+        let (account, device) = (sender.service_id.uuid(), sender.device_id.get());
+        let mut statement = self.0.prepare_cached(
+            "INSERT OR IGNORE INTO missing (account, device, sequence) VALUES (?1, ?2, ?3)",
+        )?;
+        for sequence in from.max(to.saturating_sub(MISSING_MAX))..to {
+            statement.execute((account, device, to_sql(sequence)))?;
+        }
+        self.0.prepare_cached(
+            "DELETE FROM missing WHERE account = ?1 AND device = ?2 AND sequence <=
+             (SELECT sequence FROM missing WHERE account = ?1 AND device = ?2 ORDER BY sequence DESC LIMIT 1 OFFSET ?3)",
+        )?
+        .execute((account, device, to_sql(MISSING_MAX)))?;
+        Ok(())
+    }
+
+    /// Whether a number was missing; now it is not.
+    pub(crate) fn take_missing(self, sender: Address, sequence: u64) -> Result<bool, ProfileError> {
+        let mut statement = self.0.prepare_cached(
+            "DELETE FROM missing WHERE account = ?1 AND device = ?2 AND sequence = ?3",
+        )?;
+        let key = (sender.service_id.uuid(), sender.device_id.get(), to_sql(sequence));
+        Ok(statement.execute(key)? > 0)
+    }
+
+    /// The stream that the missing numbers belong to is over.
+    pub(crate) fn forget_missing(self, sender: Address) -> Result<(), ProfileError> {
+        self.0.execute(
+            "DELETE FROM missing WHERE account = ?1 AND device = ?2",
+            (sender.service_id.uuid(), sender.device_id.get()),
+        )?;
+        Ok(())
     }
 
     pub(crate) fn insert_inbox(
@@ -137,18 +182,27 @@ impl Rows<'_> {
         Ok(())
     }
 
-    /// How many messages of a device wait, and since when the oldest does.
-    pub(crate) fn early_of(
+    /// How many messages of a device wait.
+    pub(crate) fn early_count(self, sender: Address) -> Result<u64, ProfileError> {
+        let mut statement = self
+            .0
+            .prepare_cached("SELECT count(*) FROM early WHERE account = ?1 AND device = ?2")?;
+        let key = (sender.service_id.uuid(), sender.device_id.get());
+        Ok(from_sql(statement.query_row(key, |row| row.get(0))?))
+    }
+
+    /// The numbers that wait, the least first, at most so many.
+    pub(crate) fn early_numbers(
         self,
         sender: Address,
-    ) -> Result<(u64, Option<Timestamp>), ProfileError> {
+        limit: u32,
+    ) -> Result<Vec<u64>, ProfileError> {
         let mut statement = self.0.prepare_cached(
-            "SELECT count(*), min(since_ms) FROM early WHERE account = ?1 AND device = ?2",
+            "SELECT sequence FROM early WHERE account = ?1 AND device = ?2 ORDER BY sequence LIMIT ?3",
         )?;
-        let key = (sender.service_id.uuid(), sender.device_id.get());
-        let (count, since): (i64, Option<i64>) =
-            statement.query_row(key, |row| Ok((row.get(0)?, row.get(1)?)))?;
-        Ok((from_sql(count), since.map(|since| Timestamp::from_millis(from_sql(since)))))
+        let key = (sender.service_id.uuid(), sender.device_id.get(), limit);
+        let rows = statement.query_map(key, |row| Ok(from_sql(row.get(0)?)))?;
+        Ok(rows.collect::<Result<_, _>>()?)
     }
 
     /// The sender whose message waits longest, and since when.

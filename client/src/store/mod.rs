@@ -11,14 +11,19 @@ mod outbox;
 mod peers;
 mod prekeys;
 mod profile;
+mod retry;
+mod sent_log;
+mod witness;
 
 pub use error::ProfileError;
 pub(crate) use inbox::Early;
-pub(crate) use open::Profile;
-pub(crate) use outbox::{Ciphertext, SentBy, Waiting};
+pub(crate) use open::{Origin, Profile};
+pub(crate) use outbox::{Ciphertext, Form, Progress, SentBy, Waiting};
 pub(crate) use peers::{Decision, Device, Peer};
 pub(crate) use prekeys::KemUse;
 pub(crate) use profile::{Account, Own};
+pub(crate) use retry::{Digest, Failed, Retry, Want};
+pub(crate) use sent_log::{LogKey, Logged, Whereabouts};
 
 use rusqlite::{Connection, TransactionBehavior};
 
@@ -28,6 +33,11 @@ pub(crate) struct Store {
     database: Connection,
     /// What the last transaction left in the database.
     generation: i64,
+    witness: witness::Witness,
+    log_key: LogKey,
+    /// Where the database is, if it does not say so itself.
+    place: Option<String>,
+    origin: Origin,
     _lock: open::Lock,
 }
 
@@ -56,12 +66,48 @@ impl Store {
         #[cfg(test)]
         crate::crash::point();
         self.generation = generation;
+        self.witness.write(generation);
         Ok(result)
+    }
+
+    /// Whether this is the database that was closed last.
+    pub(crate) fn origin(&self) -> Origin {
+        self.origin
+    }
+
+    /// Whatever it was before, from now on this database is the one.
+    ///
+    /// # Errors
+    /// [`ProfileError`]; nothing was changed.
+    pub(crate) fn settle(&mut self) -> Result<(), ProfileError> {
+        if let Some(place) = self.place.take() {
+            self.commit(|rows| rows.set_place(&place))?;
+        }
+        self.origin = Origin::Continued;
+        Ok(())
+    }
+
+    /// Seals what was sent.
+    pub(crate) fn log_key(&self) -> LogKey {
+        self.log_key.clone()
     }
 
     /// The rows as they are, to read only.
     pub(crate) fn rows(&self) -> Rows<'_> {
         Rows(&self.database)
+    }
+}
+
+impl Rows<'_> {
+    /// The generation, and the place that the database was in.
+    fn generation(self) -> Result<(i64, Option<String>), ProfileError> {
+        let sql = "SELECT number, place FROM generation";
+        Ok(self.0.query_row(sql, (), |row| Ok((row.get(0)?, row.get(1)?)))?)
+    }
+
+    fn set_place(self, place: &str) -> Result<(), ProfileError> {
+        self.0.execute("UPDATE generation SET place = ?1", (place,))?;
+        Ok(())
     }
 }
 

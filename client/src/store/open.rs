@@ -1,16 +1,21 @@
-//! Opening a profile: its folder (0700), its lock, its database (0600) and the database's format.
+//! Opening a profile: its folder (0700), its lock, its database (0600), the database's format, and whether
+//! the database is the one that was closed last.
 
 use std::fs::{File, TryLockError};
 use std::path::Path;
 
 use rusqlite::Connection;
 
-use super::{ProfileError, Store};
+use super::sent_log::LogKey;
+use super::witness::Witness;
+use super::{ProfileError, Rows, Store};
 
 /// Format that this release writes.
 const FORMAT: i64 = 1;
 const DATABASE: &str = "profile.db";
 const LOCK: &str = "lock";
+const WITNESS: &str = "generation";
+const LOG_KEY: &str = "sent.key";
 
 /// What to do with a folder in which nothing is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +24,14 @@ pub(crate) enum Profile {
     Existing,
     /// Make the folder and the database.
     Create,
+}
+
+/// Whether a database is the one that was closed last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    Continued,
+    /// It is an earlier one, or a copy: its sessions may have gone on without it.
+    Restored,
 }
 
 /// The exclusive lock of a profile's folder; the operating system ends it with the process.
@@ -37,17 +50,40 @@ impl Store {
             Profile::Existing if database.is_file() => {}
             Profile::Existing => return Err(ProfileError::NotRegistered { folder: folder.into() }),
         }
+        let file = |name: &str| private_file(&folder.join(name)).map_err(ProfileError::io(folder));
         let lock = lock(folder)?;
-        private_file(&database).map_err(ProfileError::io(folder))?;
+        let place = place(&file(DATABASE)?).map_err(ProfileError::io(folder))?;
+        let log_key = LogKey::of(&file(LOG_KEY)?, &mut rand::rng());
+        let witness = Witness::new(file(WITNESS)?);
         let mut database = Connection::open(&database)?;
         configure(&database)?;
         migrate(&mut database)?;
-        let generation =
-            database.query_row("SELECT number FROM generation", (), |row| row.get(0))?;
+        let (generation, known_place) = Rows(&database).generation()?;
+        let other_place = known_place.is_some() && known_place != place;
+        let origin = if other_place || witness.number() > generation {
+            Origin::Restored
+        } else {
+            Origin::Continued
+        };
         #[cfg(test)]
         crate::crash::watch(&mut database);
-        Ok(Self { database, generation, _lock: lock })
+        let log_key = log_key.map_err(ProfileError::io(folder))?;
+        let settled = origin == Origin::Continued && known_place == place;
+        let place = (!settled).then_some(place).flatten();
+        Ok(Self { database, generation, witness, log_key, place, origin, _lock: lock })
     }
+}
+
+/// Names the file itself: a copy of it has another name. `None` where the system has none.
+fn place(file: &File) -> std::io::Result<Option<String>> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let metadata = file.metadata()?;
+        Ok(Some(format!("{}:{}", metadata.dev(), metadata.ino())))
+    }
+    #[cfg(not(unix))]
+    file.metadata().map(|_| None)
 }
 
 fn lock(folder: &Path) -> Result<Lock, ProfileError> {
@@ -126,6 +162,43 @@ mod tests {
         assert!(matches!(result, Err(ProfileError::ChangedOutside)));
     }
 
+    fn change(store: &mut Store) {
+        store.commit(|_| Ok::<_, ProfileError>(())).unwrap();
+    }
+
+    fn reopened(folder: &Path) -> Origin {
+        Store::open(folder, Profile::Existing).unwrap().origin()
+    }
+
+    #[test]
+    fn field_needs_row_14_a_database_of_yesterday_or_a_copy_of_it_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(DATABASE);
+        let mut store = Store::open(folder.path(), Profile::Create).unwrap();
+        assert_eq!(store.origin(), Origin::Continued);
+        change(&mut store);
+        store.settle().unwrap();
+        drop(store);
+        let backup = std::fs::read(&path).unwrap();
+        let mut store = Store::open(folder.path(), Profile::Existing).unwrap();
+        assert_eq!(store.origin(), Origin::Continued);
+        change(&mut store);
+        drop(store);
+        assert_eq!(reopened(folder.path()), Origin::Continued);
+
+        // Over the same file: its generation is behind the witness.
+        std::fs::write(&path, &backup).unwrap();
+        assert_eq!(reopened(folder.path()), Origin::Restored);
+        // In another folder, without a witness: it is another file.
+        let other = tempfile::tempdir().unwrap();
+        std::fs::write(other.path().join(DATABASE), &backup).unwrap();
+        let mut store = Store::open(other.path(), Profile::Existing).unwrap();
+        assert_eq!(store.origin(), Origin::Restored);
+        store.settle().unwrap();
+        drop(store);
+        assert_eq!(reopened(other.path()), Origin::Continued, "from now on it is the one");
+    }
+
     #[test]
     fn a_newer_format_is_refused_and_left_alone() {
         let folder = tempfile::tempdir().unwrap();
@@ -145,7 +218,7 @@ mod tests {
         store.commit(|_| Ok::<_, ProfileError>(())).unwrap();
         let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&folder), 0o700);
-        for name in [DATABASE, "profile.db-wal", LOCK] {
+        for name in [DATABASE, "profile.db-wal", LOCK, WITNESS, LOG_KEY] {
             assert_eq!(mode(&folder.join(name)), 0o600, "{name}");
         }
     }

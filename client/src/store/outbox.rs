@@ -1,19 +1,36 @@
-//! Rows of messages on their way out, each with a ciphertext for every device of the recipient.
+//! Rows of messages on their way out, each with a ciphertext for every device of the recipient. What the
+//! relay has is in `sent_log.rs`.
 
 use bytes::Bytes;
 use rusqlite::OptionalExtension;
 use tuckseal::{Address, DeviceId, ServiceId};
 
-use super::{ProfileError, Rows, from_sql, to_sql};
+use super::{Digest, ProfileError, Rows, from_sql, to_sql};
 use crate::message::Statistics;
+
+/// What is in a row of the outbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// A content that takes its number in the stream, and is logged.
+    Numbered = 0,
+    /// A content outside the order.
+    Loose = 1,
+    /// A plaintext body for one device.
+    Plaintext = 2,
+}
 
 /// A message that the server has not confirmed.
 #[derive(Debug, Clone)]
 pub(crate) struct Waiting {
     pub(crate) id: u64,
+    pub(crate) form: Form,
+    /// The device that it is for; the others get an empty one. `None`: all.
+    pub(crate) device: Option<u8>,
     /// Under this id the server takes it once; drawn when every device has its ciphertext.
     pub(crate) submission_id: Option<[u8; 16]>,
-    /// An encoded Content without its sequence number.
+    /// How often it was taken up again after the relay had it.
+    pub(crate) resent: u32,
+    /// An encoded Content without its number, or a plaintext body.
     pub(crate) content: Vec<u8>,
 }
 
@@ -24,46 +41,83 @@ pub(crate) enum SentBy {
     Token = 1,
 }
 
-/// A session's message for one device.
+/// What one device gets of a message.
 #[derive(Debug, Clone)]
 pub(crate) struct Ciphertext {
     pub(crate) device_id: DeviceId,
     pub(crate) registration_id: u32,
-    /// [`tuckseal::MessageKind`] as a number.
+    /// [`tuckseal::ContentKind`] as a number.
     pub(crate) kind: u8,
+    /// Its number in the device's stream; both 0 outside the order.
+    pub(crate) stream: u64,
+    pub(crate) sequence: u64,
+    /// SHA-256 of the body, first 16 bytes.
+    pub(crate) digest: Digest,
     pub(crate) body: Bytes,
 }
 
+/// How far a message is for one device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// It has neither number nor ciphertext.
+    Untouched,
+    /// It has a number, and has to be encrypted.
+    Numbered {
+        stream: u64,
+        sequence: u64,
+    },
+    Encrypted,
+}
+
+const WAITING_COLUMNS: &str = "id, form, device, submission_id, resent, content";
+
 fn read_waiting(row: &rusqlite::Row<'_>) -> rusqlite::Result<Waiting> {
-    Ok(Waiting { id: from_sql(row.get(0)?), submission_id: row.get(1)?, content: row.get(2)? })
+    Ok(Waiting {
+        id: from_sql(row.get(0)?),
+        form: match row.get::<_, u8>(1)? {
+            0 => Form::Numbered,
+            1 => Form::Loose,
+            _ => Form::Plaintext,
+        },
+        device: row.get(2)?,
+        submission_id: row.get(3)?,
+        resent: row.get(4)?,
+        content: row.get(5)?,
+    })
 }
 
 impl Rows<'_> {
     pub(crate) fn insert_outbox(
         self,
         account: ServiceId,
+        device: Option<DeviceId>,
+        form: Form,
         content: &[u8],
     ) -> Result<u64, ProfileError> {
-        let mut statement = self
-            .0
-            .prepare_cached("INSERT INTO outbox (account, content) VALUES (?1, ?2) RETURNING id")?;
-        let id: i64 = statement.query_row((account.uuid(), content), |row| row.get(0))?;
+        let mut statement = self.0.prepare_cached(
+            "INSERT INTO outbox (account, device, form, content) VALUES (?1, ?2, ?3, ?4) RETURNING id",
+        )?;
+        let device = device.map(DeviceId::get);
+        let columns = (account.uuid(), device, form as u8, content);
+        let id: i64 = statement.query_row(columns, |row| row.get(0))?;
         Ok(from_sql(id))
     }
 
     /// The oldest message to an account that waits.
     pub(crate) fn first_waiting(self, account: ServiceId) -> Result<Option<Waiting>, ProfileError> {
-        let mut statement = self.0.prepare_cached(
-            "SELECT id, submission_id, content FROM outbox WHERE account = ?1 AND state < 2 ORDER BY id LIMIT 1",
-        )?;
+        let sql = format!(
+            "SELECT {WAITING_COLUMNS} FROM outbox WHERE account = ?1 AND state < 2 ORDER BY id LIMIT 1"
+        );
+        let mut statement = self.0.prepare_cached(&sql)?;
         Ok(statement.query_row((account.uuid(),), read_waiting).optional()?)
     }
 
     /// Messages to an account that lack a ciphertext, oldest first.
     pub(crate) fn not_encrypted(self, account: ServiceId) -> Result<Vec<Waiting>, ProfileError> {
-        let mut statement = self.0.prepare_cached(
-            "SELECT id, submission_id, content FROM outbox WHERE account = ?1 AND state = 0 ORDER BY id",
-        )?;
+        let sql = format!(
+            "SELECT {WAITING_COLUMNS} FROM outbox WHERE account = ?1 AND state = 0 ORDER BY id"
+        );
+        let mut statement = self.0.prepare_cached(&sql)?;
         let rows = statement.query_map((account.uuid(),), read_waiting)?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
@@ -83,10 +137,26 @@ impl Rows<'_> {
         Ok(from_sql(statement.query_row((), |row| row.get(0))?))
     }
 
-    /// The state of a message: `None` when it is not in the outbox (any more).
-    pub(crate) fn outbox_state(self, id: u64) -> Result<Option<u8>, ProfileError> {
-        let mut statement = self.0.prepare_cached("SELECT state FROM outbox WHERE id = ?1")?;
-        Ok(statement.query_row((to_sql(id),), |row| row.get(0)).optional()?)
+    /// State of a message and how often it was taken up again: `None` when it is not here (any more).
+    pub(crate) fn outbox_state(self, id: u64) -> Result<Option<(u8, u32)>, ProfileError> {
+        let mut statement =
+            self.0.prepare_cached("SELECT state, resent FROM outbox WHERE id = ?1")?;
+        let columns = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+        Ok(statement.query_row((to_sql(id),), columns).optional()?)
+    }
+
+    /// A message that waits.
+    pub(crate) fn waiting(self, id: u64) -> Result<Option<Waiting>, ProfileError> {
+        let sql = format!("SELECT {WAITING_COLUMNS} FROM outbox WHERE id = ?1 AND state < 2");
+        let mut statement = self.0.prepare_cached(&sql)?;
+        Ok(statement.query_row((to_sql(id),), read_waiting).optional()?)
+    }
+
+    /// Numbered messages that are here; without a trimmed log all that ever were.
+    #[cfg(test)]
+    pub(crate) fn messages_ever(self) -> Result<u64, ProfileError> {
+        let sql = "SELECT count(*) FROM outbox WHERE form = 0";
+        Ok(from_sql(self.0.query_row(sql, (), |row| row.get(0))?))
     }
 
     /// The largest id that was ever given.
@@ -108,22 +178,33 @@ impl Rows<'_> {
         Ok(())
     }
 
-    pub(crate) fn mark_refused(self, id: u64) -> Result<(), ProfileError> {
-        self.0.execute("UPDATE outbox SET state = 2 WHERE id = ?1", (to_sql(id),))?;
+    /// A message is given up. `true` when the app knows of it: it was never at the relay.
+    pub(crate) fn mark_refused(self, id: u64) -> Result<bool, ProfileError> {
+        let mut statement = self.0.prepare_cached(
+            "UPDATE outbox SET state = 2 WHERE id = ?1 AND form = 0 AND resent = 0",
+        )?;
+        if statement.execute((to_sql(id),))? == 0 {
+            self.delete_outbox(id)?;
+            return Ok(false);
+        }
         self.0.execute("DELETE FROM ciphertext WHERE message = ?1", (to_sql(id),))?;
-        Ok(())
+        Ok(true)
     }
 
-    /// Refuses all that waits for an account; the ids that it concerns.
+    /// Refuses all that waits for an account; the ids that the app knows.
     pub(crate) fn refuse_all(self, account: ServiceId) -> Result<Vec<u64>, ProfileError> {
         let mut statement = self
             .0
             .prepare_cached("SELECT id FROM outbox WHERE account = ?1 AND state < 2 ORDER BY id")?;
         let ids: Vec<i64> =
             statement.query_map((account.uuid(),), |row| row.get(0))?.collect::<Result<_, _>>()?;
-        let ids: Vec<u64> = ids.into_iter().map(from_sql).collect();
-        ids.iter().try_for_each(|id| self.mark_refused(*id))?;
-        Ok(ids)
+        let mut known = Vec::new();
+        for id in ids.into_iter().map(from_sql) {
+            if self.mark_refused(id)? {
+                known.push(id);
+            }
+        }
+        Ok(known)
     }
 
     /// What waits for an account is looked at again: a device was added or has lost its ciphertexts.
@@ -178,36 +259,56 @@ impl Rows<'_> {
         ciphertext: &Ciphertext,
     ) -> Result<(), ProfileError> {
         let mut statement = self.0.prepare_cached(
-            "INSERT INTO ciphertext (message, device, registration_id, kind, body) VALUES (?1, ?2, ?3, ?4, ?5)",
+            "INSERT OR REPLACE INTO ciphertext (message, device, registration_id, kind, stream, sequence, digest, body)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         )?;
-        let Ciphertext { device_id, registration_id, kind, body } = ciphertext;
-        statement.execute((to_sql(message), device_id.get(), registration_id, kind, &body[..]))?;
+        statement.execute((
+            to_sql(message),
+            ciphertext.device_id.get(),
+            ciphertext.registration_id,
+            ciphertext.kind,
+            to_sql(ciphertext.stream),
+            to_sql(ciphertext.sequence),
+            ciphertext.digest,
+            &ciphertext.body[..],
+        ))?;
         Ok(())
     }
 
     pub(crate) fn ciphertexts(self, message: u64) -> Result<Vec<Ciphertext>, ProfileError> {
         let mut statement = self.0.prepare_cached(
-            "SELECT device, registration_id, kind, body FROM ciphertext WHERE message = ?1 ORDER BY device",
+            "SELECT device, registration_id, kind, stream, sequence, digest, body FROM ciphertext
+             WHERE message = ?1 AND body IS NOT NULL ORDER BY device",
         )?;
-        let columns =
-            |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?));
-        let rows = statement.query_map((to_sql(message),), columns)?;
-        rows.map(|row| {
-            let (device, registration_id, kind, body): (u8, u32, u8, Vec<u8>) = row?;
-            let device_id =
-                DeviceId::new(device).ok_or(ProfileError::Damaged { what: "ciphertext" })?;
-            Ok(Ciphertext { device_id, registration_id, kind, body: body.into() })
-        })
-        .collect()
+        let columns = |row: &rusqlite::Row<'_>| {
+            let body: Vec<u8> = row.get(6)?;
+            Ok(Ciphertext {
+                device_id: DeviceId::new(row.get(0)?).unwrap_or(DeviceId::PRIMARY),
+                registration_id: row.get(1)?,
+                kind: row.get(2)?,
+                stream: from_sql(row.get(3)?),
+                sequence: from_sql(row.get(4)?),
+                digest: row.get(5)?,
+                body: body.into(),
+            })
+        };
+        Ok(statement.query_map((to_sql(message),), columns)?.collect::<Result<_, _>>()?)
     }
 
-    pub(crate) fn has_ciphertext(
+    pub(crate) fn progress(
         self,
         message: u64,
         device_id: DeviceId,
-    ) -> Result<bool, ProfileError> {
-        let mut statement =
-            self.0.prepare_cached("SELECT 1 FROM ciphertext WHERE message = ?1 AND device = ?2")?;
-        Ok(statement.exists((to_sql(message), device_id.get()))?)
+    ) -> Result<Progress, ProfileError> {
+        let mut statement = self.0.prepare_cached(
+            "SELECT body IS NOT NULL, stream, sequence FROM ciphertext WHERE message = ?1 AND device = ?2",
+        )?;
+        let columns = |row: &rusqlite::Row<'_>| {
+            let (stream, sequence) = (from_sql(row.get(1)?), from_sql(row.get(2)?));
+            let numbered = Progress::Numbered { stream, sequence };
+            Ok(if row.get(0)? { Progress::Encrypted } else { numbered })
+        };
+        let found = statement.query_row((to_sql(message), device_id.get()), columns).optional()?;
+        Ok(found.unwrap_or(Progress::Untouched))
     }
 }

@@ -40,8 +40,12 @@ pub(crate) struct Device {
     /// As the session knows it.
     pub(crate) registration_id: u32,
     pub(crate) session: SessionRecord,
+    /// The stream of what we send it; 0: none was begun.
+    pub(crate) sent_stream: u64,
     /// Sequence number of the last message for it.
     pub(crate) sent: u64,
+    /// The stream of what it sends us; 0: nothing has come.
+    pub(crate) next_stream: u64,
     /// Sequence number that we expect from it.
     pub(crate) next: u64,
 }
@@ -62,12 +66,22 @@ impl Peer {
 
 impl Device {
     pub(crate) fn unknown(address: Address) -> Self {
-        Self { address, registration_id: 0, session: SessionRecord::new(), sent: 0, next: 1 }
+        Self {
+            address,
+            registration_id: 0,
+            session: SessionRecord::new(),
+            sent_stream: 0,
+            sent: 0,
+            next_stream: 0,
+            next: 1,
+        }
     }
 }
 
 const PEER_COLUMNS: &str =
     "account, username, claimed_name, identity, offered, decision, access_key";
+const DEVICE_COLUMNS: &str =
+    "device, registration_id, session, sent_stream, sent, next_stream, next";
 
 fn read_peer(row: &Row<'_>) -> Result<Peer, ProfileError> {
     let key = |column| -> Result<Option<IdentityKey>, ProfileError> {
@@ -97,8 +111,10 @@ fn read_device(account: ServiceId, row: &Row<'_>) -> Result<Device, ProfileError
         address: Address::new(account, device),
         registration_id: row.get(1)?,
         session: SessionRecord::decode(&session).map_err(|_| damaged("session"))?,
-        sent: from_sql(row.get(3)?),
-        next: from_sql(row.get(4)?),
+        sent_stream: from_sql(row.get(3)?),
+        sent: from_sql(row.get(4)?),
+        next_stream: from_sql(row.get(5)?),
+        next: from_sql(row.get(6)?),
     })
 }
 
@@ -142,9 +158,8 @@ impl Rows<'_> {
     }
 
     pub(crate) fn device(self, address: Address) -> Result<Option<Device>, ProfileError> {
-        let mut statement = self.0.prepare_cached(
-            "SELECT device, registration_id, session, sent, next FROM device WHERE account = ?1 AND device = ?2",
-        )?;
+        let sql = format!("SELECT {DEVICE_COLUMNS} FROM device WHERE account = ?1 AND device = ?2");
+        let mut statement = self.0.prepare_cached(&sql)?;
         let key = (address.service_id.uuid(), address.device_id.get());
         statement
             .query_row(key, |row| Ok(read_device(address.service_id, row)))
@@ -154,17 +169,18 @@ impl Rows<'_> {
 
     /// All devices that we know of an account, by number.
     pub(crate) fn devices(self, account: ServiceId) -> Result<Vec<Device>, ProfileError> {
-        let mut statement = self.0.prepare_cached(
-            "SELECT device, registration_id, session, sent, next FROM device WHERE account = ?1 ORDER BY device",
-        )?;
+        let sql = format!("SELECT {DEVICE_COLUMNS} FROM device WHERE account = ?1 ORDER BY device");
+        let mut statement = self.0.prepare_cached(&sql)?;
         let rows = statement.query_map((account.uuid(),), |row| Ok(read_device(account, row)))?;
         rows.map(|row| row?).collect()
     }
 
     pub(crate) fn save_device(self, device: &Device) -> Result<(), ProfileError> {
         let mut statement = self.0.prepare_cached(
-            "INSERT INTO device (account, device, registration_id, session, sent, next) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-             ON CONFLICT (account, device) DO UPDATE SET registration_id = ?3, session = ?4, sent = ?5, next = ?6",
+            "INSERT INTO device (account, device, registration_id, session, sent_stream, sent, next_stream, next)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+             ON CONFLICT (account, device) DO UPDATE SET registration_id = ?3, session = ?4, sent_stream = ?5,
+               sent = ?6, next_stream = ?7, next = ?8",
         )?;
         let session = device.session.encode();
         statement.execute((
@@ -172,7 +188,9 @@ impl Rows<'_> {
             device.address.device_id.get(),
             device.registration_id,
             &session[..],
+            to_sql(device.sent_stream),
             to_sql(device.sent),
+            to_sql(device.next_stream),
             to_sql(device.next),
         ))?;
         Ok(())

@@ -52,6 +52,12 @@ impl Rows<'_> {
         })?)
     }
 
+    /// The ids that the next one-time keys get: EC, KEM.
+    pub(crate) fn next_ids(self) -> Result<(u32, u32), ProfileError> {
+        let sql = "SELECT next_one_time, next_kem FROM profile";
+        Ok(self.0.query_row(sql, (), |row| Ok((row.get(0)?, row.get(1)?)))?)
+    }
+
     /// Ids that the server has seen are not given any more, whatever we remember.
     pub(crate) fn raise_ids(self, one_time: u32, kem: u32) -> Result<(), ProfileError> {
         self.0.execute(

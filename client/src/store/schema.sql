@@ -2,11 +2,13 @@
 -- Accounts are the 16 bytes of an ACI. Times are milliseconds since 1970.
 
 -- Bumped by every transaction: whoever finds another number than it left has a changed database before it.
+-- place: which file this is. In another one it is a copy, and its sessions may have gone on elsewhere.
 CREATE TABLE generation (
   only INTEGER PRIMARY KEY CHECK (only = 1),
-  number INTEGER NOT NULL
+  number INTEGER NOT NULL,
+  place TEXT
 ) STRICT;
-INSERT INTO generation VALUES (1, 0);
+INSERT INTO generation VALUES (1, 0, NULL);
 
 -- Who we are. The columns of the second line are there when the server has answered the registration.
 CREATE TABLE profile (
@@ -63,27 +65,41 @@ CREATE TABLE device (
   device INTEGER NOT NULL,
   registration_id INTEGER NOT NULL,
   session BLOB NOT NULL,
+  sent_stream INTEGER NOT NULL DEFAULT 0,
   sent INTEGER NOT NULL DEFAULT 0,
+  next_stream INTEGER NOT NULL DEFAULT 0,
   next INTEGER NOT NULL DEFAULT 1,
   PRIMARY KEY (account, device)
 ) STRICT, WITHOUT ROWID;
 
--- A message on its way out. state: 0 not encrypted for every device, 1 encrypted, 2 refused.
+-- A message on its way out, and afterwards for a while, so that it can be sent again.
+-- state: 0 not encrypted for every device, 1 encrypted, 2 refused, 3 at the relay: the content is sealed.
+-- form: 0 numbered content, 1 content outside the order, 2 plaintext for one device.
+-- device: the one that it is for, if not for all; resent: how often it was taken up again.
 CREATE TABLE outbox (
   id INTEGER PRIMARY KEY AUTOINCREMENT,
   account BLOB NOT NULL REFERENCES peer (account),
   state INTEGER NOT NULL DEFAULT 0,
+  form INTEGER NOT NULL DEFAULT 0,
+  device INTEGER,
   submission_id BLOB,
+  resent INTEGER NOT NULL DEFAULT 0,
+  sent_ms INTEGER NOT NULL DEFAULT 0,
   content BLOB NOT NULL
 ) STRICT;
 CREATE INDEX outbox_waiting ON outbox (account, id) WHERE state < 2;
+CREATE INDEX outbox_log ON outbox (account, id) WHERE state = 3;
 
+-- A message has one number for each device, however often it is encrypted. The body goes when it has left.
 CREATE TABLE ciphertext (
   message INTEGER NOT NULL REFERENCES outbox (id) ON DELETE CASCADE,
   device INTEGER NOT NULL,
   registration_id INTEGER NOT NULL,
   kind INTEGER NOT NULL,
-  body BLOB NOT NULL,
+  stream INTEGER NOT NULL,
+  sequence INTEGER NOT NULL,
+  digest BLOB NOT NULL,
+  body BLOB,
   PRIMARY KEY (message, device)
 ) STRICT, WITHOUT ROWID;
 
@@ -115,10 +131,34 @@ CREATE TABLE early (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX early_since ON early (since_ms);
 
--- Envelopes that were dealt with: the relay may deliver them again.
+-- Numbers that are waited for no more: what comes late is news only if it has one of them.
+CREATE TABLE missing (
+  account BLOB NOT NULL,
+  device INTEGER NOT NULL,
+  sequence INTEGER NOT NULL,
+  PRIMARY KEY (account, device, sequence)
+) STRICT, WITHOUT ROWID;
+
+-- What a device is asked for again, and what it asks for. want: 0 nothing, 1 what is missing, 2 what failed,
+-- 3 what failed, asked in a new session. failed: digests of what failed; ratchet_key, failed_ms: of the first.
+-- next_ms: not before; asked_ms, answered_ms: the last times.
+CREATE TABLE retry (
+  account BLOB NOT NULL,
+  device INTEGER NOT NULL,
+  want INTEGER NOT NULL DEFAULT 0,
+  failed BLOB, ratchet_key BLOB, failed_ms INTEGER NOT NULL DEFAULT 0,
+  attempts INTEGER NOT NULL DEFAULT 0,
+  asked_ms INTEGER NOT NULL DEFAULT 0,
+  next_ms INTEGER NOT NULL DEFAULT 0,
+  answered_ms INTEGER NOT NULL DEFAULT 0,
+  PRIMARY KEY (account, device)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX retry_due ON retry (next_ms) WHERE want > 0;
+
+-- Envelopes that were dealt with, and digests of session messages that were read: either may come again.
 CREATE TABLE seen (
   position INTEGER PRIMARY KEY AUTOINCREMENT,
-  envelope BLOB NOT NULL UNIQUE
+  id BLOB NOT NULL UNIQUE
 ) STRICT;
 
 -- Envelopes under an identity key that waits for a decision.

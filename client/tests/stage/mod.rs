@@ -81,6 +81,11 @@ impl Person {
         Self { client, folder, shown: Mutex::new(0) }
     }
 
+    /// Returns when nobody has the profile open any more.
+    pub async fn close(folder: &TempDir) {
+        drop(open(folder.path(), Settings::default()).await);
+    }
+
     /// Closes the profile and opens it again.
     pub async fn reopen(self) -> Self {
         self.reopen_with(Settings::default()).await
@@ -97,8 +102,7 @@ impl Person {
     pub async fn tampered(self, sql: &str) -> Self {
         let Self { client, folder, .. } = self;
         drop(client);
-        // Nobody has it any more when this returns.
-        drop(open(folder.path(), Settings::default()).await);
+        Self::close(&folder).await;
         database(folder.path()).execute_batch(sql).unwrap();
         let client = open(folder.path(), Settings::default()).await;
         Self { client, folder, shown: Mutex::new(0) }
