@@ -3,6 +3,8 @@
 #![allow(unreachable_pub, clippy::panic, clippy::unwrap_used, clippy::expect_used)]
 #![allow(dead_code, reason = "every story uses a part of it")]
 
+pub mod world;
+
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 use std::collections::{HashMap, HashSet};
 use tuckseal::{
