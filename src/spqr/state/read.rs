@@ -47,7 +47,7 @@ impl Reader<'_> {
 
     fn chain(&mut self) -> Option<Chain> {
         let direction = self.direction()?;
-        let limits = self.limits()?.effective();
+        let limits = self.limits().filter(|limits| *limits == limits.effective())?;
         let (current_epoch, send_epoch) = (self.u64()?, self.u64()?);
         let next_root = NextRoot::new(self.secret()?);
         let links = (0..self.u8()?).map(|_| self.link()).collect::<Option<Vec<_>>>()?;
@@ -156,18 +156,19 @@ impl Reader<'_> {
         Some(rows(&[bytes]))
     }
 
+    /// Ascending indices, as they are held.
     fn decoder<const N: usize>(&mut self) -> Option<Decoder<N>> {
         let count = usize::from(self.u8()?);
         if count >= N {
             return None;
         }
         let mut decoder = Decoder::new();
-        for held in 0..count {
+        for _ in 0..count {
             let index = u16::from_be_bytes(self.array()?);
-            decoder.hold(Chunk { index, data: self.array()? });
-            if decoder.held().len() != held + 1 {
+            if decoder.held().last().is_some_and(|last| last.index >= index) {
                 return None;
             }
+            decoder.hold(Chunk { index, data: self.array()? });
         }
         Some(decoder)
     }
