@@ -1,8 +1,8 @@
 //! How stored forms are written and read: big-endian, in order, nothing between. What they hold
 //! stands beside each of them.
 
-use crate::crypto::PublicKey;
 use crate::crypto::secret::Secret;
+use crate::crypto::{PrivateKey, PublicKey};
 use alloc::vec::Vec;
 use zeroize::Zeroizing;
 
@@ -58,6 +58,16 @@ impl<'a> Reader<'a> {
 
     pub(crate) fn public_key(&mut self) -> Option<PublicKey> {
         self.array().map(PublicKey::from_u)
+    }
+
+    /// A private key, which is written clamped (W§2.2).
+    pub(crate) fn private_key(&mut self) -> Option<PrivateKey> {
+        match self.bytes(32)? {
+            bytes @ [first, .., last] if first & 7 == 0 && last >> 6 == 1 => {
+                PrivateKey::from_bytes(bytes).ok()
+            }
+            _ => None,
+        }
     }
 
     pub(crate) fn u8(&mut self) -> Option<u8> {

@@ -10,7 +10,7 @@
 use super::chain::ReceivingChain;
 use super::own::SenderKey;
 use super::record::{MAX_STATES, SenderKeyRecord, State, States};
-use crate::crypto::{PrivateKey, SigningKey, VerificationKey};
+use crate::crypto::{SigningKey, VerificationKey};
 use crate::ratchet::double::Chain;
 use crate::ratchet::skipped::SkippedSeeds;
 use crate::stored::{Reader, Writer};
@@ -75,7 +75,7 @@ impl SenderKey {
             let distribution_id = input.array()?;
             let chain_id = input.u32()?;
             let chain = Chain::read(input)?;
-            let private = PrivateKey::from_bytes(input.bytes(32)?).ok()?;
+            let private = input.private_key()?;
             let signing_public = input.public_key()?;
             let signing = SigningKey::from_stored(private, input.array()?);
             Some(Self { distribution_id, chain_id, chain, signing, signing_public })

@@ -12,7 +12,7 @@
 //! ```
 
 use super::record::{Archived, MAX_ARCHIVED, Pending, Session, SessionRecord};
-use crate::crypto::{KemPublicKey, KeyPair, PrivateKey, PublicKey};
+use crate::crypto::{KemPublicKey, KeyPair, PublicKey};
 use crate::identity::IdentityKey;
 use crate::keys::RootKey;
 use crate::message::SessionVersion;
@@ -188,8 +188,7 @@ fn read_session(input: &mut Reader<'_>) -> Option<Session> {
     let remote_registration_id = input.u32()?;
     let previous_counter = input.u32()?;
     let root = RootKey::new(input.secret()?);
-    let private = PrivateKey::from_bytes(input.bytes(32)?).ok()?;
-    let ratchet = KeyPair::from_stored(private, input.public_key()?);
+    let ratchet = KeyPair::from_stored(input.private_key()?, input.public_key()?);
     let sender = SenderChain { ratchet, chain: Chain::read(input)? };
     let count = usize::from(input.u8()?);
     if count > MAX_RECEIVER_CHAINS {
@@ -237,6 +236,10 @@ fn read_pending(input: &mut Reader<'_>) -> Option<Option<Pending>> {
     } else {
         None
     };
-    let one_time = (flags & HAS_ONE_TIME != 0).then_some(PreKeyId(one_time));
+    let one_time = match (flags & HAS_ONE_TIME, one_time) {
+        (0, 0) => None,
+        (0, _) => return None,
+        (_, id) => Some(PreKeyId(id)),
+    };
     Some(Some(Pending { one_time, signed, kem, created_secs }))
 }
