@@ -30,6 +30,14 @@ examples:
 bench:
     cargo bench -p tuckseal
 
+# One fuzz target for so many seconds.
+fuzz TARGET SECONDS="60":
+    fuzz/run {{SECONDS}} {{TARGET}}
+
+# Every fuzz target for so many seconds.
+fuzz-all SECONDS="600":
+    fuzz/run {{SECONDS}}
+
 # Licences, sources and advisories of all dependencies (needs cargo-deny).
 deny:
     cargo deny check

@@ -144,6 +144,13 @@ pub use session::{
 };
 pub use wire::{DecodeError, service};
 
+/// The fuzz targets of the post-quantum ratchet, which has no public API. Not a part of this crate's
+/// API either: `--cfg fuzzing`, which cargo-fuzz sets, makes it appear.
+#[cfg(all(feature = "std", fuzzing))]
+pub mod fuzzing {
+    pub use crate::spqr::fuzzing::{message, recv, recv_seeds, state, state_seeds};
+}
+
 /// The README's example is a doctest.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

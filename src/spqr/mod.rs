@@ -16,6 +16,17 @@ mod braid;
 mod chain;
 mod erasure;
 mod error;
+#[cfg(all(feature = "std", any(test, fuzzing)))]
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "tests, like those in tests/"
+)]
+pub mod fuzzing;
 mod gf;
 /// Not offered yet: the vectors are replayed through it.
 #[cfg(test)]

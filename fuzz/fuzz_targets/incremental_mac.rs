@@ -1,0 +1,3 @@
+#![no_main]
+
+tuckseal_fuzz::target!(incremental_mac, bytes_per_byte = 64);

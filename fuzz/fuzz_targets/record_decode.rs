@@ -1,0 +1,3 @@
+#![no_main]
+
+tuckseal_fuzz::target!(record_decode, mebibytes = 64);

@@ -1,0 +1,3 @@
+#![no_main]
+
+tuckseal_fuzz::target!(spqr_state, mebibytes = 64);
