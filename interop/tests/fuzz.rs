@@ -32,6 +32,7 @@ macro_rules! replays {
 }
 
 replays! {
+    decode_content,
     decode_decryption_error,
     decode_fingerprint,
     decode_keys_and_ids,

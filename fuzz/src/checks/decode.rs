@@ -4,6 +4,7 @@
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
+use tuckseal::content::{Body, Content};
 use tuckseal::*;
 
 const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
@@ -142,6 +143,19 @@ pub fn decode_sent_message(data: &[u8]) {
         assert_eq!(peek_version(&received), Ok(SealedVersion::V2));
     }
     assert_eq!(sent.received_by_one().is_ok(), sent.recipients().len() == 1);
+}
+
+/// What a session decrypted, padded or not. A body that is not known is kept as it came, and not written.
+pub fn decode_content(data: &[u8]) {
+    let Ok(read) = Content::decode_padded(data) else { return };
+    let mut again = Content::decode(&read.encode()).unwrap();
+    if let Body::Unsupported(bytes) = &read.body {
+        assert!(data.starts_with(bytes));
+        assert_eq!(again.body, Body::Nothing);
+        again.body = read.body.clone();
+    }
+    assert_eq!(again, read);
+    assert_eq!(Content::decode_padded(&read.encode_padded()), Content::decode(&read.encode()));
 }
 
 /// A safety number that was scanned.

@@ -8,7 +8,10 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use tuckseal::PreKeySignalMessage;
+use tuckseal::content::*;
+use tuckseal::{
+    AttachmentKeys, ChunkSize, DecryptionErrorMessage, PreKeySignalMessage, ServiceId, Timestamp,
+};
 
 /// Longer strings make a fuzzer slow and show nothing new.
 const LONGEST: usize = 4096;
@@ -16,6 +19,7 @@ const LONGEST: usize = 4096;
 /// The inputs that a target begins with, by its name.
 pub fn of(target: &str) -> Vec<Vec<u8>> {
     match target {
+        "decode_content" => contents(),
         "decode_spqr_message" => strings("spqr", 64),
         "decode_signal_message" => {
             let all = strings("libsignal", LONGEST);
@@ -70,6 +74,55 @@ fn collect(value: &Value, longest: usize, found: &mut BTreeSet<Vec<u8>>) {
     }
 }
 
+/// Every kind of body, with and without the fields beside it.
+fn contents() -> Vec<Vec<u8>> {
+    let (id, sender) = ([3; 16], ServiceId::aci([5; 16]));
+    let timestamp = Timestamp::from_millis(1);
+    let members = vec![sender, ServiceId::pni([6; 16])];
+    let change = Some(GroupChange::State { name: "group".into(), members });
+    let data = Data {
+        attachments: vec![AttachmentPointer {
+            path: "/v1/attachments/1".into(),
+            keys: AttachmentKeys::from_bytes(&[7; 64]).unwrap(),
+            digest: [8; 32],
+            size: 9,
+            incremental: None,
+            content_type: "image/png".into(),
+            file_name: "a.png".into(),
+            preview: vec![2; 20].into(),
+        }],
+        location: Some(Location::new(1, 2, 3).unwrap().with_label("here")),
+        group: Some(GroupContext { id, revision: 1, change }),
+        ..Data::text("text")
+    };
+    let left = GroupContext { id, revision: 2, change: Some(GroupChange::Left) };
+    let bodies = [
+        Body::Nothing,
+        Body::Data(Data { group: Some(left), ..Data::text("bye") }),
+        Body::Sync(Sync::Sent(Transcript { to: Some(sender), timestamp, data: data.clone() })),
+        Body::Sync(Sync::Read(vec![ReadMark { sender, timestamp }])),
+        Body::Receipt(Receipt { kind: ReceiptKind::Read, timestamps: vec![timestamp; 3] }),
+        Body::Typing(Typing::Started { group: Some(id) }),
+        Body::Typing(Typing::Stopped { group: None }),
+        Body::Data(data),
+    ];
+    let full = |body| Content {
+        sequence: 1,
+        stream: 2,
+        profile: Some(Profile { access_key: [1; 16], name: "a".into() }),
+        sender_key: Some(SENDER.distributions[0].clone().into()),
+        decryption_error: Some(DecryptionErrorMessage {
+            ratchet_key: None,
+            timestamp,
+            device_id: 1,
+        }),
+        retry: Some(Retry { stream: 1, next: 2, have: vec![3], failed: vec![[4; 16]] }),
+        ..Content::new(body, timestamp)
+    };
+    let plain = bodies.iter().map(|body| Content::new(body.clone(), timestamp).encode());
+    plain.chain(bodies.iter().map(|body| full(body.clone()).encode_padded())).collect()
+}
+
 fn group_messages() -> Vec<Vec<u8>> {
     let of = |kind: u8, bytes: &Vec<u8>| {
         let len = u16::try_from(bytes.len()).unwrap().to_be_bytes();
@@ -85,7 +138,7 @@ fn incremental_macs() -> Vec<Vec<u8>> {
     let data: Vec<u8> = (0..100).collect();
     let of = |(chunk, piece, len): (u8, u8, usize)| {
         let data = &data[..len];
-        let size = tuckseal::ChunkSize::new(chunk.into()).unwrap();
+        let size = ChunkSize::new(chunk.into()).unwrap();
         let mut mac = tuckseal::IncrementalMac::new(b"key", size);
         mac.update(data);
         let list = mac.finish();
@@ -122,11 +175,13 @@ fn courses() -> Vec<Vec<u8>> {
     let corrupt = [SEND | A, 3 | B, 0, 0, 9, 1, 3 | B, 0, 0, 60, 128, B, 0];
     let anew = [5 | A, 5 | B, SEND | A, SEND | B, A, 0, B, 0, 4 | A, 4 | B];
     let back = [6 | A, SEND | A, B, 0, 7 | A, SEND | A, B, 0, 6 | B, SEND | A, B, 0, 7 | B, B, 0];
-    vec![
-        turn.repeat(60),
-        [late.repeat(3), turn.to_vec()].concat().repeat(5),
+    let courses = [
+        turn.repeat(20),
+        [late.repeat(3), turn.to_vec()].concat().repeat(2),
         corrupt.repeat(12),
-        [&anew[..], &turn, &late].concat().repeat(4),
-        [&back[..], &turn].concat().repeat(5),
-    ]
+        [&anew[..], &turn, &late].concat().repeat(3),
+        [&back[..], &turn].concat().repeat(4),
+    ];
+    let begun = (0..10u8).flat_map(|begin| courses.iter().map(move |it| (begin, it)));
+    begun.map(|(begin, course)| [&[begin], &course[..]].concat()).collect()
 }

@@ -133,6 +133,13 @@ pub fn seeds() -> Vec<Vec<u8>> {
         json!({"party": "alice", "distribution_id": group, "plaintext": "04"}),
     );
     run("group.decrypt", json!({"party": "bob", "sender": alice, "body": sent["body"]}));
+    let content = json!({"type": "whisper", "body": answer["body"]});
+    let sent = run(
+        "sealed.seal_multi",
+        json!({"party": "bob", "recipients": [alice], "sender_certificate": sender,
+        "content": content, "content_hint": "default", "excluded": ["00000000-0000-4000-8000-000000000000"]}),
+    );
+    run("sealed.split", json!({"sent": sent["sent"]}));
     let number = run(
         "fingerprint",
         json!({"version": 2, "iterations": 2, "local": {"id": "00", "key": key}, "remote": {"id": "01", "key": own}}),
