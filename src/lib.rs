@@ -83,7 +83,7 @@
 //! | W§14 certificates | `src/sealed/certificate.rs`, `src/sealed/checker.rs` |
 //! | W§15 sealed sender for many | `src/sealed/v2.rs`, `src/sealed/sent.rs` |
 //! | W§16 safety numbers | `src/fingerprint.rs` |
-//! | W§18.1 incremental MAC | `src/attachment/incremental.rs` |
+//! | W§18.1 attachments, incremental MAC | `src/attachment/` |
 //! | W§18.2 padding | `src/padding.rs` |
 //! | what a message says | `src/content/` |
 
@@ -115,9 +115,7 @@ mod stored;
 mod wire;
 
 pub use address::{Address, AddressError, DeviceId, ServiceId, ServiceIdKind, Timestamp};
-pub use attachment::{
-    AttachmentKeys, ChunkSize, IncrementalMac, IncrementalMacError, IncrementalVerifier,
-};
+pub use attachment::*;
 pub use crypto::{
     InvalidSignature, KemCiphertext, KemKeyPair, KemPublicKey, KemSecretKey, KeyError, KeyPair,
     PrivateKey, PublicKey,

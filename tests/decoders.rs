@@ -120,7 +120,7 @@ fn said() -> content::Content {
         keys: AttachmentKeys::from_bytes(&[5; 64]).unwrap(),
         digest: [6; 32],
         size: 7,
-        incremental: Some(content::IncrementalMacs {
+        incremental: Some(IncrementalMacs {
             chunk: ChunkSize::for_len(7),
             values: vec![8; 32].into(),
         }),

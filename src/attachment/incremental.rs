@@ -3,6 +3,7 @@
 
 use crate::crypto::kdf::HmacSha256;
 use alloc::vec::{self, Vec};
+use bytes::Bytes;
 use core::num::NonZeroU32;
 use subtle::ConstantTimeEq;
 
@@ -61,6 +62,15 @@ impl ChunkSize {
     }
 }
 
+/// The incremental values of some data, as its sender states them.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct IncrementalMacs {
+    /// Bytes of the data that one value covers.
+    pub chunk: ChunkSize,
+    /// The values, 32 bytes each, as [`IncrementalMac::finish`] gave them.
+    pub values: Bytes,
+}
+
 /// The running MAC, and how much of the current chunk it has seen.
 struct Running {
     mac: HmacSha256,
@@ -107,6 +117,16 @@ impl IncrementalMac {
                 self.list.extend_from_slice(&value);
             }
         }
+    }
+
+    /// The values of the chunks that are complete.
+    pub(super) fn values(&self) -> &[[u8; MAC]] {
+        self.list.as_chunks().0
+    }
+
+    /// The MAC of all the data so far.
+    pub(super) fn so_far(&self) -> [u8; MAC] {
+        self.running.mac.clone().finish()
     }
 
     /// The list: 32 bytes for each whole chunk and 32 for all the data, even if that is the same.

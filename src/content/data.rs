@@ -2,7 +2,7 @@
 
 use super::{at_most, exact, in_field};
 use crate::address::ServiceId;
-use crate::attachment::{AttachmentKeys, ChunkSize};
+use crate::attachment::{AttachmentKeys, ChunkSize, IncrementalMacs};
 use crate::wire::DecodeError;
 use crate::wire::content as stored;
 use alloc::string::String;
@@ -52,15 +52,6 @@ pub struct AttachmentPointer {
     pub file_name: String,
     /// A thumbnail or whatever the apps have agreed on: at most 32 KiB, perhaps empty.
     pub preview: Bytes,
-}
-
-/// The incremental values of an encrypted file.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct IncrementalMacs {
-    /// Bytes of the encrypted file that one value covers.
-    pub chunk: ChunkSize,
-    /// The values, 32 bytes each, as [`crate::IncrementalMac::finish`] gave them.
-    pub values: Bytes,
 }
 
 /// The group that a message is for.

@@ -6,9 +6,7 @@
 mod data;
 mod notice;
 
-pub use data::{
-    AttachmentPointer, Data, GroupChange, GroupContext, IncrementalMacs, Location, LocationError,
-};
+pub use data::{AttachmentPointer, Data, GroupChange, GroupContext, Location, LocationError};
 pub use notice::{ReadMark, Receipt, ReceiptKind, Sync, Transcript, Typing};
 
 use crate::address::Timestamp;

@@ -10,7 +10,7 @@ use cbc::cipher::{
     BlockModeDecrypt, BlockModeEncrypt, KeyIvInit, StreamCipher, block_padding::Pkcs7,
 };
 
-const BLOCK: usize = 16;
+pub(crate) const BLOCK: usize = 16;
 
 /// Bytes of the ciphertext of `plaintext` bytes: always at least one of padding.
 pub(crate) fn cbc_len(plaintext: usize) -> usize {

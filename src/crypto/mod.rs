@@ -2,6 +2,7 @@
 //! `spqr/mlkem.rs`, which nothing else uses.
 //! It knows keys, signatures, ciphers and derivations, and nothing of what a protocol does with them.
 
+pub(crate) mod cbc_stream;
 pub(crate) mod cipher;
 pub(crate) mod curve;
 pub(crate) mod hash;
