@@ -83,6 +83,7 @@
 //! | W§14 certificates | `src/sealed/certificate.rs`, `src/sealed/checker.rs` |
 //! | W§15 sealed sender for many | `src/sealed/v2.rs`, `src/sealed/sent.rs` |
 //! | W§16 safety numbers | `src/fingerprint.rs` |
+//! | W§17 import of what libsignal stores | `src/import/`, `src/spqr/import.rs` |
 //! | W§18.1 attachments, incremental MAC | `src/attachment/` |
 //! | W§18.2 padding | `src/padding.rs` |
 //! | what a message says | `src/content/` |
@@ -103,6 +104,7 @@ mod fingerprint;
 mod group;
 mod handshake;
 mod identity;
+mod import;
 mod keys;
 mod message;
 mod padding;
@@ -125,6 +127,7 @@ pub use fingerprint::{
 };
 pub use group::*;
 pub use identity::{IdentityKey, IdentityKeyPair, LocalParty, Trust, UntrustedIdentity};
+pub use import::{ImportError, ImportedSessions};
 pub use message::{
     DecryptionErrorMessage, MessageKind, Needs, PlaintextContent, PreKeySignalMessage, RetryError,
     SessionVersion, SignalMessage,

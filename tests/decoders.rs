@@ -239,6 +239,14 @@ fn decode_all(bytes: &[u8]) {
         }
         let _ = sent.received_by_one();
     }
+    let _ = SessionRecord::import_libsignal(
+        bytes,
+        &IdentityKey::new(PublicKey::from_u([9; 32])),
+        Trust::FirstUse,
+    );
+    let _ = (SenderKeyRecord::import_libsignal(bytes), SenderKey::import_libsignal(bytes, [7; 16]));
+    let _ = (PreKey::import_libsignal(bytes), SignedPreKey::import_libsignal(bytes));
+    let _ = (KemPreKey::import_libsignal(bytes), IdentityKeyPair::import_libsignal(bytes));
     let _ = PreKeySignalMessage::decode(bytes);
     let _ = open(bytes, &SAMPLES.bob.identity);
     let _ = (PublicKey::decode(bytes), PrivateKey::from_bytes(bytes));

@@ -4,13 +4,32 @@
 
 use std::{fs, path::Path};
 
-const SCHEMAS: [&str; 7] =
-    ["message", "group", "sealed_sender", "fingerprint", "content", "service", "spqr"];
+const SCHEMAS: [&str; 8] =
+    ["message", "group", "sealed_sender", "fingerprint", "content", "service", "spqr", "storage"];
 
 /// Their byte fields share the buffer that was decoded.
 const PLAIN: [&str; 6] = ["message", "group", "sealed_sender", "fingerprint", "content", "service"];
-/// What holds secrets in `spqr`: it owns its bytes and wipes them.
-const SECRET: [&str; 6] = ["Negotiation", "Chain", "Link", "Side", "Core", "Authenticator"];
+/// What holds secrets: it owns its bytes and wipes them.
+const SECRET: [&str; 18] = [
+    "spqr.Negotiation",
+    "spqr.Chain",
+    "spqr.Link",
+    "spqr.Side",
+    "spqr.Core",
+    "spqr.Authenticator",
+    "storage.SessionRecord",
+    "storage.Session",
+    "storage.Chain",
+    "storage.ChainKey",
+    "storage.MessageKey",
+    "storage.PreKey",
+    "storage.SignedPreKey",
+    "storage.IdentityKeyPair",
+    "storage.SenderKeyState",
+    "storage.SenderChainKey",
+    "storage.SigningKey",
+    "storage.SenderMessageKey",
+];
 
 #[test]
 fn checked_in_structs_match_the_schemas() {
@@ -25,9 +44,11 @@ fn checked_in_structs_match_the_schemas() {
         .file_descriptor_set();
     let mut config = prost_build::Config::new();
     config.bytes(PLAIN.map(|name| format!(".tuckseal.{name}")));
-    config.type_attribute(".tuckseal.spqr", "#[derive(zeroize::Zeroize)]");
+    for package in ["spqr", "storage"] {
+        config.type_attribute(format!(".tuckseal.{package}"), "#[derive(zeroize::Zeroize)]");
+    }
     for name in SECRET {
-        let path = format!(".tuckseal.spqr.{name}");
+        let path = format!(".tuckseal.{name}");
         config.type_attribute(path, "#[derive(zeroize::ZeroizeOnDrop)]");
     }
     config.out_dir(made.path()).compile_fds(schemas).expect("structs can be generated");

@@ -35,9 +35,9 @@ impl GroupMessageKeys {
 }
 
 /// A chain that a peer sends with, and the seeds of its messages that have not come.
-pub(super) struct ReceivingChain {
-    pub(super) chain: Chain,
-    pub(super) skipped: SkippedSeeds,
+pub(crate) struct ReceivingChain {
+    pub(crate) chain: Chain,
+    pub(crate) skipped: SkippedSeeds,
 }
 
 /// What receiving one message will change.

@@ -10,6 +10,9 @@ mod message;
 mod own;
 mod record;
 
+pub(crate) use chain::ReceivingChain;
+pub(crate) use record::{MAX_STATES, State};
+
 pub use codec::SenderKeyError;
 pub use message::{SenderKeyDistributionMessage, SenderKeyMessage};
 pub use own::{GroupEncryptError, SenderKey};

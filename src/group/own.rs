@@ -35,11 +35,11 @@ use rand_core::CryptoRng;
 /// # let _ = moved;
 /// ```
 pub struct SenderKey {
-    pub(super) distribution_id: [u8; 16],
-    pub(super) chain_id: u32,
-    pub(super) chain: Chain,
-    pub(super) signing: SigningKey,
-    pub(super) signing_public: PublicKey,
+    pub(crate) distribution_id: [u8; 16],
+    pub(crate) chain_id: u32,
+    pub(crate) chain: Chain,
+    pub(crate) signing: SigningKey,
+    pub(crate) signing_public: PublicKey,
 }
 
 /// A group message could not be encrypted. Nothing was changed.

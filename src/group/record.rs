@@ -11,19 +11,19 @@ use crate::ratchet::{MAX_JUMP, RatchetError};
 use alloc::{boxed::Box, vec::Vec};
 
 /// Chains kept per sender and distribution; the oldest goes first. The peers keep as many.
-pub(super) const MAX_STATES: usize = 5;
+pub(crate) const MAX_STATES: usize = 5;
 
 /// One chain of a sender.
 ///
 /// All are of message version 3, the only one that a message can have (G2).
-pub(super) struct State {
-    pub(super) chain_id: u32,
-    pub(super) receiving: ReceivingChain,
-    pub(super) signing: VerificationKey,
+pub(crate) struct State {
+    pub(crate) chain_id: u32,
+    pub(crate) receiving: ReceivingChain,
+    pub(crate) signing: VerificationKey,
 }
 
 #[allow(clippy::vec_box, reason = "no chain key stays behind where a state was moved from")]
-pub(super) type States = Vec<Box<State>>;
+pub(crate) type States = Vec<Box<State>>;
 
 /// The chains of one sender in one distribution, five at most: keep a record for each pair of an
 /// [`Address`](crate::Address) and a distribution id.
@@ -34,7 +34,7 @@ pub(super) type States = Vec<Box<State>>;
 #[derive(Default)]
 pub struct SenderKeyRecord {
     /// Newest first.
-    pub(super) states: States,
+    pub(crate) states: States,
 }
 
 /// A group message could not be decrypted. Nothing was changed.

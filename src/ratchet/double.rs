@@ -1,6 +1,7 @@
 //! DR §3.3–3.5, W§7.3, 8.3, 8.7: chains and root. Yields message seeds; keys, MAC and AES belong to
 //! `message/signal.rs`, the post-quantum half to `triple.rs`.
 
+use super::ready::ReadyKeys;
 use super::skipped::{MAX_SKIPPED, SkippedSeed, SkippedSeeds};
 use crate::crypto::curve::{KeyError, KeyPair, PublicKey};
 use crate::keys::{ChainKey, MessageSeed, RootKey};
@@ -64,12 +65,16 @@ pub(crate) struct DoubleRatchet {
     pub(crate) sender: SenderChain,
     /// Oldest first.
     pub(crate) receivers: Vec<ReceiverChain>,
+    /// Empty but in imported sessions.
+    pub(crate) ready: ReadyKeys,
 }
 
 /// What receiving one message will change.
 pub(crate) enum ReceivePlan {
     /// The message was skipped earlier: its seed goes.
     Skipped { receiver: usize, position: usize },
+    /// The same, and its keys were stored ready-made.
+    Ready { position: usize },
     /// The chain moves on.
     Advance { receiver: usize, moved: Moved },
     /// A new ratchet key: both chains and the root are new (W§8.3).
@@ -101,6 +106,7 @@ impl DoubleRatchet {
                 chain: Chain { key: chain, index: 0 },
                 skipped: SkippedSeeds::default(),
             }],
+            ready: ReadyKeys::default(),
         })
     }
 
@@ -111,6 +117,7 @@ impl DoubleRatchet {
             previous_counter: 0,
             sender: SenderChain { ratchet: signed_prekey, chain: Chain { key: chain, index: 0 } },
             receivers: Vec::new(),
+            ready: ReadyKeys::default(),
         }
     }
 
@@ -186,6 +193,7 @@ impl DoubleRatchet {
                     chain.skipped.remove(position);
                 }
             }
+            ReceivePlan::Ready { position } => self.ready.remove(position),
             ReceivePlan::Advance { receiver, moved } => {
                 if let Some(chain) = self.receivers.get_mut(receiver) {
                     chain.chain = moved.chain;
@@ -199,6 +207,7 @@ impl DoubleRatchet {
                 if self.receivers.len() == MAX_RECEIVER_CHAINS {
                     self.receivers.rotate_left(1);
                     self.receivers.truncate(MAX_RECEIVER_CHAINS - 1);
+                    self.ready.keep_only(&self.receivers);
                 }
                 self.receivers.push(receiver);
             }

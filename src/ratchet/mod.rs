@@ -1,7 +1,9 @@
-//! The ratchet of a session: the classic half (`double.rs`, with the seeds of `skipped.rs`), and
+//! The ratchet of a session: the classic half (`double.rs`, with the seeds of `skipped.rs`
+//! and what an import brings, `ready.rs`), and
 //! both halves together (`triple.rs`; the post-quantum one is `spqr/`). All plan first and commit last.
 
 pub(crate) mod double;
+pub(crate) mod ready;
 pub(crate) mod skipped;
 pub(crate) mod triple;
 

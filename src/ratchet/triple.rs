@@ -67,6 +67,10 @@ impl TripleRatchet {
         limit: JumpLimit,
         rng: &mut impl CryptoRng,
     ) -> Result<RecvPlan, Refused> {
+        if let Some((position, keys)) = self.double.ready.find(ratchet_key, counter) {
+            let pq = self.pq.recv(pq_message).map_err(Refused::Pq)?;
+            return Ok(RecvPlan { keys, double: ReceivePlan::Ready { position }, pq: pq.change });
+        }
         let (seed, double) =
             self.double.plan_receive(ratchet_key, counter, limit, rng).map_err(Refused::Ratchet)?;
         let pq = self.pq.recv(pq_message).map_err(Refused::Pq)?;

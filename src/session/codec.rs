@@ -7,6 +7,7 @@
 //!          | sending: ratchet private 32, public 32, chain key 32, index 4
 //!          | receiving: count 1, each ratchet key 32, chain key 32, index 4,
 //!          |            skipped: count 2, each counter 4, seed 32
+//!          | ready keys of an import: count 2, each ratchet key 32, counter 4, keys 80
 //!          | post-quantum ratchet: length 4 (0: off), as in spqr/state/
 //!          | pending: 0, or 1, flags 1, one-time id 4, signed id 4, created 8, KEM id 4, ciphertext 1569 |
 //! ```
@@ -21,6 +22,7 @@ use crate::ratchet::TripleRatchet;
 use crate::ratchet::double::{
     Chain, DoubleRatchet, MAX_RECEIVER_CHAINS, ReceiverChain, SenderChain,
 };
+use crate::ratchet::ready::ReadyKeys;
 use crate::ratchet::skipped::SkippedSeeds;
 use crate::spqr::Spqr;
 use crate::stored::{Reader, Writer};
@@ -116,7 +118,7 @@ pub(super) fn version_of(session: &[u8]) -> Option<SessionVersion> {
     }
 }
 
-pub(super) fn encode_session(session: &Session) -> Zeroizing<Vec<u8>> {
+pub(crate) fn encode_session(session: &Session) -> Zeroizing<Vec<u8>> {
     let pq = session.ratchet.pq.encode();
     let mut out = Writer::with_capacity(session_len(session, pq.len()));
     write_session(&mut out, session, &pq);
@@ -126,11 +128,12 @@ pub(super) fn encode_session(session: &Session) -> Zeroizing<Vec<u8>> {
 fn session_len(session: &Session, pq_len: usize) -> usize {
     let receivers = &session.ratchet.double.receivers;
     let receivers: usize = receivers.iter().map(|it| 70 + 36 * it.skipped.len()).sum();
+    let ready = session.ratchet.double.ready.encoded_len();
     let pending = match &session.pending {
         None => 1,
         Some(pending) => 18 + pending.kem.as_ref().map_or(0, |(_, bytes)| 4 + bytes.len()),
     };
-    1 + 3 * 32 + 3 * 4 + 32 + 100 + 1 + receivers + 4 + pq_len + pending
+    1 + 3 * 32 + 3 * 4 + 32 + 100 + 1 + receivers + ready + 4 + pq_len + pending
 }
 
 fn write_session(out: &mut Writer, session: &Session, pq: &[u8]) {
@@ -153,6 +156,7 @@ fn write_session(out: &mut Writer, session: &Session, pq: &[u8]) {
         receiver.chain.write(out);
         receiver.skipped.write(out);
     }
+    double.ready.write(out);
     out.u32(pq.len() as u32);
     out.bytes(pq);
     write_pending(out, session.pending.as_ref());
@@ -195,10 +199,11 @@ fn read_session(input: &mut Reader<'_>) -> Option<Session> {
         return None;
     }
     let receivers = (0..count).map(|_| read_receiver(input)).collect::<Option<Vec<_>>>()?;
+    let ready = ReadyKeys::read(input)?;
     let pq_len = input.u32()? as usize;
     let pq = Spqr::decode(input.bytes(pq_len)?).ok()?;
     let pending = read_pending(input)?;
-    let double = DoubleRatchet { root, previous_counter, sender, receivers };
+    let double = DoubleRatchet { root, previous_counter, sender, receivers, ready };
     Some(Session {
         version,
         local_identity,

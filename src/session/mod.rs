@@ -9,6 +9,9 @@ mod codec;
 mod establish;
 mod record;
 
+pub(crate) use codec::encode_session;
+pub(crate) use record::{Archived, MAX_ARCHIVED, Pending, Session};
+
 pub use cipher::{DecryptError, Decrypted, EncryptError, Encrypted};
 pub use codec::RecordError;
 pub use establish::{AgreementPolicy, BaseKeyUse, Consumed, HandshakeError, PreKeyKind, PreKeys};

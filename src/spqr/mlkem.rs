@@ -98,7 +98,6 @@ pub(super) fn header(dk: &DecapsulationKey) -> &Header {
     dk.as_bytes().split_at(2 * EK_LEN).1.first_chunk().expect("96 bytes are left")
 }
 
-#[cfg(test)]
 /// The second part from a state that another implementation stored (S§7.6, 10.4). Coefficients are
 /// reduced first: libcrux's arithmetic expects that.
 pub(super) fn encaps2_from_state(state: &Secret<2080>, ek: &[u8; EK_LEN]) -> [u8; CT2_LEN] {

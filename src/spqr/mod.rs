@@ -28,8 +28,6 @@ mod error;
 )]
 pub mod fuzzing;
 mod gf;
-/// Not offered yet: the vectors are replayed through it.
-#[cfg(test)]
 mod import;
 mod message;
 mod mlkem;

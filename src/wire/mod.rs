@@ -1,6 +1,7 @@
 //! Structs generated from `proto/` and checked in, so that nobody needs protoc or a build script.
 //! `tests/wire.rs` regenerates and compares them. Only the service messages are public: client and
-//! server speak them; the others never leave the file of the type that they encode.
+//! server speak them; the others never leave the file of the type that they encode. Those of `spqr` and
+//! `storage` are what others store, for the import; they wipe their secrets.
 
 #![allow(missing_docs, unreachable_pub, reason = "generated")]
 #![allow(clippy::all, rustdoc::all, reason = "generated")]
@@ -19,8 +20,9 @@ pub(crate) mod sealed_sender;
 #[rustfmt::skip]
 pub mod service;
 #[rustfmt::skip]
-#[cfg(test)]
 pub(crate) mod spqr;
+#[rustfmt::skip]
+pub(crate) mod storage;
 
 pub use error::DecodeError;
 pub(crate) use error::in_field;

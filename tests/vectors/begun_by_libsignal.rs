@@ -104,6 +104,15 @@ impl Responder {
         record.decrypt_first(&self.local, sender, message, prekeys, trust, policy, &mut rng())
     }
 
+    pub(super) fn decrypt(
+        &self,
+        sender: &Address,
+        record: &mut SessionRecord,
+        message: &SignalMessage,
+    ) -> Result<Decrypted, DecryptError> {
+        record.decrypt(&self.local, sender, message, Trust::FirstUse, &mut rng())
+    }
+
     fn prekeys(&self, needs: &Needs) -> PreKeys<'_> {
         PreKeys {
             signed: Some(&self.signed).filter(|it| it.id == needs.signed),

@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use tuckseal::{DecodeError, IdentityKeyPair, PrivateKey, PublicKey};
 
 mod begun_by_libsignal;
+mod imported;
 
 /// Makes of each line a module, a test that replays its file, and a row of the table that
 /// `every_vector_file_is_replayed` compares with the folder.
@@ -32,17 +33,22 @@ macro_rules! replays {
 }
 
 replays! {
+    archived_session,
     fingerprints,
     hostile,
     hostile_prekey,
     hostile_sealed,
+    hostile_sessions,
     identifiers,
     misc,
     pqxdh_v4,
     pqxdh_v4_spqr,
+    prekey_records,
     sealed_sender,
     sender_key_record,
     sender_keys,
+    session_records,
+    simultaneous,
     x3dh_v3,
     xeddsa,
 }

@@ -74,6 +74,10 @@ fn sender(file: &Value) {
     }
     assert_eq!(*key.distribution_message().encode(), bytes(file, "distribution_message_after_6"));
     assert_eq!(own_in_their_form(&key), bytes(&records[1], "record"));
+    let imported = SenderKey::import_libsignal(&bytes(&records[1], "record"), id).unwrap();
+    assert_eq!(*imported.encode(), *key.encode());
+    let of_a_peer = bytes(&cases(file, "receiver_steps")[0], "record_after");
+    assert!(SenderKey::import_libsignal(&of_a_peer, id).is_err());
 }
 
 fn receiver(file: &Value) {
@@ -97,6 +101,10 @@ fn receiver(file: &Value) {
             }
         }
         assert_eq!(in_their_form(&record), bytes(step, "record_after"), "{name}");
+        let stored = bytes(step, "record_after");
+        let imported = SenderKeyRecord::import_libsignal(&stored).unwrap();
+        assert_eq!(*imported.encode(), *record.encode(), "{name}");
+        assert!(SenderKeyRecord::import_libsignal(&stored[..stored.len() - 1]).is_err());
         record = SenderKeyRecord::decode(&record.encode()).unwrap();
     }
 }
