@@ -38,6 +38,13 @@ enum Command {
     Listen(commands::listen::Options),
     /// Write and read in one terminal
     Chat(commands::chat::Options),
+    /// Groups: create, rename, add, remove, leave, send, list
+    #[command(subcommand)]
+    Group(commands::group::Options),
+    /// Show the number to compare with somebody, as digits and as a QR code
+    Safety(commands::safety::Safety),
+    /// Say that you have compared it, and found it the same
+    Verify(commands::safety::Verify),
     /// Trust the new identity key of somebody whose key has changed
     Accept(commands::identity::Options),
     /// Refuse the new identity key of somebody whose key has changed
@@ -73,6 +80,9 @@ fn run(arguments: Arguments) -> Result<(), commands::Error> {
             Command::Send(options) => commands::send::run(&folder()?, options).await,
             Command::Listen(options) => commands::listen::run(&folder()?, options).await,
             Command::Chat(options) => commands::chat::run(&folder()?, options).await,
+            Command::Group(options) => commands::group::run(&folder()?, options).await,
+            Command::Safety(options) => commands::safety::show(&folder()?, options).await,
+            Command::Verify(options) => commands::safety::verify(&folder()?, options).await,
             Command::Accept(options) => commands::identity::accept(&folder()?, options).await,
             Command::Reject(options) => commands::identity::reject(&folder()?, options).await,
             Command::Person => demo::person::run(&folder()?).await,

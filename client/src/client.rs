@@ -4,12 +4,15 @@ use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::{Mutex, broadcast};
-use tuckseal::{IdentityKey, PublicKey, ServiceId, SessionInfo};
+use tuckseal::content::Data;
+use tuckseal::{Fingerprint, IdentityKey, PublicKey, ServiceId, SessionInfo};
 
-use crate::engine::{Engine, Settings};
-use crate::error::{IdentityError, LookupError, RegisterError, RunError, SendError};
+use crate::engine::{Change, Engine, Settings};
+use crate::error::{GroupError, IdentityError, LookupError, RegisterError, RunError, SendError};
 use crate::event::Event;
-use crate::message::{Contact, Message, MessageId, SentId, SentState, Statistics};
+use crate::message::{
+    Contact, Group, GroupId, Message, MessageId, SentId, SentState, Statistics, Verification,
+};
 use crate::register::{Registration, register};
 use crate::shell::{Actions, Shell, run};
 use crate::store::{Account, Decision, Own, Peer, Profile, ProfileError, Store};
@@ -96,8 +99,142 @@ impl Client {
     /// # Errors
     /// [`SendError`]; nothing was stored.
     pub async fn send(&self, to: ServiceId, text: &str) -> Result<SentId, SendError> {
-        let text = text.to_owned();
-        self.shell.call(move |engine, turn| engine.send(to, &text, turn)).await
+        self.send_data(to, Data::text(text)).await
+    }
+
+    /// As [`Client::send`], for more than a text.
+    ///
+    /// # Errors
+    /// [`SendError`]; nothing was stored.
+    pub async fn send_data(&self, to: ServiceId, data: Data) -> Result<SentId, SendError> {
+        self.shell.call(move |engine, turn| engine.send(to, data, turn)).await
+    }
+
+    /// Makes a group of us and these accounts. They hear of it when we are connected.
+    ///
+    /// # Errors
+    /// [`GroupError`]; nothing was changed.
+    pub async fn create_group(
+        &self,
+        name: &str,
+        members: &[ServiceId],
+    ) -> Result<GroupId, GroupError> {
+        let (name, members) = (name.to_owned(), members.to_vec());
+        self.shell.call(move |engine, turn| engine.create_group(&name, &members, turn)).await
+    }
+
+    /// Gives a group another name.
+    ///
+    /// # Errors
+    /// [`GroupError`]; nothing was changed.
+    pub async fn rename_group(&self, group: GroupId, name: &str) -> Result<(), GroupError> {
+        self.change_group(group, Change::Name(name.to_owned())).await
+    }
+
+    /// Takes accounts into a group: they read what is written from then on.
+    ///
+    /// # Errors
+    /// [`GroupError`]; nothing was changed.
+    pub async fn add_to_group(
+        &self,
+        group: GroupId,
+        accounts: &[ServiceId],
+    ) -> Result<(), GroupError> {
+        self.change_group(group, Change::Add(accounts.to_vec())).await
+    }
+
+    /// Takes accounts out of a group: they read nothing that we, and every member who has heard of it, write
+    /// from then on.
+    ///
+    /// # Errors
+    /// [`GroupError`]; nothing was changed.
+    pub async fn remove_from_group(
+        &self,
+        group: GroupId,
+        accounts: &[ServiceId],
+    ) -> Result<(), GroupError> {
+        self.change_group(group, Change::Remove(accounts.to_vec())).await
+    }
+
+    async fn change_group(&self, group: GroupId, change: Change) -> Result<(), GroupError> {
+        self.shell.call(move |engine, turn| engine.change_group(group, &change, turn)).await
+    }
+
+    /// Leaves a group.
+    ///
+    /// # Errors
+    /// [`GroupError`]; nothing was changed.
+    pub async fn leave_group(&self, group: GroupId) -> Result<(), GroupError> {
+        self.shell.call(move |engine, turn| engine.leave_group(group, turn)).await
+    }
+
+    /// The groups that we are or were in.
+    ///
+    /// # Errors
+    /// [`ProfileError`].
+    pub async fn groups(&self) -> Result<Vec<Group>, ProfileError> {
+        let groups = self.shell.call(|engine, _| engine.store.rows().groups()).await?;
+        Ok(groups.into_iter().map(Group::from).collect())
+    }
+
+    /// Takes a text over for a group, as [`Client::send`] does for an account.
+    ///
+    /// # Errors
+    /// [`SendError`]; nothing was stored.
+    pub async fn send_to_group(&self, group: GroupId, text: &str) -> Result<SentId, SendError> {
+        self.send_data_to_group(group, Data::text(text)).await
+    }
+
+    /// As [`Client::send_to_group`], for more than a text.
+    ///
+    /// # Errors
+    /// [`SendError`]; nothing was stored.
+    pub async fn send_data_to_group(
+        &self,
+        group: GroupId,
+        data: Data,
+    ) -> Result<SentId, SendError> {
+        self.shell.call(move |engine, turn| engine.send_to_group(group, data, turn)).await
+    }
+
+    /// A person has seen these messages of the inbox: their senders are told, if the settings say so. Before
+    /// [`Client::acknowledge`].
+    ///
+    /// # Errors
+    /// [`ProfileError`].
+    pub async fn mark_read(&self, messages: &[MessageId]) -> Result<(), ProfileError> {
+        let messages = messages.to_vec();
+        self.shell.call(move |engine, turn| engine.mark_read(&messages, turn)).await
+    }
+
+    /// What two people compare to know that nobody stands between them: digits to read, bytes to scan; and
+    /// the key that it is about, for [`Client::set_verified`]. `None` as long as no key is known. Takes some
+    /// milliseconds of work.
+    ///
+    /// # Errors
+    /// [`ProfileError`].
+    pub async fn safety_number(
+        &self,
+        account: ServiceId,
+    ) -> Result<Option<(Fingerprint, IdentityKey)>, ProfileError> {
+        let peer = self.shell.call(move |engine, _| engine.store.rows().peer(account)).await?;
+        let ours = (self.account(), self.identity_key());
+        let of = |key| (Fingerprint::of_accounts(ours, (account, key)), key);
+        Ok(peer.and_then(|peer| peer.identity).map(of))
+    }
+
+    /// A person has compared the safety number that this key gives, or takes that back. When the key of a
+    /// verified account changes, nothing goes to it before somebody decides, and the event says so.
+    ///
+    /// # Errors
+    /// [`IdentityError::NotKnown`] when the key is another one by now.
+    pub async fn set_verified(
+        &self,
+        account: ServiceId,
+        key: IdentityKey,
+        verification: Verification,
+    ) -> Result<(), IdentityError> {
+        self.shell.call(move |engine, _| engine.set_verified(account, key, verification)).await
     }
 
     /// Where a sent message is.
@@ -267,8 +404,15 @@ impl Events {
 
 impl From<Peer> for Contact {
     fn from(peer: Peer) -> Self {
-        let Peer { account, username, claimed_name, identity, .. } = peer;
+        let Peer { account, username, claimed_name, identity, verified, .. } = peer;
         let offered = peer.offered.filter(|_| peer.decision == Decision::Awaited);
-        Self { account, username, claimed_name, identity, offered }
+        Self { account, username, claimed_name, identity, offered, verified }
+    }
+}
+
+impl From<crate::store::Group> for Group {
+    fn from(group: crate::store::Group) -> Self {
+        let is_member = group.standing == crate::store::Standing::Member;
+        Self { id: group.id, name: group.name, members: group.members, is_member }
     }
 }

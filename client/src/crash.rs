@@ -65,6 +65,8 @@ mod tests {
         let folder = Path::new(&folder);
         arm(of(AT).parse().unwrap());
         let wanted = of(WANTED).parse().unwrap();
+        // In the first story, where nothing else is broken.
+        let with_group = wanted == MESSAGES;
         let client = match Client::register(folder, registration(&of(SERVER), &name)).await {
             Err(RegisterError::AlreadyRegistered { .. }) => {
                 Client::open(folder, Settings::default()).await.unwrap()
@@ -77,6 +79,13 @@ mod tests {
         tokio::spawn(async move { running.run(std::future::pending()).await.unwrap() });
         while stored(&client).await < MESSAGES {
             client.send(bob, &format!("a{}", stored(&client).await)).await.unwrap();
+        }
+        if with_group && stored(&client).await == MESSAGES {
+            let group = match client.groups().await.unwrap().first() {
+                Some(group) => group.id,
+                None => client.create_group("two", &[bob]).await.unwrap(),
+            };
+            client.send_to_group(group, "to the group").await.unwrap();
         }
         while client.outbox_len().await.unwrap() > 0 || (seen(folder).len() as u64) < wanted {
             for message in client.inbox().await.unwrap() {
@@ -148,10 +157,11 @@ mod tests {
                 async {
                     let texts = collect(&bob, 1).await;
                     writing.await;
-                    [texts, collect(&bob, 2).await].concat()
+                    [texts, collect(&bob, 3).await].concat()
                 },
             );
-            assert_eq!(from_alice, ["a0", "a1", "a2"], "crash at {at}");
+            let sent = ["a0", "a1", "a2", "to the group"];
+            assert_eq!(from_alice, sent, "crash at {at}");
             assert_eq!(bob.client.inbox().await.unwrap(), [], "crash at {at}");
             let to_alice: Vec<_> = seen(folder.path()).into_values().collect();
             assert_eq!(to_alice, ["0 b0", "0 b1", "0 b2"], "crash at {at}");
@@ -160,9 +170,9 @@ mod tests {
             }
             at += 1;
         }
-        // Registration, prekeys, certificate, three messages out and three in: boundaries on each side of each and
-        // within those that write to a watched table.
-        assert!(at >= 40, "{at} boundaries");
+        // Registration, prekeys, certificate, three messages out and three in, receipts, a group and a message to
+        // it: boundaries on each side of each and within those that write to a watched table.
+        assert!(at >= 60, "{at} boundaries");
     }
 
     /// As if all sessions had been overwritten.

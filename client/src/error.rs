@@ -48,6 +48,9 @@ pub enum SendError {
     /// This account is our own.
     #[error("that is your own account: a message needs somebody else")]
     ToOurselves,
+    /// The group is not known, or we are not in it.
+    #[error("you are not in that group")]
+    NotAMember,
     /// Longer than fits an envelope.
     #[error("the message has {found} bytes, at most {limit} can be sent: split it")]
     TooLong {
@@ -85,9 +88,39 @@ pub enum LookupError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum IdentityError {
+    /// The account is not known under this key.
+    #[error("this account is not known under that identity key: look at the contact again")]
+    NotKnown,
     /// The peer has not shown this key, or it was decided on already.
     #[error("this identity key does not wait for a decision: look at the contact again")]
     NotOffered,
+    /// The profile cannot be used.
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
+}
+
+/// A group could not be made or changed. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GroupError {
+    /// The group is not known, or we are not in it.
+    #[error("you are not in that group")]
+    NotAMember,
+    /// Too many members.
+    #[error("a group has at most {limit} members")]
+    TooMany {
+        /// The most that is taken.
+        limit: usize,
+    },
+    /// Too long a name.
+    #[error("a group's name has at most {limit} bytes")]
+    NameTooLong {
+        /// The most that is taken.
+        limit: usize,
+    },
+    /// We cannot remove ourselves.
+    #[error("to go yourself, leave the group")]
+    Ourselves,
     /// The profile cannot be used.
     #[error(transparent)]
     Profile(#[from] ProfileError),

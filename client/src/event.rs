@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use tuckseal::content::ReceiptKind;
 use tuckseal::{DeviceId, IdentityKey, ServiceId};
 
-use crate::message::{Message, SentId};
+use crate::message::{GroupId, Message, SentId};
 use crate::transport::ServerError;
 
 /// Something happened.
@@ -31,6 +32,8 @@ pub enum Event {
         /// As [`crate::Client::send`] returned it.
         message: SentId,
     },
+    /// Nothing waits for the relay any more, receipts and requests included.
+    OutboxEmpty,
     /// A message of ours was given up.
     Refused {
         /// As [`crate::Client::send`] returned it.
@@ -47,6 +50,29 @@ pub enum Event {
         known: IdentityKey,
         /// The key that turned up.
         offered: IdentityKey,
+        /// Whether a person had compared the safety number of the trusted one.
+        was_verified: bool,
+    },
+    /// Messages of ours arrived, or were read.
+    Receipt {
+        /// With whom.
+        account: ServiceId,
+        /// Which of the two.
+        kind: ReceiptKind,
+        /// As [`crate::Client::send`] returned them.
+        messages: Vec<SentId>,
+    },
+    /// A group has other members, another name, or is new: look at [`crate::Client::groups`].
+    GroupChanged {
+        /// Which.
+        group: GroupId,
+    },
+    /// Messages of a sender did not come and are waited for no more; no message stands after them.
+    Missing {
+        /// Whose.
+        account: ServiceId,
+        /// How many.
+        count: u64,
     },
     /// An envelope or a bundle could not be used. Told at the 1st, 2nd, 4th, 8th … time.
     Failure {
@@ -138,4 +164,6 @@ pub enum Failure {
     Bundle = 11,
     /// A device asked to send again too soon after the last time.
     AskedTooSoon = 12,
+    /// Somebody wrote to a group that they, or we, are not in.
+    NotAMember = 13,
 }

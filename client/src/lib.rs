@@ -55,10 +55,12 @@ mod store;
 mod transport;
 
 pub use client::{Client, Events};
-pub use engine::Settings;
-pub use error::{IdentityError, LookupError, RegisterError, RunError, SendError};
+pub use engine::{Receipts, Settings};
+pub use error::{GroupError, IdentityError, LookupError, RegisterError, RunError, SendError};
 pub use event::{Event, Failure, Refused};
-pub use message::{Contact, Message, MessageId, SentId, SentState, Statistics};
+pub use message::{
+    Contact, Group, GroupId, Message, MessageId, SentId, SentState, Statistics, Verification,
+};
 pub use register::Registration;
 pub use store::ProfileError;
 pub use transport::ServerError;

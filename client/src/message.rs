@@ -1,5 +1,6 @@
 //! What the app handles: messages in and out, contacts.
 
+use tuckseal::content::{AttachmentPointer, Location};
 use tuckseal::{DeviceId, IdentityKey, ServiceId, Timestamp};
 
 /// A received message's place in the inbox. Later messages have larger ids.
@@ -9,6 +10,30 @@ pub struct MessageId(pub u64);
 /// A sent message's place in the outbox. Later messages have larger ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SentId(pub u64);
+
+/// A group, by 16 random bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GroupId(pub [u8; 16]);
+
+/// A group that we are or were in.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Group {
+    /// What [`crate::Client::send_to_group`] takes.
+    pub id: GroupId,
+    /// Its name.
+    pub name: String,
+    /// Those who are in it; we are among them while we are a member.
+    pub members: Vec<ServiceId>,
+    /// Whether we are in it.
+    pub is_member: bool,
+}
+
+impl std::fmt::Debug for Group {
+    /// No names.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Group").field("id", &self.id).finish_non_exhaustive()
+    }
+}
 
 /// A message that came in. It stays in the inbox until it is acknowledged.
 #[derive(Clone, PartialEq, Eq)]
@@ -23,8 +48,14 @@ pub struct Message {
     pub sent: Timestamp,
     /// How many messages of this sender should stand before it, did not come, and are waited for no more.
     pub missing_before: u64,
-    /// What they wrote.
+    /// The group that it was written to; without, it was written to us.
+    pub group: Option<GroupId>,
+    /// What they wrote; may be empty beside a file or a place.
     pub text: String,
+    /// Files, for [`crate::Client::download`].
+    pub attachments: Vec<AttachmentPointer>,
+    /// A place.
+    pub location: Option<Location>,
 }
 
 impl std::fmt::Debug for Message {
@@ -42,6 +73,10 @@ pub enum SentState {
     Waiting,
     /// The relay has it.
     Accepted,
+    /// A device of the recipient has it. Not told of groups: see [`crate::Event::Receipt`].
+    Delivered,
+    /// The recipient has read it.
+    Read,
     /// It was given up; [`crate::Event::Refused`] said why.
     Refused,
     /// No message has this id.
@@ -58,6 +93,15 @@ pub struct Statistics {
     pub sent_with_token: u64,
 }
 
+/// What a person says about a safety number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verification {
+    /// They have compared it, and it was the same.
+    Verified,
+    /// They have not, or take it back.
+    Unverified,
+}
+
 /// An account that we know.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Contact {
@@ -72,6 +116,8 @@ pub struct Contact {
     /// Another identity key that waits for [`crate::Client::accept_identity`] or
     /// [`crate::Client::reject_identity`].
     pub offered: Option<IdentityKey>,
+    /// Whether a person has compared the safety number of the trusted key.
+    pub verified: bool,
 }
 
 impl Contact {

@@ -247,6 +247,10 @@ impl Loop<'_> {
                     Input::Submitted { account, ticket, result }
                 })
             }
+            Action::SubmitMulti { ticket, body, by } => self.requests.spawn(async move {
+                let result = http.submit_multi(&own, body, by).await;
+                Input::MultiSubmitted { ticket, result }
+            }),
             Action::Acknowledge(ids) => {
                 if let Some(stream) = &mut self.stream
                     && let Err(ended) = stream.acknowledge(ids).await

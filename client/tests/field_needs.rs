@@ -18,7 +18,9 @@ use prost::Message;
 use stage::{Person, Relay, collect, database, event, numbers};
 use tuckseal::service::{DeviceMessage, Submission};
 use tuckseal::{IdentityKey, IdentityKeyPair};
-use tuckseal_client::{Event, Failure, IdentityError, Refused, RunError, SentState, Settings};
+use tuckseal_client::{
+    Event, Failure, IdentityError, Refused, RunError, SentState, Settings, Verification,
+};
 
 async fn pair(relay: &Relay) -> [Person; 2] {
     [Person::register(relay, "alice").await, Person::register(relay, "bob").await]
@@ -307,7 +309,7 @@ async fn row_09_a_commit_that_fails_tells_of_nothing_and_is_made_up_for_later() 
     alice.sent().await;
     running.stop().await;
     // As a disk that is full when the second message of the batch is written.
-    let full = "CREATE TRIGGER full BEFORE INSERT ON inbox WHEN new.body = 'two'
+    let full = "CREATE TRIGGER full BEFORE INSERT ON inbox WHEN (SELECT count(*) FROM inbox) = 1
                 BEGIN SELECT raise(ABORT, 'database or disk is full'); END";
     let bob = bob.tampered(full).await;
     let mut events = bob.client.events();
@@ -353,4 +355,46 @@ async fn row_23_peers_without_usable_keys_hold_up_nobody_else() {
     assert!(broken.iter().any(|person| person.client.account() == failed));
     assert_eq!(collect(&bob, 1).await, ["past them"]);
     assert_eq!(alice.client.outbox_len().await.unwrap(), 3, "they are tried again, not given up");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn row_42_safety_numbers_agree_and_a_verified_contact_with_another_key_gets_nothing() {
+    let relay = Relay::start().await;
+    let [alice, bob] = pair(&relay).await;
+    let running = [alice.spawn(), bob.spawn()];
+    let account = bob.client.account();
+    assert!(alice.client.safety_number(account).await.unwrap().is_none(), "no key is known yet");
+    alice.send(&bob, "hello").await;
+    collect(&bob, 1).await;
+    bob.send(&alice, "hello").await;
+    collect(&alice, 1).await;
+    let (ours, key) = alice.client.safety_number(account).await.unwrap().unwrap();
+    let (theirs, _) = bob.client.safety_number(alice.client.account()).await.unwrap().unwrap();
+    assert_eq!(ours.to_string(), theirs.to_string());
+    assert_eq!(ours.compare(&theirs.encode()).unwrap(), tuckseal::Comparison::Match);
+    alice.client.set_verified(account, key, Verification::Verified).await.unwrap();
+    assert!(alice.client.contacts().await.unwrap()[0].verified);
+    let other = IdentityKeyPair::generate(&mut rand::rng()).identity_key();
+    let wrong = alice.client.set_verified(account, other, Verification::Verified).await;
+    assert!(matches!(wrong, Err(IdentityError::NotKnown)));
+    for running in running {
+        running.stop().await;
+    }
+
+    // Bob writes under a key that is not the verified one.
+    let (alice, _) = with_other_known_key(alice).await;
+    let mut events = alice.client.events();
+    let _running = [alice.spawn(), bob.spawn()];
+    bob.send(&alice, "from a new phone").await;
+    let verified = |event| match event {
+        Event::IdentityChanged { was_verified, .. } => Some(was_verified),
+        _ => None,
+    };
+    assert!(event(&mut events, verified).await);
+    let sent = alice.send(&bob, "who is there?").await;
+    assert_eq!(alice.client.sent_state(sent).await.unwrap(), SentState::Waiting);
+    let offered = bob.client.identity_key();
+    alice.client.accept_identity(account, offered).await.unwrap();
+    assert_eq!(collect(&bob, 1).await, ["who is there?"]);
+    assert!(!alice.client.contacts().await.unwrap()[0].verified, "it has to be compared anew");
 }

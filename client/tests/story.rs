@@ -12,7 +12,8 @@ mod stage;
 use stage::{Person, Relay, collect, numbers};
 use tempfile::TempDir;
 use tuckseal::ServiceId;
-use tuckseal_client::{Event, RunError, SendError, SentState};
+use tuckseal::content::ReceiptKind;
+use tuckseal_client::{Event, Receipts, RunError, SendError, SentState, Settings};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_written_while_the_other_is_away_is_read_later() {
@@ -243,4 +244,49 @@ async fn the_longest_message_arrives_whole() {
     assert!(matches!(refused, Err(SendError::TooLong { found: 81921, limit: 81920 })));
     let _running = [alice.spawn(), bob.spawn()];
     assert!(bob.next().await.text == text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sender_hears_that_a_message_arrived_and_that_it_was_read() {
+    let relay = Relay::start().await;
+    let [alice, bob] =
+        [Person::register(&relay, "alice").await, Person::register(&relay, "bob").await];
+    let mut events = alice.client.events();
+    let _running = [alice.spawn(), bob.spawn()];
+    let sent = alice.send(&bob, "have you seen this?").await;
+    let receipt = |kind| {
+        move |event| match event {
+            Event::Receipt { kind: told, messages, .. } if told == kind => Some(messages),
+            _ => None,
+        }
+    };
+    let message = bob.next().await;
+    assert_eq!(stage::event(&mut events, receipt(ReceiptKind::Delivered)).await, [sent]);
+    assert_eq!(alice.client.sent_state(sent).await.unwrap(), SentState::Delivered);
+    bob.client.mark_read(&[message.id]).await.unwrap();
+    assert_eq!(stage::event(&mut events, receipt(ReceiptKind::Read)).await, [sent]);
+    assert_eq!(alice.client.sent_state(sent).await.unwrap(), SentState::Read);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_wants_no_receipts_sends_none() {
+    let relay = Relay::start().await;
+    let [alice, bob] =
+        [Person::register(&relay, "alice").await, Person::register(&relay, "bob").await];
+    let mut settings = Settings::default();
+    settings.receipts = Receipts::Off;
+    let bob = bob.reopen_with(settings).await;
+    let mut events = alice.client.events();
+    let _running = [alice.spawn(), bob.spawn()];
+    let sent = alice.send(&bob, "quiet").await;
+    let message = bob.next().await;
+    bob.client.mark_read(&[message.id]).await.unwrap();
+    bob.send(&alice, "yes").await;
+    let told = |event| match event {
+        Event::Receipt { .. } => Some("a receipt"),
+        Event::Message(_) => Some("the answer"),
+        _ => None,
+    };
+    assert_eq!(stage::event(&mut events, told).await, "the answer");
+    assert_eq!(alice.client.sent_state(sent).await.unwrap(), SentState::Accepted);
 }

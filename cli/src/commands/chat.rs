@@ -1,13 +1,9 @@
 //! `tuckseal chat NAME`: lines typed are sent, messages are printed as they come.
 
-use super::{Connection, Error, open, print_inbox, report};
+use super::{Connection, Error, FLUSH, open, print_inbox, report};
 use std::path::Path;
-use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tuckseal_client::{Client, Event};
-
-/// How long the last lines may take to leave after the input has ended.
-const FLUSH: Duration = Duration::from_secs(5);
 
 #[derive(clap::Args)]
 pub(crate) struct Options {

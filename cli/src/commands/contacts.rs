@@ -16,7 +16,8 @@ pub(crate) async fn run(folder: &Path) -> Result<(), Error> {
             Some(offered) => format!("  NEW KEY {}: accept or reject it", short(offered)),
             None => String::new(),
         };
-        println!("{name:<20} {}  {key}{changed}", contact.account);
+        let verified = if contact.verified { "  verified" } else { "" };
+        println!("{name:<20} {}  {key}{verified}{changed}", contact.account);
     }
     Ok(())
 }

@@ -3,20 +3,27 @@
 
 pub(crate) mod chat;
 pub(crate) mod contacts;
+pub(crate) mod group;
 pub(crate) mod identity;
 pub(crate) mod listen;
 pub(crate) mod register;
+pub(crate) mod safety;
 pub(crate) mod send;
 pub(crate) mod serve;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tuckseal::{IdentityKey, ServiceId};
+use tuckseal::content::LocationError;
+use tuckseal::{FingerprintError, IdentityKey, ServiceId};
 use tuckseal_client::{
-    Client, Event, Events, IdentityError, LookupError, Message, ProfileError, RegisterError,
-    RunError, SendError, Settings,
+    Client, Event, Events, GroupError, IdentityError, LookupError, Message, ProfileError,
+    RegisterError, RunError, SendError, SentId, SentState, Settings,
 };
+
+/// How long what is left may take to leave.
+pub(crate) const FLUSH: Duration = Duration::from_secs(5);
 
 /// Anything that ends a command: one clear line, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +44,26 @@ pub(crate) enum Error {
     Identity(#[from] IdentityError),
     #[error("{name} has shown no other identity key than the trusted one: nothing to decide")]
     NothingToDecide { name: String },
+    #[error(transparent)]
+    Group(#[from] GroupError),
+    #[error("no group is called {name}: see `tuckseal group list`")]
+    NoSuchGroup { name: String },
+    #[error("several groups are called {name}: name one by its id, see `tuckseal group list`")]
+    ManyGroups { name: String },
+    #[error("{name} has shown no key yet: write to them first")]
+    NoKeyYet { name: String },
+    #[error("the safety number does not fit a QR code")]
+    QrCode,
+    #[error("--scanned is what `tuckseal safety` prints behind \"scanned:\", in hex")]
+    Scanned,
+    #[error(transparent)]
+    Fingerprint(#[from] FingerprintError),
+    #[error("the numbers differ: somebody may stand between you and {name}. Nothing was changed")]
+    Differs { name: String },
+    #[error("--location is LAT,LON in degrees, as in 52.52,13.405")]
+    Place,
+    #[error(transparent)]
+    Location(#[from] LocationError),
     #[error("--trust-root is 33 bytes in hex, as the server's operator publishes it")]
     TrustRoot,
     #[error("the client has ended by itself: start the command again")]
@@ -116,6 +143,7 @@ pub(crate) async fn print_inbox(client: &Client) -> Result<usize, Error> {
     let messages = client.inbox().await?;
     for message in &messages {
         print_message(client, message).await?;
+        client.mark_read(&[message.id]).await?;
         client.acknowledge(message.id).await?;
     }
     Ok(messages.len())
@@ -124,13 +152,54 @@ pub(crate) async fn print_inbox(client: &Client) -> Result<usize, Error> {
 async fn print_message(client: &Client, message: &Message) -> Result<(), Error> {
     use std::io::Write;
     let name = name_of(client, message.from).await?;
+    let groups = if message.group.is_some() { client.groups().await? } else { Vec::new() };
+    let group = message.group.map(|id| {
+        let known = groups.iter().find(|group| group.id == id);
+        known.map_or_else(|| "(unknown group)".to_owned(), |group| group.name.clone())
+    });
     let mut out = std::io::stdout().lock();
     if message.missing_before > 0 {
         writeln!(out, "  ({} messages of {name} are missing here)", message.missing_before)
             .map_err(Error::Terminal)?;
     }
-    writeln!(out, "{name}: {}", printable(&message.text)).map_err(Error::Terminal)?;
+    let to = group.map_or_else(String::new, |group| format!(" to {}", printable(&group)));
+    let name = printable(&name);
+    if !message.text.is_empty() {
+        writeln!(out, "{name}{to}: {}", printable(&message.text)).map_err(Error::Terminal)?;
+    }
+    if let Some(place) = &message.location {
+        let degrees = |units: i32| f64::from(units) / 1e7;
+        let (latitude, longitude) = (degrees(place.latitude_e7()), degrees(place.longitude_e7()));
+        let label = printable(place.label());
+        writeln!(
+            out,
+            "{name}{to} is at {latitude:.5},{longitude:.5} within {} m {label}",
+            place.precision_m()
+        )
+        .map_err(Error::Terminal)?;
+    }
     out.flush().map_err(Error::Terminal)
+}
+
+/// Waits until a message has left, and says what became of it.
+pub(crate) async fn wait_sent(client: &Client, sent: SentId, seconds: u64) -> Result<(), Error> {
+    let mut connection = Connection::start(client.clone());
+    let accepted = async {
+        while client.sent_state(sent).await? == SentState::Waiting {
+            let event = connection.event().await?;
+            if !matches!(event, Event::Connected) {
+                report(client, &event).await?;
+            }
+        }
+        Ok::<_, Error>(client.sent_state(sent).await?)
+    };
+    match tokio::time::timeout(Duration::from_secs(seconds), accepted).await {
+        Ok(Ok(SentState::Refused | SentState::Unknown)) => println!("given up"),
+        Ok(Ok(_)) => println!("sent"),
+        Ok(Err(error)) => return Err(error),
+        Err(_) => println!("kept: it goes out with the next send, listen or chat"),
+    }
+    connection.close().await
 }
 
 /// Text of a stranger must not steer the terminal.
@@ -152,10 +221,11 @@ pub(crate) async fn report(client: &Client, event: &Event) -> Result<(), Error> 
         Event::Disconnected { retry_in, cause } => {
             eprintln!("  (not connected: {cause}; next try in {:.1} s)", retry_in.as_secs_f32());
         }
-        Event::IdentityChanged { account, offered, .. } => {
+        Event::IdentityChanged { account, offered, was_verified, .. } => {
             let name = name_of(client, *account).await?;
+            let verified = if *was_verified { ", whom you had verified," } else { "" };
             eprintln!(
-                "  ({name} shows a new identity key, {}…: a new phone, or somebody else. Ask them, then \
+                "  ({name}{verified} shows a new identity key, {}…: a new phone, or somebody else. Ask them, then \
                  `tuckseal accept {name}` or `tuckseal reject {name}`; until then nothing goes to or from them)",
                 short(offered)
             );
@@ -167,6 +237,23 @@ pub(crate) async fn report(client: &Client, event: &Event) -> Result<(), Error> 
                 None => "somebody unknown".to_owned(),
             };
             eprintln!("  (a message of {name} could not be used: {reason:?}, {count} so far)");
+        }
+        Event::AskedAgain { account, .. } => {
+            let name = name_of(client, *account).await?;
+            eprintln!(
+                "  (a message of {name} could not be read or is missing: asked to send it again)"
+            );
+        }
+        Event::SessionReset { account, .. } => {
+            let name = name_of(client, *account).await?;
+            eprintln!("  ({name} could not read our messages: a new session is begun)");
+        }
+        Event::Restored => eprintln!(
+            "  (this profile is an older one than was used last: its sessions are begun anew, and the \
+             others are asked for what has come since)"
+        ),
+        Event::GroupChanged { .. } => {
+            eprintln!("  (a group has changed: see `tuckseal group list`)");
         }
         Event::Dropped { count } => {
             eprintln!("  ({count} messages were dropped at the relay: too many or too old)");

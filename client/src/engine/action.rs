@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use tuckseal::ServiceId;
 use tuckseal::service::{
-    Bundles, Envelope, KeyCounts, KeysUpload, SenderCertificateAnswer, ServerInfo,
+    Bundles, Envelope, KeyCounts, KeysUpload, MultiAccepted, SenderCertificateAnswer, ServerInfo,
 };
 
 use super::prekeys::Upload;
@@ -43,6 +43,10 @@ pub(crate) enum Input {
         ticket: u64,
         result: Result<(), SubmitError>,
     },
+    MultiSubmitted {
+        ticket: u64,
+        result: Result<MultiAccepted, ServerError>,
+    },
     /// The time that [`super::Engine::next_tick`] named has come.
     Tick,
 }
@@ -70,6 +74,12 @@ pub(crate) enum Action {
         ticket: u64,
         body: Bytes,
         authority: Authority,
+    },
+    /// `body` is an encoded MultiSubmission.
+    SubmitMulti {
+        ticket: u64,
+        body: Bytes,
+        by: SentBy,
     },
     /// These envelopes are dealt with, on disk.
     Acknowledge(Vec<Bytes>),

@@ -2,11 +2,11 @@
 
 use tuckseal::{IdentityKey, ServiceId};
 
-use super::receive::Receiver;
+use super::receive::{Receiver, tell_all};
 use super::send::forget_stream;
 use super::{Engine, Turn, order};
 use crate::error::IdentityError;
-use crate::event::Event;
+use crate::message::Verification;
 use crate::store::{Decision, Peer, Rows};
 
 /// Notes the key; whether that is news.
@@ -31,6 +31,7 @@ impl Engine {
     ) -> Result<(), IdentityError> {
         let receiver = Receiver {
             local: &self.local,
+            own: &self.own,
             trust_root: self.account.trust_root,
             settings: &self.settings,
             log_key: self.store.log_key(),
@@ -41,13 +42,16 @@ impl Engine {
                 identity: Some(key),
                 offered: None,
                 decision: Decision::None,
+                verified: false,
                 ..peer
             })?;
+            // Whoever had the old key reads nothing more of ours.
+            rows.rotate_groups_of(account)?;
+            rows.delete_sender_keys(account)?;
             for mut device in rows.devices(account)? {
                 device.session.archive_current();
-                for message in order::restart(rows, &mut device)? {
-                    turn.tell(Event::Message(message));
-                }
+                let ready = order::restart(rows, &mut device)?;
+                tell_all(rows, ready, turn)?;
                 forget_stream(rows, &mut device)?;
                 rows.save_device(&device)?;
             }
@@ -56,11 +60,30 @@ impl Engine {
                 rows.delete_held(held.id)?;
                 receiver.take(rows, &held.content, held.server_ms, turn)?;
             }
+            super::receipts::put_out(rows, self.settings.receipts, turn)?;
             Ok::<_, IdentityError>(())
         })?;
         self.flights.remove(&account);
         self.pump_stored(account, turn);
         Ok(())
+    }
+
+    /// A person says whether they have compared the safety number of the known key.
+    ///
+    /// # Errors
+    /// [`IdentityError`]; nothing was changed.
+    pub(crate) fn set_verified(
+        &mut self,
+        account: ServiceId,
+        key: IdentityKey,
+        verification: Verification,
+    ) -> Result<(), IdentityError> {
+        self.store.commit(|rows| {
+            let peer = rows.peer(account)?.filter(|peer| peer.identity == Some(key));
+            let peer = peer.ok_or(IdentityError::NotKnown)?;
+            let verified = verification == Verification::Verified;
+            Ok(rows.save_peer(&Peer { verified, ..peer })?)
+        })
     }
 
     /// The known key stays. What was held under `key` is dropped; messages that could go to it alone are

@@ -1,16 +1,20 @@
 //! The engine: what follows from what. It decides and writes to the store; it has no socket, thread or
 //! clock. `send.rs` brings messages out, `bundle.rs` begins the sessions for them, `receive.rs` takes
-//! envelopes in, `order.rs` gives them their turn, `recovery.rs` asks for what could not be read,
+//! envelopes in, `order.rs` gives them their turn, `deliver.rs` takes their content, `receipts.rs` tells their
+//! senders, `group.rs` writes to many, `recovery.rs` asks for what could not be read,
 //! `identity.rs` carries out what the app decides about keys, `prekeys.rs` keeps the server supplied.
 //!
 //! What is in memory here is only what is on its way; everything else is read from the store when needed.
 
 mod action;
 mod bundle;
+mod deliver;
 mod flight;
+mod group;
 mod identity;
 mod order;
 mod prekeys;
+mod receipts;
 mod receive;
 mod recovery;
 mod send;
@@ -22,7 +26,9 @@ use rand_core::CryptoRng;
 use tuckseal::{LocalParty, SenderCertificate, ServiceId, Timestamp};
 
 pub(crate) use action::{Action, Authority, Input};
+pub(crate) use group::Change;
 pub(crate) use prekeys::{new_profile, registration_keys};
+pub use receipts::Receipts;
 pub use settings::Settings;
 
 use crate::event::Event;
@@ -62,6 +68,8 @@ pub(crate) struct Engine {
     /// Device mismatches in a row.
     mismatches: HashMap<ServiceId, u32>,
     last_ticket: u64,
+    /// The message for many that is on its way.
+    group_flight: Option<group::GroupFlight>,
     /// Whether this profile was found to be an earlier one than was used last, and what came of it.
     origin: Origin,
     /// What happened when nobody could hear it yet.
@@ -74,11 +82,13 @@ pub(crate) struct Turn<'a> {
     pub(crate) rng: &'a mut dyn CryptoRng,
     pub(crate) now: Timestamp,
     pub(crate) actions: Vec<Action>,
+    /// Messages that came in, for which a receipt is due.
+    received: Vec<(ServiceId, Timestamp)>,
 }
 
 impl<'a> Turn<'a> {
     pub(crate) fn new(rng: &'a mut dyn CryptoRng, now: Timestamp) -> Self {
-        Self { rng, now, actions: Vec::new() }
+        Self { rng, now, actions: Vec::new(), received: Vec::new() }
     }
 
     fn tell(&mut self, event: Event) {
@@ -125,6 +135,7 @@ impl Engine {
             flights: HashMap::new(),
             mismatches: HashMap::new(),
             last_ticket: 0,
+            group_flight: None,
             origin,
             unheard: (origin == Origin::Restored).then_some(Event::Restored),
             trim_at: Timestamp::from_millis(0),
@@ -153,6 +164,9 @@ impl Engine {
             Input::Submitted { account, ticket, result } => {
                 self.submitted(account, ticket, result, turn)?
             }
+            Input::MultiSubmitted { ticket, result } => {
+                self.multi_submitted(ticket, result, turn)?
+            }
             Input::Tick => self.tick(turn)?,
         }
         Ok(())
@@ -170,6 +184,7 @@ impl Engine {
         self.certificate_request = Request::Idle;
         self.want_certificate(turn);
         self.retry_flights(turn, Timestamp::from_millis(u64::MAX))?;
+        self.retry_group(turn, Timestamp::from_millis(u64::MAX));
         self.trim_log(turn)?;
         self.ask_due(turn)?;
         self.pump_all(turn)
@@ -186,6 +201,7 @@ impl Engine {
     fn stopped(&mut self) {
         self.link = Link::Down;
         self.flights.clear();
+        self.group_flight = None;
         self.certificate_request = Request::Idle;
         self.keys_request = Request::Idle;
     }
@@ -215,6 +231,7 @@ impl Engine {
             self.keys_request.retry_at(),
             self.next_retry()?,
             Some(self.trim_at),
+            self.group_flight.as_ref().and_then(|flight| flight.retry_at),
         ];
         Ok(flights.chain(requests.into_iter().flatten()).chain(early).min())
     }
@@ -237,7 +254,8 @@ impl Engine {
             turn.actions.push(Action::FetchCertificate);
         }
         self.retry_flights(turn, turn.now)?;
-        Ok(())
+        self.retry_group(turn, turn.now);
+        self.pump_groups(turn)
     }
 
     /// The certificate, if it has not expired. One that soon will is replaced meanwhile.

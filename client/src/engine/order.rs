@@ -4,16 +4,17 @@
 
 use tuckseal::Address;
 
+use super::deliver;
+use super::receive::tell_all;
 use super::{Engine, Turn};
 use crate::event::Event;
-use crate::message::Message;
 use crate::store::{Device, Early, ProfileError, Rows};
 
 /// What became of a message.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Taken {
-    /// The messages whose turn has come, in order; they are in the inbox now.
-    New(Vec<Message>),
+    /// What came of the messages whose turn has come, in order; it is in the store now.
+    New(Vec<Event>),
     /// Its number has come before.
     Duplicate,
 }
@@ -53,7 +54,7 @@ pub(super) fn take(
 }
 
 /// Delivers all that waits and begins at 1 again.
-pub(super) fn restart(rows: Rows<'_>, device: &mut Device) -> Result<Vec<Message>, ProfileError> {
+pub(super) fn restart(rows: Rows<'_>, device: &mut Device) -> Result<Vec<Event>, ProfileError> {
     let mut ready = Vec::new();
     while rows.first_early(device.address)?.is_some() {
         skip_gap(rows, device, &mut ready)?;
@@ -67,7 +68,7 @@ pub(super) fn restart(rows: Rows<'_>, device: &mut Device) -> Result<Vec<Message
 fn skip_gap(
     rows: Rows<'_>,
     device: &mut Device,
-    ready: &mut Vec<Message>,
+    ready: &mut Vec<Event>,
 ) -> Result<(), ProfileError> {
     let Some(first) = rows.first_early(device.address)? else { return Ok(()) };
     let missing = first.sequence.saturating_sub(device.next);
@@ -82,7 +83,7 @@ fn skip_gap(
 fn release(
     rows: Rows<'_>,
     device: &mut Device,
-    ready: &mut Vec<Message>,
+    ready: &mut Vec<Event>,
 ) -> Result<(), ProfileError> {
     while let Some(first) =
         rows.first_early(device.address)?.filter(|first| first.sequence <= device.next)
@@ -99,10 +100,12 @@ fn deliver(
     sender: Address,
     early: &Early,
     missing: u64,
-    ready: &mut Vec<Message>,
+    ready: &mut Vec<Event>,
 ) -> Result<(), ProfileError> {
-    if let Some(text) = &early.body {
-        ready.push(rows.insert_inbox(sender, early.sent, missing, text)?);
+    if let Some(content) = &early.content {
+        ready.extend(deliver::deliver(rows, sender, early.sent, missing, content)?);
+    } else if missing > 0 {
+        ready.push(Event::Missing { account: sender.service_id, count: missing });
     }
     Ok(())
 }
@@ -114,14 +117,15 @@ impl Engine {
             let oldest = self.store.rows().oldest_early()?;
             let due = oldest.filter(|(_, since)| self.settings.gap_deadline(*since) <= turn.now);
             let Some((sender, _)) = due else { return Ok(()) };
-            let ready = self.store.commit(|rows| {
+            let receipts = self.settings.receipts;
+            self.store.commit(|rows| {
                 let mut device = rows.device(sender)?.unwrap_or(Device::unknown(sender));
                 let mut ready = Vec::new();
                 skip_gap(rows, &mut device, &mut ready)?;
                 rows.save_device(&device)?;
-                Ok::<_, ProfileError>(ready)
+                tell_all(rows, ready, turn)?;
+                super::receipts::put_out(rows, receipts, turn)
             })?;
-            ready.into_iter().for_each(|message| turn.tell(Event::Message(message)));
         }
     }
 }
@@ -129,13 +133,24 @@ impl Engine {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::Message;
     use crate::store::{Profile, Store};
     use proptest::prelude::*;
+    use tuckseal::content::{Body, Content, Data};
     use tuckseal::{DeviceId, ServiceId, Timestamp};
 
     fn early(sequence: u64) -> Early {
         let at = Timestamp::from_millis(1);
-        Early { sequence, since: at, sent: at, body: Some(sequence.to_string()) }
+        let content = Content::new(Body::Data(Data::text(sequence.to_string())), at);
+        Early { sequence, since: at, sent: at, content: Some(content.encode()) }
+    }
+
+    fn messages(events: Vec<Event>) -> Vec<Message> {
+        let message = |event| match event {
+            Event::Message(message) => message,
+            other => panic!("{other:?}"),
+        };
+        events.into_iter().map(message).collect()
     }
 
     /// Feeds the numbers in, then gives up what is missing; (number, missing before it) as delivered, and
@@ -148,11 +163,11 @@ mod tests {
             let (mut delivered, mut waited) = (Vec::new(), 0);
             for number in numbers {
                 if let Taken::New(ready) = take(rows, &mut device, 1, early(*number), limit)? {
-                    delivered.extend(ready);
+                    delivered.extend(messages(ready));
                 }
                 waited = waited.max(rows.early_count(device.address)?);
             }
-            delivered.extend(restart(rows, &mut device)?);
+            delivered.extend(messages(restart(rows, &mut device)?));
             assert_eq!(rows.inbox(0, u32::MAX)?, delivered, "what is told is in the inbox");
             Ok::<_, ProfileError>((delivered, waited))
         });
@@ -219,6 +234,7 @@ mod tests {
             for (stream, number) in [(5, 1), (5, 3), (6, 1), (6, 2), (6, 2)] {
                 let taken = take(rows, &mut device, stream, early(number), 64)?;
                 if let Taken::New(ready) = taken {
+                    let ready = messages(ready);
                     delivered.extend(ready.into_iter().map(|it| (it.text, it.missing_before)));
                 }
             }

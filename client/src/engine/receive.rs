@@ -5,17 +5,21 @@ use tuckseal::content::{Body, Content};
 use tuckseal::service::Envelope;
 use tuckseal::{
     Address, AgreementPolicy, BaseKeyUse, Consumed, ContentHint, ContentKind, DecryptError,
-    Decrypted, IdentityKey, LocalParty, OpenError, PlaintextContent, PreKeySignalMessage, PreKeys,
-    PublicKey, SealedContent, ServiceId, SignalMessage, Timestamp, Trust,
+    Decrypted, GroupDecryptError, IdentityKey, LocalParty, OpenError, PlaintextContent,
+    PreKeySignalMessage, PreKeys, PublicKey, SealedContent, SenderKeyMessage, ServiceId,
+    SignalMessage, Timestamp, Trust,
 };
 
+use super::deliver;
 use super::order::{self, Taken};
+use super::receipts;
 use super::recovery::{self, Asked, digest};
 use super::send::forget_stream;
 use super::{Action, Engine, Settings, Turn};
 use crate::event::{Event, Failure};
+use crate::message::GroupId;
 use crate::store::{
-    Decision, Device, Early, Failed, KemUse, LogKey, Peer, ProfileError, Rows, Want,
+    Decision, Device, Early, Failed, KemUse, LogKey, Own, Peer, ProfileError, Rows, Want,
 };
 
 /// Envelopes of one commit: they share its wait for the disk.
@@ -26,6 +30,7 @@ const MAX_NAME_BYTES: usize = 128;
 /// What is the same for all envelopes.
 pub(super) struct Receiver<'a> {
     pub(super) local: &'a LocalParty,
+    pub(super) own: &'a Own,
     pub(super) trust_root: PublicKey,
     pub(super) settings: &'a Settings,
     pub(super) log_key: LogKey,
@@ -64,6 +69,7 @@ impl Engine {
         let log_key = self.store.log_key();
         let receiver = Receiver {
             local: &self.local,
+            own: &self.own,
             trust_root: self.account.trust_root,
             settings: &self.settings,
             log_key,
@@ -80,7 +86,7 @@ impl Engine {
                         )?;
                     }
                 }
-                Ok::<_, ProfileError>(())
+                receipts::put_out(rows, self.settings.receipts, turn)
             })?;
             turn.actions.push(Action::Acknowledge(
                 batch.iter().map(|envelope| envelope.id.clone()).collect(),
@@ -133,6 +139,9 @@ impl Receiver<'_> {
         if sealed.kind == ContentKind::Plaintext {
             return self.read_plaintext(rows, sender, &sealed.content, turn);
         }
+        if sealed.kind == ContentKind::SenderKey {
+            return self.read_group_message(rows, sender, &sealed, server_ms, turn);
+        }
         let mut device = rows.device(sender)?.unwrap_or(Device::unknown(sender));
         let server = Timestamp::from_millis(server_ms);
         let decrypted = self.decrypt(rows, &sealed, &mut device, server, turn)?;
@@ -173,17 +182,12 @@ impl Receiver<'_> {
             sequence: content.sequence,
             since: turn.now,
             sent: content.timestamp,
-            body: match content.body {
-                Body::Data(data) => Some(data.text),
-                _ => None,
-            },
+            content: deliver::keep(&content),
         };
         // As our database keeps it.
         let stream = content.stream & (u64::MAX >> 1);
         match order::take(rows, &mut device, stream, early, self.settings.gap_messages)? {
-            Taken::New(ready) => {
-                ready.into_iter().for_each(|message| turn.tell(Event::Message(message)));
-            }
+            Taken::New(ready) => tell_all(rows, ready, turn)?,
             Taken::Duplicate => {
                 count(rows, Some(address.service_id), Failure::Duplicate, turn)?;
             }
@@ -194,9 +198,57 @@ impl Receiver<'_> {
             let interval = self.settings.retry_interval;
             recovery::want(rows, interval, address, Want::Missing, None, turn)?;
         }
+        match &content.body {
+            Body::Receipt(receipt) => receipts::take(rows, address.service_id, receipt, turn)?,
+            Body::Unsupported(_) => {
+                count(rows, Some(address.service_id), Failure::Unsupported, turn)?;
+            }
+            _ => {}
+        }
         let Some(retry) = content.retry else { return Ok(()) };
         let error = content.decryption_error;
         self.answer(rows, Asked { from: address, error, retry }, turn)
+    }
+
+    /// A message to a group (W§12): under the sender's key for it, which came through their session.
+    fn read_group_message(
+        &self,
+        rows: Rows<'_>,
+        sender: Address,
+        sealed: &SealedContent,
+        server_ms: u64,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Rejection> {
+        let account = sender.service_id;
+        let failed = |failure| Rejection::Failed(Some(account), failure);
+        let message = SenderKeyMessage::from_bytes(sealed.content.clone())
+            .map_err(|_| failed(Failure::Undecryptable))?;
+        let id = *message.distribution_id();
+        if !deliver::may_write(rows, GroupId(id), account)? {
+            return Err(failed(Failure::NotAMember));
+        }
+        let mut record = rows.sender_key(sender, &id)?;
+        let plaintext = match record.decrypt(&message) {
+            Ok(plaintext) => zeroize::Zeroizing::new(plaintext),
+            Err(GroupDecryptError::Duplicate { .. }) => return Err(failed(Failure::Duplicate)),
+            Err(_) => {
+                let digests = vec![digest(&sealed.content)];
+                let server = Timestamp::from_millis(server_ms);
+                let failed = Failed { digests, ratchet_key: None, server };
+                let identity = *sealed.sender.identity_key();
+                let failure = Failure::Undecryptable;
+                return Err(Rejection::Unreadable { sender, identity, failure, failed });
+            }
+        };
+        rows.save_sender_key(sender, &id, &record)?;
+        let content = Content::decode_padded(&plaintext).ok();
+        match content.map(|content| (content.body, content.timestamp)) {
+            Some((Body::Data(data), sent)) if data.group.as_ref().is_some_and(|it| it.id == id) => {
+                let event = deliver::take_data(rows, sender, sent, 0, data)?;
+                Ok(tell_all(rows, vec![event], turn)?)
+            }
+            _ => Err(failed(Failure::Content)),
+        }
     }
 
     /// Somebody could not read what we sent (W§10.6).
@@ -222,7 +274,7 @@ impl Receiver<'_> {
         turn: &mut Turn<'_>,
     ) -> Result<(), ProfileError> {
         let (interval, own) = (self.settings.retry_interval, self.local.address.device_id);
-        recovery::answer(rows, interval, &self.log_key, own, &asked, turn)
+        recovery::answer(rows, interval, &self.log_key, own, self.own, &asked, turn)
     }
 
     /// Counts a message that no session can read, and asks for it again, unless that is of no use.
@@ -242,8 +294,8 @@ impl Receiver<'_> {
             Failure::Duplicate => failed.digests.iter().try_fold(false, |seen, digest| {
                 Ok::<_, ProfileError>(seen || rows.has_seen(digest)?)
             })?,
-            // The relay had it before we asked: the numbers of that request tell of it.
-            _ => failed.server <= asked,
+            // The relay had it before we asked: the numbers of that request tell of it, if it has one.
+            _ => failed.ratchet_key.is_some() && failed.server <= asked,
         };
         if is_of_no_use {
             return Ok(());
@@ -383,7 +435,8 @@ impl Receiver<'_> {
         }
         if super::identity::offer(&mut peer, offered) {
             rows.save_peer(&peer)?;
-            turn.tell(Event::IdentityChanged { account, known, offered });
+            let was_verified = peer.verified;
+            turn.tell(Event::IdentityChanged { account, known, offered, was_verified });
         }
         let gone =
             rows.hold(account, &offered, server_ms, envelope, self.settings.held_messages)?;
@@ -414,6 +467,25 @@ fn consume(rows: Rows<'_>, consumed: &Consumed) -> Result<(), ProfileError> {
         }
         Some((_, KemUse::OneTime)) | None => rows.delete_kem(id),
     }
+}
+
+/// Tells what came of messages, and remembers whom to send a receipt.
+pub(super) fn tell_all(
+    rows: Rows<'_>,
+    events: Vec<Event>,
+    turn: &mut Turn<'_>,
+) -> Result<(), ProfileError> {
+    for event in events {
+        match event {
+            Event::Failure { account, reason, .. } => count(rows, account, reason, turn)?,
+            Event::Message(message) => {
+                turn.received.push((message.from, message.sent));
+                turn.tell(Event::Message(message));
+            }
+            event => turn.tell(event),
+        }
+    }
+    Ok(())
 }
 
 /// Counts a failure and tells of it at the 1st, 2nd, 4th, 8th … time, so that a storm stays a few lines.

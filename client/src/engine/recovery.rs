@@ -19,7 +19,7 @@ use super::settings::later;
 use super::{Engine, Turn};
 use crate::event::{Event, Failure};
 use crate::store::{
-    Device, Digest, Failed, Form, LogKey, Logged, ProfileError, Retry, Rows, Want, Whereabouts,
+    Device, Digest, Failed, Form, LogKey, Logged, Own, ProfileError, Retry, Rows, Want, Whereabouts,
 };
 
 /// Messages that one answer takes up again: who lacks more asks again.
@@ -143,7 +143,8 @@ pub(super) fn answer(
     rows: Rows<'_>,
     interval: Duration,
     key: &LogKey,
-    own: DeviceId,
+    own_device: DeviceId,
+    own: &Own,
     asked: &Asked,
     turn: &mut Turn<'_>,
 ) -> Result<(), ProfileError> {
@@ -171,7 +172,7 @@ pub(super) fn answer(
     } else {
         choose(rows.logged(address)?, &retry, Rewound::No)
     };
-    let error = asked.error.filter(|error| error.device_id == u32::from(own.get()));
+    let error = asked.error.filter(|error| error.device_id == u32::from(own_device.get()));
     let key_of_error = error.and_then(|error| error.ratchet_key);
     let (account, device_id) = (address.service_id, address.device_id);
     if key_of_error.is_some_and(|key| device.session.is_current_ratchet_key(&key)) {
@@ -181,7 +182,7 @@ pub(super) fn answer(
         // What is on its way was perhaps encrypted in the session that failed.
         rows.encrypt_again(account)?;
     }
-    let mut messages = 0;
+    let mut messages = super::group::answer(rows, own, key, account, &retry.failed, turn)?;
     for (logged, number) in chosen {
         if number == Number::New || logged.stream != device.sent_stream {
             rows.forget_number(logged.id, address)?;
@@ -236,7 +237,8 @@ fn choose(logged: Vec<Logged>, retry: &Request, rewound: Rewound) -> Vec<(Logged
         .collect()
 }
 
-/// The sessions may have gone on without us: none of them is used any more, our streams begin anew, and
+/// The sessions may have gone on without us: none of them, and no key of ours for a group, is used any more,
+/// our streams begin anew, and
 /// everybody with whom there was one is asked for what has come since.
 pub(super) fn restored(rows: Rows<'_>) -> Result<(), ProfileError> {
     for peer in rows.peers()? {
@@ -253,7 +255,8 @@ pub(super) fn restored(rows: Rows<'_>) -> Result<(), ProfileError> {
         }
         rows.mark_not_encrypted(peer.account)?;
     }
-    Ok(())
+    // An iteration that was used may not be used again.
+    rows.rotate_groups()
 }
 
 impl Engine {

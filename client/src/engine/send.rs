@@ -11,7 +11,7 @@ use tuckseal::content::{Body, Content, Data, Profile};
 use tuckseal::service::{Bundles, DeviceMessage, DeviceMismatch, Submission};
 use tuckseal::{
     Address, ContentHint, ContentKind, DeviceId, IdentityKey, LocalParty, MessageKind,
-    SealedContent, SenderCertificate, ServiceId, Trust, seal_v1,
+    SealedContent, SenderCertificate, ServiceId, Timestamp, Trust, seal_v1,
 };
 
 use super::bundle::{Beginning, Offer, begin_sessions, read_bundles};
@@ -22,12 +22,14 @@ use crate::error::SendError;
 use crate::event::{Event, Failure, Refused};
 use crate::message::{SentId, SentState};
 use crate::store::{
-    Ciphertext, Decision, Device, Form, Peer, ProfileError, Progress, Rows, Waiting,
+    Ciphertext, Decision, Device, Form, Own, Peer, ProfileError, Progress, Rows, Waiting,
 };
 use crate::transport::{ServerError, SubmitError};
 
 /// Longest text, in bytes of UTF-8: sealed and padded it fits what servers take.
 pub(crate) const MAX_TEXT_BYTES: usize = 80 * 1024;
+/// What may stand beside it, in bytes: files, a place.
+const MAX_BESIDE_BYTES: usize = 8 * 1024;
 /// After so many device mismatches in a row an account is tried again more slowly.
 const MISMATCHES_AT_ONCE: u32 = 3;
 
@@ -50,26 +52,20 @@ impl Engine {
     pub(crate) fn send(
         &mut self,
         to: ServiceId,
-        text: &str,
+        data: Data,
         turn: &mut Turn<'_>,
     ) -> Result<SentId, SendError> {
         if to == self.local.address.service_id {
             return Err(SendError::ToOurselves);
         }
-        if text.len() > MAX_TEXT_BYTES {
-            return Err(SendError::TooLong { found: text.len(), limit: MAX_TEXT_BYTES });
-        }
-        let content = Content {
-            profile: Some(Profile { access_key: self.own.access_key, name: self.own.name.clone() }),
-            ..Content::new(Body::Data(Data::text(text)), turn.now)
-        };
-        let content = content.encode();
-        let local = &self.local;
+        check(&data)?;
+        let (local, own) = (&self.local, &self.own);
         let id = self.store.commit(|rows| {
-            if rows.peer(to)?.is_none() {
-                rows.save_peer(&Peer::unknown(to))?;
-            }
-            let id = rows.insert_outbox(to, None, Form::Numbered, &content)?;
+            let content = Content {
+                profile: Some(profile_of(own)),
+                ..Content::new(Body::Data(data), rows.timestamp(turn.now)?)
+            };
+            let id = rows.put_out(to, Form::Numbered, &content)?;
             encrypt_waiting(rows, local, to, turn)?;
             Ok::<_, ProfileError>(id)
         })?;
@@ -89,8 +85,10 @@ impl Engine {
     pub(crate) fn sent_state(&self, message: SentId) -> Result<SentState, ProfileError> {
         let rows = self.store.rows();
         Ok(match rows.outbox_state(message.0)? {
-            Some((2, _)) => SentState::Refused,
-            Some((0 | 1, 0)) => SentState::Waiting,
+            Some((2, _, _)) => SentState::Refused,
+            Some((_, _, 2)) => SentState::Read,
+            Some((_, _, 1)) => SentState::Delivered,
+            Some((0 | 1, 0, _)) => SentState::Waiting,
             // It is in the log, or is sent again from there.
             Some(_) => SentState::Accepted,
             None if message.0 >= 1 && message.0 <= rows.outbox_last()? => SentState::Accepted,
@@ -108,7 +106,7 @@ impl Engine {
             }
             self.pump(account, turn)?;
         }
-        Ok(())
+        self.pump_groups(turn)
     }
 
     /// Whether as much is on its way as may be. What waits for another try takes nobody's place.
@@ -165,7 +163,7 @@ impl Engine {
         let ciphertexts = rows.ciphertexts(first.id)?;
         // Only what is in the log can be sent again.
         let hint = match first.form {
-            Form::Numbered => ContentHint::Resendable,
+            Form::Numbered | Form::Notice | Form::Group => ContentHint::Resendable,
             Form::Loose | Form::Plaintext => ContentHint::Implicit,
         };
         let Some(messages) = self.seal(&certificate, &identity, ciphertexts, hint, turn) else {
@@ -279,8 +277,16 @@ impl Engine {
     fn landed(&mut self, account: ServiceId, turn: &mut Turn<'_>) -> Result<(), ProfileError> {
         let was_full = self.is_full();
         self.flights.remove(&account);
+        self.tell_if_empty(turn)?;
         self.pump(account, turn)?;
-        if was_full { self.fill_up(turn) } else { Ok(()) }
+        if was_full { self.fill_up(turn) } else { self.pump_groups(turn) }
+    }
+
+    pub(super) fn tell_if_empty(&self, turn: &mut Turn<'_>) -> Result<(), ProfileError> {
+        if self.store.rows().outbox_is_empty()? {
+            turn.tell(Event::OutboxEmpty);
+        }
+        Ok(())
     }
 
     /// Leaves a flight for a while, at least for `least`; its place is for others meanwhile.
@@ -322,15 +328,16 @@ impl Engine {
                         // A device has asked for it again before the relay's answer came.
                         return Ok(false);
                     }
-                    if sent.form != Form::Numbered {
+                    if !sent.form.is_numbered() {
                         rows.delete_outbox(message)?;
                         return Ok(false);
                     }
                     rows.log(&key, &sent, turn.now, turn.rng)?;
-                    if sent.resent == 0 {
+                    let is_news = sent.form == Form::Numbered && sent.resent == 0;
+                    if is_news {
                         rows.count_sent(authority.into())?;
                     }
-                    Ok::<_, ProfileError>(sent.resent == 0)
+                    Ok::<_, ProfileError>(is_news)
                 })?;
                 self.mismatches.remove(&account);
                 if is_news {
@@ -455,7 +462,8 @@ impl Engine {
         let mut changed = peer.clone();
         if super::identity::offer(&mut changed, offered) {
             self.store.commit(|rows| rows.save_peer(&changed))?;
-            turn.tell(Event::IdentityChanged { account: peer.account, known, offered });
+            let (account, was_verified) = (peer.account, peer.verified);
+            turn.tell(Event::IdentityChanged { account, known, offered, was_verified });
         }
         self.landed(peer.account, turn)
     }
@@ -489,6 +497,22 @@ impl Engine {
         }
         self.put_off(account, Duration::from_secs(1), turn)
     }
+}
+
+/// How the recipient reaches us from now on.
+pub(super) fn profile_of(own: &Own) -> Profile {
+    Profile { access_key: own.access_key, name: own.name.clone() }
+}
+
+/// Whether this fits an envelope.
+pub(super) fn check(data: &Data) -> Result<(), SendError> {
+    let (found, limit) = (data.text.len(), MAX_TEXT_BYTES);
+    if found > limit {
+        return Err(SendError::TooLong { found, limit });
+    }
+    let found = Content::new(Body::Data(data.clone()), Timestamp::from_millis(0)).encode().len();
+    let limit = MAX_TEXT_BYTES + MAX_BESIDE_BYTES;
+    if found > limit { Err(SendError::TooLong { found, limit }) } else { Ok(()) }
 }
 
 /// Gives the waiting messages a ciphertext for every device, in their order, until one needs a session that
@@ -536,10 +560,10 @@ fn encrypt_for(
         return Ok(Encrypting::Done);
     }
     let is_for_it = waiting.device.is_none_or(|wanted| wanted == device_id.get());
-    let (stream, sequence) = match (waiting.form, progress) {
-        (Form::Numbered, Progress::Numbered { stream, sequence }) => (stream, sequence),
-        (Form::Numbered, _) => (stream_of(device, turn), device.sent + 1),
-        (Form::Loose | Form::Plaintext, _) => (0, 0),
+    let (stream, sequence) = match progress {
+        _ if !waiting.form.is_numbered() => (0, 0),
+        Progress::Numbered { stream, sequence } => (stream, sequence),
+        _ => (stream_of(device, turn), device.sent + 1),
     };
     let (kind, body) = if waiting.form == Form::Plaintext && is_for_it {
         (ContentKind::Plaintext, waiting.content.clone())
@@ -586,7 +610,7 @@ fn stream_of(device: &Device, turn: &mut Turn<'_>) -> u64 {
 }
 
 /// The recipient has other devices than we thought. Nothing of `message` was stored.
-fn apply_mismatch(
+pub(super) fn apply_mismatch(
     rows: Rows<'_>,
     account: ServiceId,
     message: u64,
@@ -614,11 +638,13 @@ fn apply_mismatch(
             rows.save_device(&Device::unknown(missing))?;
         }
     }
+    rows.untell(account)?;
     rows.mark_not_encrypted(account)
 }
 
 /// What a device gets begins at 1 again, in another stream, and what waits is encrypted anew.
 pub(super) fn forget_stream(rows: Rows<'_>, device: &mut Device) -> Result<(), ProfileError> {
     (device.sent_stream, device.sent) = (0, 0);
+    rows.untell(device.address.service_id)?;
     rows.delete_ciphertexts(device.address)
 }

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use tuckseal::Timestamp;
 
+use super::receipts::Receipts;
+
 /// Bounds and times of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -31,6 +33,8 @@ pub struct Settings {
     pub retry_interval: Duration,
     /// How long a sent message is kept, for who asks for it again: 14 days.
     pub sent_kept: Duration,
+    /// Which receipts are sent: both.
+    pub receipts: Receipts,
     /// How many sent messages are kept at most: 10,000.
     pub sent_messages: u32,
 }
@@ -51,6 +55,7 @@ impl Default for Settings {
             parallel: 8,
             retry_interval: Duration::from_secs(30),
             sent_kept: Duration::from_secs(14 * DAY_SECS),
+            receipts: Receipts::DeliveredAndRead,
             sent_messages: 10_000,
         }
     }

@@ -2,10 +2,11 @@
 //! seen, held back or could not be read. Every table that a peer can fill has a bound.
 
 use rusqlite::OptionalExtension;
+use tuckseal::content::{Body, Content, Data};
 use tuckseal::{Address, DeviceId, IdentityKey, ServiceId, Timestamp};
 
 use super::{ProfileError, Rows, from_sql, to_sql};
-use crate::message::{Message, MessageId};
+use crate::message::{GroupId, Message, MessageId};
 
 /// Ids that are remembered, two for each message: more than the relay has unacknowledged at any time.
 const SEEN_MAX: i64 = 40_000;
@@ -22,8 +23,8 @@ pub(crate) struct Early {
     pub(crate) since: Timestamp,
     /// When the sender says it was sent.
     pub(crate) sent: Timestamp,
-    /// Nothing to show, if there is none: it only takes its place.
-    pub(crate) body: Option<String>,
+    /// The part of the content that waits, encoded. `None`: it only takes its place.
+    pub(crate) content: Option<Vec<u8>>,
 }
 
 /// An envelope that waits for a decision about its sender.
@@ -32,6 +33,40 @@ pub(crate) struct Held {
     pub(crate) id: i64,
     pub(crate) server_ms: u64,
     pub(crate) content: Vec<u8>,
+}
+
+fn message(
+    id: MessageId,
+    sender: Address,
+    sent: Timestamp,
+    missing: u64,
+    content: Content,
+) -> Message {
+    let data = match content.body {
+        Body::Data(data) => data,
+        _ => Data::default(),
+    };
+    Message {
+        id,
+        from: sender.service_id,
+        device_id: sender.device_id,
+        sent,
+        missing_before: missing,
+        group: data.group.map(|group| GroupId(group.id)),
+        text: data.text,
+        attachments: data.attachments,
+        location: data.location,
+    }
+}
+
+fn read_message(row: &rusqlite::Row<'_>) -> Result<Message, ProfileError> {
+    let content: Vec<u8> = row.get(5)?;
+    let content = Content::decode(&content).map_err(|_| ProfileError::Damaged { what: "inbox" })?;
+    let device = DeviceId::new(row.get(2)?).unwrap_or(DeviceId::PRIMARY);
+    let sender = Address::new(ServiceId::aci(row.get(1)?), device);
+    let sent = Timestamp::from_millis(from_sql(row.get(3)?));
+    let (id, missing) = (from_sql(row.get(0)?), from_sql(row.get(4)?));
+    Ok(message(MessageId(id), sender, sent, missing, content))
 }
 
 impl Rows<'_> {
@@ -97,42 +132,34 @@ impl Rows<'_> {
         sender: Address,
         sent: Timestamp,
         missing: u64,
-        text: &str,
+        content: Content,
     ) -> Result<Message, ProfileError> {
         let mut statement = self.0.prepare_cached(
-            "INSERT INTO inbox (account, device, sent_ms, missing, body) VALUES (?1, ?2, ?3, ?4, ?5) RETURNING id",
+            "INSERT INTO inbox (account, device, sent_ms, missing, content) VALUES (?1, ?2, ?3, ?4, ?5) RETURNING id",
         )?;
         let sent_ms = to_sql(sent.as_millis());
-        let columns =
-            (sender.service_id.uuid(), sender.device_id.get(), sent_ms, to_sql(missing), text);
+        let (account, device) = (sender.service_id.uuid(), sender.device_id.get());
+        let columns = (account, device, sent_ms, to_sql(missing), content.encode());
         let id: i64 = statement.query_row(columns, |row| row.get(0))?;
-        Ok(Message {
-            id: MessageId(from_sql(id)),
-            from: sender.service_id,
-            device_id: sender.device_id,
-            sent,
-            missing_before: missing,
-            text: text.into(),
-        })
+        Ok(message(MessageId(from_sql(id)), sender, sent, missing, content))
     }
 
     /// Unacknowledged messages with an id above `after`, in order.
     pub(crate) fn inbox(self, after: u64, limit: u32) -> Result<Vec<Message>, ProfileError> {
         let mut statement = self.0.prepare_cached(
-            "SELECT id, account, device, sent_ms, missing, body FROM inbox WHERE id > ?1 ORDER BY id LIMIT ?2",
+            "SELECT id, account, device, sent_ms, missing, content FROM inbox WHERE id > ?1 ORDER BY id LIMIT ?2",
         )?;
-        let columns = |row: &rusqlite::Row<'_>| {
-            Ok(Message {
-                id: MessageId(from_sql(row.get(0)?)),
-                from: ServiceId::aci(row.get(1)?),
-                device_id: DeviceId::new(row.get(2)?).unwrap_or(DeviceId::PRIMARY),
-                sent: Timestamp::from_millis(from_sql(row.get(3)?)),
-                missing_before: from_sql(row.get(4)?),
-                text: row.get(5)?,
-            })
-        };
+        let columns = |row: &rusqlite::Row<'_>| Ok(read_message(row));
         let rows = statement.query_map((to_sql(after), limit), columns)?;
-        Ok(rows.collect::<Result<_, _>>()?)
+        rows.map(|row| row?).collect()
+    }
+
+    /// A message of the inbox, if it is there.
+    pub(crate) fn inbox_message(self, id: MessageId) -> Result<Option<Message>, ProfileError> {
+        let sql = "SELECT id, account, device, sent_ms, missing, content FROM inbox WHERE id = ?1";
+        let mut statement = self.0.prepare_cached(sql)?;
+        let row = statement.query_row((to_sql(id.0),), |row| Ok(read_message(row))).optional()?;
+        row.transpose()
     }
 
     pub(crate) fn delete_inbox(self, id: u64) -> Result<(), ProfileError> {
@@ -143,7 +170,7 @@ impl Rows<'_> {
     /// Keeps a message until its turn comes. `false` when one with this number waits already.
     pub(crate) fn insert_early(self, sender: Address, early: &Early) -> Result<bool, ProfileError> {
         let mut statement = self.0.prepare_cached(
-            "INSERT OR IGNORE INTO early (account, device, sequence, since_ms, sent_ms, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            "INSERT OR IGNORE INTO early (account, device, sequence, since_ms, sent_ms, content) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         )?;
         let changed = statement.execute((
             sender.service_id.uuid(),
@@ -151,7 +178,7 @@ impl Rows<'_> {
             to_sql(early.sequence),
             to_sql(early.since.as_millis()),
             to_sql(early.sent.as_millis()),
-            &early.body,
+            &early.content,
         ))?;
         Ok(changed > 0)
     }
@@ -159,14 +186,14 @@ impl Rows<'_> {
     /// The waiting message of a device with the least number.
     pub(crate) fn first_early(self, sender: Address) -> Result<Option<Early>, ProfileError> {
         let mut statement = self.0.prepare_cached(
-            "SELECT sequence, since_ms, sent_ms, body FROM early WHERE account = ?1 AND device = ?2 ORDER BY sequence LIMIT 1",
+            "SELECT sequence, since_ms, sent_ms, content FROM early WHERE account = ?1 AND device = ?2 ORDER BY sequence LIMIT 1",
         )?;
         let columns = |row: &rusqlite::Row<'_>| {
             Ok(Early {
                 sequence: from_sql(row.get(0)?),
                 since: Timestamp::from_millis(from_sql(row.get(1)?)),
                 sent: Timestamp::from_millis(from_sql(row.get(2)?)),
-                body: row.get(3)?,
+                content: row.get(3)?,
             })
         };
         Ok(statement

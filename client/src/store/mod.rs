@@ -5,6 +5,7 @@
 //! engine's business. No SQL stands anywhere else.
 
 mod error;
+mod groups;
 mod inbox;
 mod open;
 mod outbox;
@@ -16,6 +17,7 @@ mod sent_log;
 mod witness;
 
 pub use error::ProfileError;
+pub(crate) use groups::{Group, GroupMessage, NewGroupMessage, Reached, Standing};
 pub(crate) use inbox::Early;
 pub(crate) use open::{Origin, Profile};
 pub(crate) use outbox::{Ciphertext, Form, Progress, SentBy, Waiting};

@@ -3,9 +3,10 @@
 
 use bytes::Bytes;
 use rusqlite::OptionalExtension;
-use tuckseal::{Address, DeviceId, ServiceId};
+use tuckseal::content::Content;
+use tuckseal::{Address, DeviceId, ServiceId, Timestamp};
 
-use super::{Digest, ProfileError, Rows, from_sql, to_sql};
+use super::{Digest, Peer, ProfileError, Rows, from_sql, to_sql};
 use crate::message::Statistics;
 
 /// What is in a row of the outbox.
@@ -17,6 +18,17 @@ pub(crate) enum Form {
     Loose = 1,
     /// A plaintext body for one device.
     Plaintext = 2,
+    /// As [`Form::Numbered`], and the app does not know of it.
+    Notice = 3,
+    /// A message to a group.
+    Group = 4,
+}
+
+impl Form {
+    /// Whether it has a number in each device's stream.
+    pub(crate) fn is_numbered(self) -> bool {
+        matches!(self, Self::Numbered | Self::Notice)
+    }
 }
 
 /// A message that the server has not confirmed.
@@ -77,7 +89,9 @@ fn read_waiting(row: &rusqlite::Row<'_>) -> rusqlite::Result<Waiting> {
         form: match row.get::<_, u8>(1)? {
             0 => Form::Numbered,
             1 => Form::Loose,
-            _ => Form::Plaintext,
+            2 => Form::Plaintext,
+            3 => Form::Notice,
+            _ => Form::Group,
         },
         device: row.get(2)?,
         submission_id: row.get(3)?,
@@ -103,6 +117,46 @@ impl Rows<'_> {
         Ok(from_sql(id))
     }
 
+    /// Puts a content of our own making into the outbox.
+    pub(crate) fn put_out(
+        self,
+        account: ServiceId,
+        form: Form,
+        content: &Content,
+    ) -> Result<u64, ProfileError> {
+        if self.peer(account)?.is_none() {
+            self.save_peer(&Peer::unknown(account))?;
+        }
+        let id = self.insert_outbox(account, None, form, &content.encode())?;
+        let timestamp_ms = to_sql(content.timestamp.as_millis());
+        self.0
+            .prepare_cached("UPDATE outbox SET timestamp_ms = ?2 WHERE id = ?1")?
+            .execute((to_sql(id), timestamp_ms))?;
+        Ok(id)
+    }
+
+    /// Somebody says what became of messages: which they are.
+    pub(crate) fn note_receipt(
+        self,
+        account: ServiceId,
+        timestamp: Timestamp,
+        receipt: u8,
+    ) -> Result<Option<u64>, ProfileError> {
+        let columns = (account.uuid(), to_sql(timestamp.as_millis()), receipt);
+        let alone = "UPDATE outbox SET receipt = max(receipt, ?3)
+                     WHERE timestamp_ms = ?2 AND account = ?1 AND form = 0 RETURNING id";
+        let in_group = "UPDATE recipient SET receipt = max(receipt, ?3) WHERE account = ?1 AND message IN
+                        (SELECT id FROM outbox WHERE timestamp_ms = ?2 AND form = 4) RETURNING message";
+        for sql in [alone, in_group] {
+            let mut statement = self.0.prepare_cached(sql)?;
+            let id: Option<i64> = statement.query_row(columns, |row| row.get(0)).optional()?;
+            if let Some(id) = id {
+                return Ok(Some(from_sql(id)));
+            }
+        }
+        Ok(None)
+    }
+
     /// The oldest message to an account that waits.
     pub(crate) fn first_waiting(self, account: ServiceId) -> Result<Option<Waiting>, ProfileError> {
         let sql = format!(
@@ -125,10 +179,15 @@ impl Rows<'_> {
     /// Accounts for which a message waits, the longest waiting first.
     pub(crate) fn waiting_accounts(self) -> Result<Vec<ServiceId>, ProfileError> {
         let mut statement = self.0.prepare_cached(
-            "SELECT account FROM outbox WHERE state < 2 GROUP BY account ORDER BY min(id)",
+            "SELECT account FROM outbox WHERE state < 2 AND account IS NOT NULL GROUP BY account ORDER BY min(id)",
         )?;
         let rows = statement.query_map((), |row| Ok(ServiceId::aci(row.get(0)?)))?;
         Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    pub(crate) fn outbox_is_empty(self) -> Result<bool, ProfileError> {
+        let sql = "SELECT 1 FROM outbox WHERE state < 2 LIMIT 1";
+        Ok(!self.0.prepare_cached(sql)?.exists(())?)
     }
 
     /// How many messages wait.
@@ -137,11 +196,12 @@ impl Rows<'_> {
         Ok(from_sql(statement.query_row((), |row| row.get(0))?))
     }
 
-    /// State of a message and how often it was taken up again: `None` when it is not here (any more).
-    pub(crate) fn outbox_state(self, id: u64) -> Result<Option<(u8, u32)>, ProfileError> {
+    /// State of a message, how often it was taken up again, and its receipt: `None` when it is not here (any
+    /// more).
+    pub(crate) fn outbox_state(self, id: u64) -> Result<Option<(u8, u32, u8)>, ProfileError> {
         let mut statement =
-            self.0.prepare_cached("SELECT state, resent FROM outbox WHERE id = ?1")?;
-        let columns = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+            self.0.prepare_cached("SELECT state, resent, receipt FROM outbox WHERE id = ?1")?;
+        let columns = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
         Ok(statement.query_row((to_sql(id),), columns).optional()?)
     }
 
@@ -155,7 +215,7 @@ impl Rows<'_> {
     /// Numbered messages that are here; without a trimmed log all that ever were.
     #[cfg(test)]
     pub(crate) fn messages_ever(self) -> Result<u64, ProfileError> {
-        let sql = "SELECT count(*) FROM outbox WHERE form = 0";
+        let sql = "SELECT count(*) FROM outbox WHERE form IN (0, 4)";
         Ok(from_sql(self.0.query_row(sql, (), |row| row.get(0))?))
     }
 
@@ -181,7 +241,7 @@ impl Rows<'_> {
     /// A message is given up. `true` when the app knows of it: it was never at the relay.
     pub(crate) fn mark_refused(self, id: u64) -> Result<bool, ProfileError> {
         let mut statement = self.0.prepare_cached(
-            "UPDATE outbox SET state = 2 WHERE id = ?1 AND form = 0 AND resent = 0",
+            "UPDATE outbox SET state = 2 WHERE id = ?1 AND form IN (0, 4) AND resent = 0",
         )?;
         if statement.execute((to_sql(id),))? == 0 {
             self.delete_outbox(id)?;

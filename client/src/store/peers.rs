@@ -20,6 +20,8 @@ pub(crate) struct Peer {
     pub(crate) offered: Option<IdentityKey>,
     pub(crate) decision: Decision,
     pub(crate) access_key: Option<[u8; 16]>,
+    /// Somebody has compared the safety number.
+    pub(crate) verified: bool,
 }
 
 /// What the app has said to [`Peer::offered`].
@@ -60,6 +62,7 @@ impl Peer {
             offered: None,
             decision: Decision::None,
             access_key: None,
+            verified: false,
         }
     }
 }
@@ -79,7 +82,7 @@ impl Device {
 }
 
 const PEER_COLUMNS: &str =
-    "account, username, claimed_name, identity, offered, decision, access_key";
+    "account, username, claimed_name, identity, offered, decision, access_key, verified";
 const DEVICE_COLUMNS: &str =
     "device, registration_id, session, sent_stream, sent, next_stream, next";
 
@@ -100,6 +103,7 @@ fn read_peer(row: &Row<'_>) -> Result<Peer, ProfileError> {
             _ => Decision::Rejected,
         },
         access_key: row.get(6)?,
+        verified: row.get(7)?,
     })
 }
 
@@ -140,10 +144,10 @@ impl Rows<'_> {
 
     pub(crate) fn save_peer(self, peer: &Peer) -> Result<(), ProfileError> {
         let mut statement = self.0.prepare_cached(
-            "INSERT INTO peer (account, username, claimed_name, identity, offered, decision, access_key)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+            "INSERT INTO peer (account, username, claimed_name, identity, offered, decision, access_key, verified)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
              ON CONFLICT (account) DO UPDATE SET username = ?2, claimed_name = ?3, identity = ?4, offered = ?5,
-               decision = ?6, access_key = ?7",
+               decision = ?6, access_key = ?7, verified = ?8",
         )?;
         statement.execute((
             peer.account.uuid(),
@@ -153,6 +157,7 @@ impl Rows<'_> {
             peer.offered.map(|key| key.serialize()),
             peer.decision as u8,
             peer.access_key,
+            peer.verified,
         ))?;
         Ok(())
     }

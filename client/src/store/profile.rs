@@ -3,6 +3,7 @@
 use rusqlite::{OptionalExtension, Row};
 use tuckseal::{
     Address, DeviceId, IdentityKey, IdentityKeyPair, LocalParty, PrivateKey, PublicKey, ServiceId,
+    Timestamp,
 };
 use zeroize::Zeroizing;
 
@@ -79,6 +80,22 @@ impl Rows<'_> {
             ),
         )?;
         Ok(())
+    }
+
+    pub(crate) fn own_account(self) -> Result<ServiceId, ProfileError> {
+        let sql = "SELECT account FROM profile";
+        let account: Option<[u8; 16]> =
+            self.0.prepare_cached(sql)?.query_row((), |row| row.get(0))?;
+        account.map(ServiceId::aci).ok_or(ProfileError::Damaged { what: "account" })
+    }
+
+    /// A time for a message of ours: now, and later than any before, since it names the message.
+    pub(crate) fn timestamp(self, now: Timestamp) -> Result<Timestamp, ProfileError> {
+        let sql =
+            "UPDATE profile SET last_sent_ms = max(last_sent_ms + 1, ?1) RETURNING last_sent_ms";
+        let now = super::to_sql(now.as_millis());
+        let ms: i64 = self.0.prepare_cached(sql)?.query_row((now,), |row| row.get(0))?;
+        Ok(Timestamp::from_millis(super::from_sql(ms)))
     }
 
     /// The encoded sender certificate, if one was fetched.

@@ -17,6 +17,7 @@ CREATE TABLE profile (
   trust_root BLOB, account BLOB, device INTEGER, token BLOB,
   identity BLOB NOT NULL, registration_id INTEGER NOT NULL, access_key BLOB NOT NULL,
   certificate BLOB,
+  last_sent_ms INTEGER NOT NULL DEFAULT 0,
   next_one_time INTEGER NOT NULL DEFAULT 1,
   next_kem INTEGER NOT NULL DEFAULT 1,
   next_signed INTEGER NOT NULL DEFAULT 1
@@ -52,12 +53,14 @@ CREATE TABLE base_key_seen (
 ) STRICT, WITHOUT ROWID;
 
 -- offered: an identity key that is not the known one. decision: 0 none is needed, 1 waited for, 2 rejected.
+-- verified: whether a person has compared the safety number of the known one.
 CREATE TABLE peer (
   account BLOB PRIMARY KEY,
   username TEXT, claimed_name TEXT,
   identity BLOB, offered BLOB,
   decision INTEGER NOT NULL DEFAULT 0,
-  access_key BLOB
+  access_key BLOB,
+  verified INTEGER NOT NULL DEFAULT 0
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE device (
@@ -74,21 +77,27 @@ CREATE TABLE device (
 
 -- A message on its way out, and afterwards for a while, so that it can be sent again.
 -- state: 0 not encrypted for every device, 1 encrypted, 2 refused, 3 at the relay: the content is sealed.
--- form: 0 numbered content, 1 content outside the order, 2 plaintext for one device.
--- device: the one that it is for, if not for all; resent: how often it was taken up again.
+-- form: 0 numbered content, 1 content outside the order, 2 plaintext for one device, 3 numbered content that the
+-- app does not know of, 4 a message to a group, whose ciphertext has the device 0.
+-- chat: the group. device: the one that it is for, if not for all; resent: how often it was taken up again.
+-- receipt: 0 none, 1 delivered, 2 read.
 CREATE TABLE outbox (
   id INTEGER PRIMARY KEY AUTOINCREMENT,
-  account BLOB NOT NULL REFERENCES peer (account),
+  account BLOB REFERENCES peer (account),
+  chat BLOB REFERENCES chat_group (id),
   state INTEGER NOT NULL DEFAULT 0,
   form INTEGER NOT NULL DEFAULT 0,
   device INTEGER,
   submission_id BLOB,
   resent INTEGER NOT NULL DEFAULT 0,
   sent_ms INTEGER NOT NULL DEFAULT 0,
+  timestamp_ms INTEGER NOT NULL DEFAULT 0,
+  receipt INTEGER NOT NULL DEFAULT 0,
   content BLOB NOT NULL
 ) STRICT;
 CREATE INDEX outbox_waiting ON outbox (account, id) WHERE state < 2;
 CREATE INDEX outbox_log ON outbox (account, id) WHERE state = 3;
+CREATE INDEX outbox_timestamp ON outbox (timestamp_ms) WHERE form IN (0, 4);
 
 -- A message has one number for each device, however often it is encrypted. The body goes when it has left.
 CREATE TABLE ciphertext (
@@ -103,6 +112,42 @@ CREATE TABLE ciphertext (
   PRIMARY KEY (message, device)
 ) STRICT, WITHOUT ROWID;
 
+-- Whom a message to a group is for. state: 0 the upload for all, 1 it has left, 2 a message of its own instead.
+CREATE TABLE recipient (
+  message INTEGER NOT NULL REFERENCES outbox (id) ON DELETE CASCADE,
+  account BLOB NOT NULL,
+  state INTEGER NOT NULL,
+  receipt INTEGER NOT NULL DEFAULT 0,
+  PRIMARY KEY (message, account)
+) STRICT, WITHOUT ROWID;
+
+-- standing: 0 we are in it, 1 not any more. key: ours, for what we write; gone when the members change.
+CREATE TABLE chat_group (
+  id BLOB PRIMARY KEY,
+  name TEXT NOT NULL,
+  revision INTEGER NOT NULL,
+  standing INTEGER NOT NULL,
+  key BLOB
+) STRICT, WITHOUT ROWID;
+
+-- told: whether our key was handed out to them.
+CREATE TABLE group_member (
+  id BLOB NOT NULL REFERENCES chat_group (id),
+  account BLOB NOT NULL,
+  told INTEGER NOT NULL DEFAULT 0,
+  PRIMARY KEY (id, account)
+) STRICT, WITHOUT ROWID;
+
+-- The keys with which others write to groups.
+CREATE TABLE sender_key (
+  position INTEGER PRIMARY KEY AUTOINCREMENT,
+  account BLOB NOT NULL,
+  device INTEGER NOT NULL,
+  distribution BLOB NOT NULL,
+  record BLOB NOT NULL,
+  UNIQUE (account, device, distribution)
+) STRICT;
+
 -- Messages that the relay has taken. way: 0 by access key, 1 by token.
 CREATE TABLE statistic (
   way INTEGER PRIMARY KEY,
@@ -116,7 +161,7 @@ CREATE TABLE inbox (
   device INTEGER NOT NULL,
   sent_ms INTEGER NOT NULL,
   missing INTEGER NOT NULL,
-  body TEXT NOT NULL
+  content BLOB NOT NULL
 ) STRICT;
 
 -- A message that waits for an earlier one.
@@ -126,7 +171,7 @@ CREATE TABLE early (
   sequence INTEGER NOT NULL,
   since_ms INTEGER NOT NULL,
   sent_ms INTEGER NOT NULL,
-  body TEXT,
+  content BLOB,
   PRIMARY KEY (account, device, sequence)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX early_since ON early (since_ms);

@@ -109,7 +109,7 @@ impl Rows<'_> {
     pub(crate) fn logged(self, address: Address) -> Result<Vec<Logged>, ProfileError> {
         let mut statement = self.0.prepare_cached(
             "SELECT id, stream, sequence, digest, resent, state FROM outbox JOIN ciphertext ON message = id
-             WHERE account = ?1 AND state IN (1, 3) AND form = 0 AND ciphertext.device = ?2 ORDER BY id",
+             WHERE account = ?1 AND state IN (1, 3) AND form IN (0, 3) AND ciphertext.device = ?2 ORDER BY id",
         )?;
         let columns = |row: &rusqlite::Row<'_>| {
             Ok(Logged {
@@ -153,6 +153,19 @@ impl Rows<'_> {
         )?;
         statement.execute((to_sql(id), &content[..]))?;
         Ok(true)
+    }
+
+    /// The content of a message, from the log or on its way there.
+    pub(crate) fn logged_content(
+        self,
+        key: &LogKey,
+        id: u64,
+    ) -> Result<Option<Vec<u8>>, ProfileError> {
+        let mut statement =
+            self.0.prepare_cached("SELECT state, content FROM outbox WHERE id = ?1")?;
+        let (state, content): (u8, Vec<u8>) =
+            statement.query_row((to_sql(id),), |row| Ok((row.get(0)?, row.get(1)?)))?;
+        Ok(if state == 3 { key.open(id, &content) } else { Some(content) })
     }
 
     /// A device gets a message under a new number when it is encrypted again.

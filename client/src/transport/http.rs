@@ -7,13 +7,13 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use std::time::Duration;
 use tuckseal::ServiceId;
 use tuckseal::service::{
-    AccountAnswer, Bundles, Challenge, DeviceMismatch, KeyCounts, KeysUpload, Registered,
-    SenderCertificateAnswer, ServerInfo, SignedRegistration,
+    AccountAnswer, Bundles, Challenge, DeviceMismatch, KeyCounts, KeysUpload, MultiAccepted,
+    Registered, SenderCertificateAnswer, ServerInfo, SignedRegistration,
 };
 
 use super::{ServerError, SubmitError, access_key, device_token};
 use crate::engine::Authority;
-use crate::store::Account;
+use crate::store::{Account, SentBy};
 
 const PROTOBUF: &str = "application/x-protobuf";
 /// A whole request, answer included.
@@ -138,6 +138,19 @@ impl Http {
             }
             _ => Err(SubmitError::Server(refusal(&response))),
         }
+    }
+
+    pub(crate) async fn submit_multi(
+        &self,
+        own: &Account,
+        body: Bytes,
+        by: SentBy,
+    ) -> Result<MultiAccepted, ServerError> {
+        let request = match by {
+            SentBy::Token => self.as_device(Method::PUT, "messages/multi", own),
+            SentBy::AccessKey => self.open(Method::PUT, "messages/multi"),
+        };
+        self.ask(with_body(request, body)).await
     }
 
     /// A request that shows nobody.
