@@ -4,11 +4,13 @@ use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::{Mutex, broadcast};
-use tuckseal::content::Data;
+use tuckseal::content::{AttachmentPointer, Data};
 use tuckseal::{Fingerprint, IdentityKey, PublicKey, ServiceId, SessionInfo};
 
 use crate::engine::{Change, Engine, Settings};
-use crate::error::{GroupError, IdentityError, LookupError, RegisterError, RunError, SendError};
+use crate::error::{
+    GroupError, IdentityError, LookupError, RegisterError, RunError, SendError, TransferError,
+};
 use crate::event::Event;
 use crate::message::{
     Contact, Group, GroupId, Message, MessageId, SentId, SentState, Statistics, Verification,
@@ -16,6 +18,7 @@ use crate::message::{
 use crate::register::{Registration, register};
 use crate::shell::{Actions, Shell, run};
 use crate::store::{Account, Decision, Own, Peer, Profile, ProfileError, Store};
+use crate::transfer::Transfer;
 use crate::transport::ServerError;
 use crate::transport::http::Http;
 
@@ -195,6 +198,38 @@ impl Client {
         data: Data,
     ) -> Result<SentId, SendError> {
         self.shell.call(move |engine, turn| engine.send_to_group(group, data, turn)).await
+    }
+
+    /// Uploads a file for [`Client::send_data`]; what broke off goes on where it was, if the file is the same.
+    /// `progress` hears how many bytes of how many are through.
+    ///
+    /// # Errors
+    /// [`TransferError`].
+    pub async fn upload(
+        &self,
+        path: &Path,
+        content_type: &str,
+        progress: impl Fn(u64, u64) + Sync,
+    ) -> Result<AttachmentPointer, TransferError> {
+        self.transfer().upload(path, content_type, &progress).await
+    }
+
+    /// Fetches a file of a message to a path where nothing is; what broke off goes on where it was, in a
+    /// file beside it that ends in `.part`. Nothing is at the path before all of the file was checked.
+    ///
+    /// # Errors
+    /// [`TransferError`].
+    pub async fn download(
+        &self,
+        file: &AttachmentPointer,
+        to: &Path,
+        progress: impl Fn(u64, u64) + Sync,
+    ) -> Result<(), TransferError> {
+        self.transfer().download(file, to, &progress).await
+    }
+
+    fn transfer(&self) -> Transfer<'_> {
+        Transfer { shell: &self.shell, http: &self.http, account: &self.account }
     }
 
     /// A person has seen these messages of the inbox: their senders are told, if the settings say so. Before

@@ -39,7 +39,7 @@ mod tests {
     use super::arm;
     use crate::stage::{Person, Relay, collect, registration};
     use crate::store::{Device, Rows};
-    use crate::{Client, ProfileError, RegisterError, Settings};
+    use crate::{Client, ProfileError, Receipts, RegisterError, Settings};
     use tempfile::TempDir;
     use tuckseal::SessionRecord;
 
@@ -69,7 +69,9 @@ mod tests {
         let with_group = wanted == MESSAGES;
         let client = match Client::register(folder, registration(&of(SERVER), &name)).await {
             Err(RegisterError::AlreadyRegistered { .. }) => {
-                Client::open(folder, Settings::default()).await.unwrap()
+                // Receipts have their boundaries in the first story.
+                let receipts = if with_group { Receipts::DeliveredAndRead } else { Receipts::Off };
+                Client::open(folder, Settings { receipts, ..Settings::default() }).await.unwrap()
             }
             registered => registered.unwrap(),
         };

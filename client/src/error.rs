@@ -126,6 +126,41 @@ pub enum GroupError {
     Profile(#[from] ProfileError),
 }
 
+/// A file was not transferred. Ask again to go on where it was.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TransferError {
+    /// A file on this machine.
+    #[error("cannot use {}: {source}", path.display())]
+    File {
+        /// Which.
+        path: std::path::PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// There is a file of that name.
+    #[error("{} is there already: name another place", path.display())]
+    Exists {
+        /// Which.
+        path: std::path::PathBuf,
+    },
+    /// The file cannot be sent, or what was fetched is not what its sender has sent.
+    #[error(transparent)]
+    Attachment(tuckseal::AttachmentError),
+    /// The server did not do it.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    /// The profile cannot be used.
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
+}
+
+impl TransferError {
+    pub(crate) fn file(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self {
+        move |source| Self::File { path: path.into(), source }
+    }
+}
+
 /// The client has stopped and will not go on by itself.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

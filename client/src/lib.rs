@@ -52,11 +52,14 @@ mod shell;
 #[path = "../tests/stage/mod.rs"]
 mod stage;
 mod store;
+mod transfer;
 mod transport;
 
 pub use client::{Client, Events};
 pub use engine::{Receipts, Settings};
-pub use error::{GroupError, IdentityError, LookupError, RegisterError, RunError, SendError};
+pub use error::{
+    GroupError, IdentityError, LookupError, RegisterError, RunError, SendError, TransferError,
+};
 pub use event::{Event, Failure, Refused};
 pub use message::{
     Contact, Group, GroupId, Message, MessageId, SentId, SentState, Statistics, Verification,

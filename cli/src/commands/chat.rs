@@ -15,7 +15,7 @@ pub(crate) async fn run(folder: &Path, options: Options) -> Result<(), Error> {
     let client = open(folder).await?;
     let to = client.lookup(&options.name).await?;
     eprintln!("  (you are {}; a line is a message; end with Ctrl-D)", client.name());
-    print_inbox(&client).await?;
+    print_inbox(&client, folder).await?;
     let mut connection = Connection::start(client.clone());
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     loop {
@@ -29,7 +29,7 @@ pub(crate) async fn run(folder: &Path, options: Options) -> Result<(), Error> {
             },
             event = connection.event() => match event? {
                 Event::Message(_) | Event::Missed { .. } => {
-                    print_inbox(&client).await?;
+                    print_inbox(&client, folder).await?;
                 }
                 other => report(&client, &other).await?,
             },

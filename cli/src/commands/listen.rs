@@ -13,7 +13,7 @@ pub(crate) struct Options {
 
 pub(crate) async fn run(folder: &Path, options: Options) -> Result<(), Error> {
     let client = open(folder).await?;
-    print_inbox(&client).await?;
+    print_inbox(&client, folder).await?;
     let mut connection = Connection::start(client.clone());
     loop {
         let event = tokio::select! {
@@ -25,10 +25,10 @@ pub(crate) async fn run(folder: &Path, options: Options) -> Result<(), Error> {
         };
         match event {
             Event::Message(_) | Event::Missed { .. } => {
-                print_inbox(&client).await?;
+                print_inbox(&client, folder).await?;
             }
             Event::QueueEmpty if options.once => {
-                print_inbox(&client).await?;
+                print_inbox(&client, folder).await?;
                 break;
             }
             other => report(&client, &other).await?,

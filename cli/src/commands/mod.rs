@@ -3,6 +3,7 @@
 
 pub(crate) mod chat;
 pub(crate) mod contacts;
+pub(crate) mod files;
 pub(crate) mod group;
 pub(crate) mod identity;
 pub(crate) mod listen;
@@ -11,6 +12,7 @@ pub(crate) mod safety;
 pub(crate) mod send;
 pub(crate) mod serve;
 
+use files::Fetched;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -19,7 +21,7 @@ use tuckseal::content::LocationError;
 use tuckseal::{FingerprintError, IdentityKey, ServiceId};
 use tuckseal_client::{
     Client, Event, Events, GroupError, IdentityError, LookupError, Message, ProfileError,
-    RegisterError, RunError, SendError, SentId, SentState, Settings,
+    RegisterError, RunError, SendError, SentId, SentState, Settings, TransferError,
 };
 
 /// How long what is left may take to leave.
@@ -46,6 +48,8 @@ pub(crate) enum Error {
     NothingToDecide { name: String },
     #[error(transparent)]
     Group(#[from] GroupError),
+    #[error(transparent)]
+    Transfer(#[from] TransferError),
     #[error("no group is called {name}: see `tuckseal group list`")]
     NoSuchGroup { name: String },
     #[error("several groups are called {name}: name one by its id, see `tuckseal group list`")]
@@ -139,10 +143,13 @@ pub(crate) async fn name_of(client: &Client, account: ServiceId) -> Result<Strin
 }
 
 /// Prints all unread messages, and acknowledges each once it is out.
-pub(crate) async fn print_inbox(client: &Client) -> Result<usize, Error> {
+pub(crate) async fn print_inbox(client: &Client, folder: &Path) -> Result<usize, Error> {
     let messages = client.inbox().await?;
     for message in &messages {
         print_message(client, message).await?;
+        if files::fetch(client, folder, message).await? == Fetched::Later {
+            continue;
+        }
         client.mark_read(&[message.id]).await?;
         client.acknowledge(message.id).await?;
     }

@@ -1,7 +1,7 @@
-//! `tuckseal send NAME TEXT…`: kept on disk first, then sent; a place with it, if one is named.
+//! `tuckseal send NAME TEXT…`: kept on disk first, then sent; files and a place with it, if they are named.
 
-use super::{Error, open, wait_sent};
-use std::path::Path;
+use super::{Error, files, open, wait_sent};
+use std::path::{Path, PathBuf};
 use tuckseal::content::{Data, Location};
 
 #[derive(clap::Args)]
@@ -9,8 +9,11 @@ pub(crate) struct Options {
     /// Whom
     name: String,
     /// What; several words need no quotes
-    #[arg(required_unless_present = "location")]
+    #[arg(required_unless_present_any = ["location", "file"])]
     text: Vec<String>,
+    /// A file; what broke off goes on where it was when you send it again
+    #[arg(long, value_name = "PATH")]
+    file: Vec<PathBuf>,
     /// A place, in degrees, north and east positive
     #[arg(long, value_name = "LAT,LON", allow_hyphen_values = true)]
     location: Option<String>,
@@ -27,7 +30,11 @@ pub(crate) async fn run(folder: &Path, options: Options) -> Result<(), Error> {
     let location = place.transpose()?;
     let client = open(folder).await?;
     let to = client.lookup(&options.name).await?;
-    let data = Data { text: options.text.join(" "), location, ..Data::default() };
+    let mut attachments = Vec::new();
+    for path in &options.file {
+        attachments.push(files::upload(&client, path).await?);
+    }
+    let data = Data { text: options.text.join(" "), attachments, location, ..Data::default() };
     let sent = client.send_data(to, data).await?;
     wait_sent(&client, sent, options.wait).await
 }

@@ -8,7 +8,7 @@ use super::texts::Texts;
 use rusqlite::{Connection, OpenFlags};
 use std::fmt;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Rows of the relay's database.
 pub(crate) struct Counts {
@@ -93,7 +93,8 @@ impl Traces {
         let mut wal = database(relay).into_os_string();
         wal.push("-wal");
         let (wal, log) = (read(wal.into())?, read(relay.log())?);
-        let all = [&main, &wal, &log];
+        let files = attachments(&relay.data().join("attachments"))?;
+        let all: Vec<_> = [&main, &wal, &log].into_iter().chain(&files).collect();
         Ok(Self {
             bytes: all.iter().map(|file| file.len()).sum(),
             texts: all.iter().map(|file| occurrences(file, &secrets.texts)).sum(),
@@ -124,13 +125,28 @@ impl fmt::Display for Traces {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} KiB of database and log; {} plaintexts; a name or account id {} times, all of them in \
+            "{} KiB of database, log and attachments; {} plaintexts; a name or account id {} times, all of them in \
              the rows of the two accounts",
             self.bytes / 1024,
             self.texts,
             self.people_in_database
         )
     }
+}
+
+/// All files below a folder, if there is one.
+fn attachments(folder: &Path) -> Outcome<Vec<Vec<u8>>> {
+    let Ok(entries) = fs::read_dir(folder) else { return Ok(Vec::new()) };
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(|error| error.to_string())?.path();
+        if path.is_dir() {
+            files.extend(attachments(&path)?);
+        } else {
+            files.push(fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?);
+        }
+    }
+    Ok(files)
 }
 
 fn occurrences(file: &[u8], needles: &[Vec<u8>]) -> usize {

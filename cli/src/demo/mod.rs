@@ -1,6 +1,7 @@
 //! The whole path, played and checked: a real relay and two real clients, each a process of its own,
 //! each killed once. Any deviation from what was promised ends it with an error that names the step.
 
+mod acts;
 mod evidence;
 mod people;
 pub(crate) mod person;
@@ -125,11 +126,28 @@ impl Story {
         for (name, person) in [("Alice", &mut alice), ("Bob", &mut bob)] {
             let status = person.status().await?;
             println!("   {name}: session {}; {}", status.session, status.sent);
+            let told = status.told;
+            println!(
+                "   {name} was told that {} arrived and {} were read",
+                told.delivered, told.read
+            );
         }
 
+        self.step("Bob's session is damaged while he is away, and heals");
+        acts::broken_session(&mut alice, &mut bob, &texts, all_of_alice).await?;
+
+        self.step("Alice sends Bob a file of 50 MiB");
+        acts::file(&mut alice, &mut bob, &relay, folder, &texts).await?;
+
+        self.step("A group of five: one is removed, one is added");
+        let mut others = acts::group(&mut alice, &mut bob, &relay, folder, &texts).await?;
+
         self.step("What the relay has, and what it has not");
-        alice.leave().await?;
-        bob.leave().await?;
+        let mut everybody: Vec<_> = [&mut alice, &mut bob].into_iter().chain(&mut others).collect();
+        acts::settle(&mut everybody, &relay).await?;
+        for person in everybody {
+            person.leave().await?;
+        }
         Traces::search(&relay, &secrets)?.no_more_than(&after_registration)?;
         relay.stop().await?;
         let left = evidence::counts(&relay)?;

@@ -26,6 +26,9 @@ pub(crate) struct Person {
     account: String,
     process: Option<Process>,
     received: Received,
+    /// What was written to groups, in order.
+    in_groups: Vec<String>,
+    files: Vec<PathBuf>,
 }
 
 struct Process {
@@ -49,7 +52,15 @@ impl Person {
         let printed = String::from_utf8_lossy(&output.stdout).into_owned();
         let account = printed.lines().find_map(|line| line.strip_prefix("account"));
         let account = account.ok_or("register printed no account")?.trim().to_owned();
-        Ok(Self { name, profile, account, process: None, received: Received::default() })
+        Ok(Self {
+            name,
+            profile,
+            account,
+            process: None,
+            received: Received::default(),
+            in_groups: Vec::new(),
+            files: Vec::new(),
+        })
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -58,6 +69,11 @@ impl Person {
 
     pub(crate) fn account(&self) -> &str {
         &self.account
+    }
+
+    /// Its database, for who wants to damage it.
+    pub(crate) fn database(&self) -> PathBuf {
+        self.profile.join("profile.db")
     }
 
     pub(crate) fn received(&self) -> &Received {
@@ -102,8 +118,52 @@ impl Person {
 
     /// Returns when the message is on the sender's disk.
     pub(crate) async fn send(&mut self, to: &str, text: &str) -> Outcome<()> {
-        self.order(&Order::Send { to: to.into(), text: text.into() }).await?;
+        self.obey(&Order::Send { to: to.into(), text: text.into() }).await
+    }
+
+    /// Returns when an order has been carried out.
+    pub(crate) async fn obey(&mut self, order: &Order) -> Outcome<()> {
+        self.order(order).await?;
         self.until(|said| matches!(said, Said::Kept).then_some(())).await
+    }
+
+    /// Waits until so many are in a group, as this person sees it; 0: it is not in it.
+    pub(crate) async fn sees_members(&mut self, group: &str, members: usize) -> Outcome<()> {
+        let name = self.name;
+        let wait = async {
+            loop {
+                self.order(&Order::Members { group: group.into() }).await?;
+                let seen = self.until(|said| match said {
+                    Said::Members(seen) => Some(seen),
+                    _ => None,
+                });
+                if seen.await? == members {
+                    return Ok(());
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+        };
+        let seen = timeout(PATIENCE, wait).await;
+        seen.map_err(|_| format!("{name} does not see {members} in the group"))?
+    }
+
+    /// Waits until exactly these were written to groups, in this order.
+    pub(crate) async fn has_read_in_groups(&mut self, texts: &[String]) -> Outcome<()> {
+        while self.in_groups.len() < texts.len() {
+            self.hear().await?;
+        }
+        if self.in_groups == texts {
+            return Ok(());
+        }
+        Err(format!("{} has read {:?} in the group, not {texts:?}", self.name, self.in_groups))
+    }
+
+    /// The next file that comes.
+    pub(crate) async fn file(&mut self) -> Outcome<PathBuf> {
+        while self.files.is_empty() {
+            self.hear().await?;
+        }
+        Ok(self.files.remove(0))
     }
 
     /// Returns when the relay has everything.
@@ -167,6 +227,14 @@ impl Person {
         let line = line.map_err(|error| error.to_string())?;
         let line = line.ok_or_else(|| format!("{} has ended by itself", self.name))?;
         match serde_json::from_str(&line).map_err(|error| error.to_string())? {
+            Said::Message { in_group: true, text, .. } => {
+                self.in_groups.push(text);
+                Ok(None)
+            }
+            Said::File(path) => {
+                self.files.push(path);
+                Ok(None)
+            }
             Said::Message { missing_before: 0, id, text, .. } => {
                 self.received.show(id, text)?;
                 Ok(None)

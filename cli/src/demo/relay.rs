@@ -63,6 +63,12 @@ impl Relay {
         Ok(())
     }
 
+    /// The most memory that it has had since it was started, in KiB.
+    pub(crate) fn peak_kib(&self) -> Option<u64> {
+        let id = self.child.as_ref()?.id()?;
+        super::person::peak_kib(&id.to_string())
+    }
+
     /// SIGKILL: nothing is flushed, closed or said.
     pub(crate) async fn kill(&mut self) -> Outcome<()> {
         let mut child = self.child.take().ok_or("the relay is not running")?;

@@ -14,6 +14,7 @@ mod prekeys;
 mod profile;
 mod retry;
 mod sent_log;
+mod uploads;
 mod witness;
 
 pub use error::ProfileError;
@@ -26,6 +27,7 @@ pub(crate) use prekeys::KemUse;
 pub(crate) use profile::{Account, Own};
 pub(crate) use retry::{Digest, Failed, Retry, Want};
 pub(crate) use sent_log::{LogKey, Logged, Whereabouts};
+pub(crate) use uploads::Upload;
 
 use rusqlite::{Connection, TransactionBehavior};
 

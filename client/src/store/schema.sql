@@ -148,6 +148,15 @@ CREATE TABLE sender_key (
   UNIQUE (account, device, distribution)
 ) STRICT;
 
+-- Uploads of files that were begun: the same bytes are made again to go on.
+CREATE TABLE upload (
+  position INTEGER PRIMARY KEY AUTOINCREMENT,
+  name TEXT NOT NULL,
+  size INTEGER NOT NULL, modified BLOB NOT NULL,
+  keys BLOB NOT NULL, iv BLOB NOT NULL,
+  upload TEXT NOT NULL, download TEXT NOT NULL
+) STRICT;
+
 -- Messages that the relay has taken. way: 0 by access key, 1 by token.
 CREATE TABLE statistic (
   way INTEGER PRIMARY KEY,

@@ -7,8 +7,8 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use std::time::Duration;
 use tuckseal::ServiceId;
 use tuckseal::service::{
-    AccountAnswer, Bundles, Challenge, DeviceMismatch, KeyCounts, KeysUpload, MultiAccepted,
-    Registered, SenderCertificateAnswer, ServerInfo, SignedRegistration,
+    AccountAnswer, AttachmentSlot, Bundles, Challenge, DeviceMismatch, KeyCounts, KeysUpload,
+    MultiAccepted, Registered, SenderCertificateAnswer, ServerInfo, SignedRegistration,
 };
 
 use super::{ServerError, SubmitError, access_key, device_token};
@@ -19,6 +19,9 @@ const PROTOBUF: &str = "application/x-protobuf";
 /// A whole request, answer included.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The whole of a download.
+const DOWNLOAD_TIMEOUT: Duration = Duration::from_secs(60 * 60);
+const TUS: (&str, &str) = ("tus-resumable", "1.0.0");
 /// Larger answers are not ours: bundles of 127 devices have 250 KiB.
 const MAX_ANSWER_BYTES: usize = 1024 * 1024;
 
@@ -153,6 +156,70 @@ impl Http {
         self.ask(with_body(request, body)).await
     }
 
+    /// Asks for room for an encrypted file of so many bytes.
+    pub(crate) async fn make_room(
+        &self,
+        own: &Account,
+        bytes: u64,
+    ) -> Result<AttachmentSlot, ServerError> {
+        let request = self.as_device(Method::POST, "attachments", own);
+        self.ask(request.header(TUS.0, TUS.1).header("upload-length", bytes)).await
+    }
+
+    /// How many bytes of an upload the server has.
+    pub(crate) async fn upload_offset(&self, path: &str) -> Result<u64, ServerError> {
+        let request = self.at_attachment(Method::HEAD, path)?.header(TUS.0, TUS.1);
+        offset(self.send(request).await?)
+    }
+
+    /// Sends the bytes from an offset on; how many the server has then.
+    pub(crate) async fn upload_piece(
+        &self,
+        path: &str,
+        from: u64,
+        piece: Bytes,
+    ) -> Result<u64, ServerError> {
+        let request = self
+            .at_attachment(Method::PATCH, path)?
+            .header(TUS.0, TUS.1)
+            .header("content-type", "application/offset+octet-stream")
+            .header("upload-offset", from)
+            .body(piece);
+        offset(self.send(request).await?)
+    }
+
+    /// The bytes of an attachment from an offset on; `None` when there are no more.
+    pub(crate) async fn download(
+        &self,
+        path: &str,
+        from: u64,
+    ) -> Result<Option<Download<'_>>, ServerError> {
+        let request = self.at_attachment(Method::GET, path)?.timeout(DOWNLOAD_TIMEOUT);
+        let request = match from {
+            0 => request,
+            from => request.header("range", format!("bytes={from}-")),
+        };
+        let response = self.send(request).await?;
+        match response.status() {
+            StatusCode::RANGE_NOT_SATISFIABLE => Ok(None),
+            StatusCode::PARTIAL_CONTENT => Ok(Some(Download { http: self, response })),
+            StatusCode::OK if from == 0 => Ok(Some(Download { http: self, response })),
+            status if status.is_success() => Err(ServerError::Answer),
+            _ => Err(refusal(&response)),
+        }
+    }
+
+    /// A request for what somebody says is an attachment: its path must not lead anywhere else.
+    fn at_attachment(&self, method: Method, path: &str) -> Result<RequestBuilder, ServerError> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+        match path.strip_prefix("/v1/attachments/") {
+            Some(name) if !name.is_empty() && name.chars().all(plain) => {
+                Ok(self.anonymous.request(method, format!("{}{path}", self.server)))
+            }
+            _ => Err(ServerError::NotFound),
+        }
+    }
+
     /// A request that shows nobody.
     fn open(&self, method: Method, path: &str) -> RequestBuilder {
         self.anonymous.request(method, format!("{}/v1/{path}", self.server))
@@ -204,6 +271,31 @@ impl Http {
     fn unreachable(&self) -> ServerError {
         ServerError::Unreachable { server: self.server.clone() }
     }
+}
+
+/// An attachment that is on its way.
+pub(crate) struct Download<'a> {
+    http: &'a Http,
+    response: Response,
+}
+
+impl Download<'_> {
+    /// How many bytes are to come, as the server says.
+    pub(crate) fn len(&self) -> u64 {
+        self.response.content_length().unwrap_or(0)
+    }
+
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, ServerError> {
+        self.response.chunk().await.map_err(|_| self.http.unreachable())
+    }
+}
+
+fn offset(response: Response) -> Result<u64, ServerError> {
+    if !response.status().is_success() {
+        return Err(refusal(&response));
+    }
+    let offset = response.headers().get("upload-offset");
+    offset.and_then(|offset| offset.to_str().ok()?.parse().ok()).ok_or(ServerError::Answer)
 }
 
 fn with_body(request: RequestBuilder, body: impl Into<reqwest::Body>) -> RequestBuilder {
