@@ -2,7 +2,7 @@
 
 use super::{Error, printable};
 use indicatif::{ProgressBar, ProgressStyle};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use tuckseal::content::AttachmentPointer;
 use tuckseal_client::{Client, Message, ServerError, TransferError};
 
@@ -54,7 +54,7 @@ pub(crate) async fn fetch(
     Ok(Fetched::All)
 }
 
-fn shown(path: &PathBuf) -> String {
+fn shown(path: &Path) -> String {
     printable(&path.display().to_string())
 }
 

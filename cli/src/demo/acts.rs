@@ -126,21 +126,26 @@ fn same(one: &Path, other: &Path) -> std::io::Result<bool> {
     }
 }
 
+/// Those who are in the group beside Alice and Bob, and who will be.
+pub(super) async fn register_others(folder: &Path, relay: &Relay) -> Outcome<Vec<Person>> {
+    let mut others = Vec::new();
+    for name in [CAROL, DAVE, EVE, FRANK] {
+        others.push(Person::register(name, folder, &relay.url()).await?);
+    }
+    Ok(others)
+}
+
 /// Five in a group; one is removed and reads nothing afterwards, one is added and reads from then on.
 pub(super) async fn group(
     alice: &mut Person,
     bob: &mut Person,
-    relay: &Relay,
-    folder: &Path,
+    others: &mut [Person],
     texts: &Texts,
-) -> Outcome<Vec<Person>> {
-    let mut others = Vec::new();
-    for name in [CAROL, DAVE, EVE, FRANK] {
-        let mut person = Person::register(name, folder, &relay.url()).await?;
+) -> Outcome<()> {
+    for person in &mut *others {
         person.come_online().await?;
-        others.push(person);
     }
-    let Ok([mut carol, mut dave, mut eve, mut frank]) = <[Person; 4]>::try_from(others) else {
+    let [carol, dave, eve, frank] = others else {
         return Err("there should be four others".into());
     };
     let [first, second, third] = <[String; 3]>::try_from(texts.many("to the group", 3))
@@ -150,7 +155,7 @@ pub(super) async fn group(
     let names = [BOB, CAROL, DAVE, EVE].map(str::to_owned).to_vec();
     alice.obey(&Order::CreateGroup { group: GROUP.into(), names }).await?;
     alice.obey(&to_group(&first)).await?;
-    for person in [&mut *bob, &mut carol, &mut dave, &mut eve] {
+    for person in [&mut *bob, &mut *carol, &mut *dave, &mut *eve] {
         person.has_read_in_groups(std::slice::from_ref(&first)).await?;
     }
     println!("   Alice wrote once: Bob, Carol, Dave and Eve have read it");
@@ -158,7 +163,7 @@ pub(super) async fn group(
     alice.obey(&Order::RemoveFromGroup { group: GROUP.into(), name: EVE.into() }).await?;
     eve.sees_members(GROUP, 0).await?;
     alice.obey(&to_group(&second)).await?;
-    for person in [&mut *bob, &mut carol, &mut dave] {
+    for person in [&mut *bob, &mut *carol, &mut *dave] {
         person.has_read_in_groups(&[first.clone(), second.clone()]).await?;
     }
     // What comes after it has come, so it would have come.
@@ -173,17 +178,17 @@ pub(super) async fn group(
     );
 
     alice.obey(&Order::AddToGroup { group: GROUP.into(), name: FRANK.into() }).await?;
-    for person in [&mut *bob, &mut carol, &mut dave, &mut frank] {
+    for person in [&mut *bob, &mut *carol, &mut *dave, &mut *frank] {
         person.sees_members(GROUP, 5).await?;
     }
     dave.obey(&to_group(&third)).await?;
     let all = [first, second, third.clone()];
-    for person in [&mut *bob, &mut carol] {
+    for person in [&mut *bob, &mut *carol] {
         person.has_read_in_groups(&all).await?;
     }
     frank.has_read_in_groups(std::slice::from_ref(&third)).await?;
     println!("   Frank was added: he has read what Dave wrote then, and nothing from before");
-    Ok(vec![carol, dave, eve, frank])
+    Ok(())
 }
 
 /// Waits until everything has left and was fetched: receipts too.

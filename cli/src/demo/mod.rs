@@ -83,6 +83,7 @@ impl Story {
         self.step("Alice and Bob register: each makes keys, the relay gets the public halves");
         let mut alice = Person::register(ALICE, folder, &relay.url()).await?;
         let mut bob = Person::register(BOB, folder, &relay.url()).await?;
+        let mut others = acts::register_others(folder, &relay).await?;
         println!("   Alice is {}\n   Bob is   {}", alice.account(), bob.account());
         // A clean stop leaves one database file: what names Alice and Bob in it now may stay, no more.
         relay.stop().await?;
@@ -140,7 +141,7 @@ impl Story {
         acts::file(&mut alice, &mut bob, &relay, folder, &texts).await?;
 
         self.step("A group of five: one is removed, one is added");
-        let mut others = acts::group(&mut alice, &mut bob, &relay, folder, &texts).await?;
+        acts::group(&mut alice, &mut bob, &mut others, &texts).await?;
 
         self.step("What the relay has, and what it has not");
         let mut everybody: Vec<_> = [&mut alice, &mut bob].into_iter().chain(&mut others).collect();
