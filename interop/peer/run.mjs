@@ -4,6 +4,7 @@
 // anything deviated.
 
 import { parseArgs } from 'node:util';
+import { attachments } from './attachments.mjs';
 import { loadC } from './c-library.mjs';
 import { converse } from './conversation.mjs';
 import { senderKeys } from './groups.mjs';
@@ -11,6 +12,7 @@ import { limits } from './limits.mjs';
 import { OurParty } from './ours.mjs';
 import { OurAuthority, TheirAuthority, sealedExchange } from './sealed.mjs';
 import { sealedForMany, sealedV2Refused } from './sealed2.mjs';
+import { Shim } from './shim.mjs';
 import { fingerprints, retry, sealedRetry, signatures } from './small.mjs';
 import { cannotMeet, withoutRatchet } from './ratchet.mjs';
 import { load, ratchetOff } from './theirs.mjs';
@@ -180,6 +182,15 @@ async function strangers() {
   }
 }
 
+/** What no release of libsignal does. */
+async function withoutPeer() {
+  const feature = 'attachments';
+  if (!feature.includes(options.feature)) return;
+  const shim = new Shim(options.shim);
+  report(`cryptography of Node ${process.versions.node}`, '–', feature, await outcome(() => attachments(shim)));
+  await shim.close();
+}
+
 const peers = [];
 row('peer', 'begins', 'feature', 'result', 'events');
 row('---', '---', '---', '---', '---');
@@ -195,5 +206,6 @@ for (const version of options.releases.split(',')) {
   }
 }
 await strangers();
+await withoutPeer();
 if (failures > 0) console.error(`${failures} of the conversations deviated`);
 process.exitCode = failures > 0 ? 1 : 0;

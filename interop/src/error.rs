@@ -2,9 +2,9 @@
 //! programs; the message beside it is for people.
 
 use tuckseal::{
-    AddressError, CertificateError, DecodeError, DecryptError, EncryptError, GroupDecryptError,
-    GroupEncryptError, HandshakeError, InvalidSignature, KeyError, OpenError, RecordError,
-    SealError, SelfSend, SenderKeyError, SplitError, UntrustedIdentity,
+    AddressError, AttachmentError, CertificateError, DecodeError, DecryptError, EncryptError,
+    GroupDecryptError, GroupEncryptError, HandshakeError, InvalidSignature, KeyError, OpenError,
+    RecordError, SealError, SelfSend, SenderKeyError, SplitError, UntrustedIdentity,
 };
 
 /// The kinds of shim.md that this release answers.
@@ -112,6 +112,7 @@ kinds! {
     OpenError => open;
     GroupEncryptError => |_| Kind::Limit;
     GroupDecryptError => group_decrypt;
+    AttachmentError => attachment;
 }
 
 fn decode(error: &DecodeError) -> Kind {
@@ -180,6 +181,13 @@ fn open(error: &OpenError) -> Kind {
             Kind::InvalidCertificate
         }
         OpenError::SelfSend(_) => Kind::SelfSend,
+        _ => Kind::InvalidMessage,
+    }
+}
+
+fn attachment(error: &AttachmentError) -> Kind {
+    match error {
+        AttachmentError::TooLarge { .. } => Kind::Limit,
         _ => Kind::InvalidMessage,
     }
 }

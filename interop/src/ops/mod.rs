@@ -1,6 +1,7 @@
 //! The operations of shim.md, one file per group, and the table that finds them. A feature is
 //! listed when it works, not before.
 
+mod attachment;
 mod certificate;
 mod fingerprint;
 mod group;
@@ -17,7 +18,7 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
 /// What this release can do, in the words of shim.md.
-const FEATURES: [&str; 8] = [
+const FEATURES: [&str; 9] = [
     "x3dh-v3",
     "pqxdh-v4",
     "spqr",
@@ -26,6 +27,7 @@ const FEATURES: [&str; 8] = [
     "sender-keys",
     "fingerprints",
     "retry",
+    "attachments",
 ];
 
 type Request = Map<String, Value>;
@@ -89,6 +91,8 @@ impl Shim {
             "xeddsa.sign" => xeddsa::sign(request),
             "xeddsa.verify" => xeddsa::verify(request),
             "retry.request" => retry::request(request),
+            "attachment.encrypt" => attachment::encrypt(request),
+            "attachment.decrypt" => attachment::decrypt(request),
             "retry.parse" => retry::parse(request),
             _ => Err(Refusal::new(Kind::Unsupported, "no such operation in this release")),
         }

@@ -19,10 +19,11 @@ fn operations_of_features_that_are_not_listed_are_unsupported() {
             "sealed-sender-v2",
             "sender-keys",
             "fingerprints",
-            "retry"
+            "retry",
+            "attachments"
         ])
     );
-    for op in ["session.import", "attachment.encrypt", "attachment.decrypt", "", "Hello"] {
+    for op in ["session.import", "", "Hello"] {
         door.refused("unsupported", op, json!({}));
     }
 }

@@ -8,6 +8,7 @@
     missing_docs
 )]
 
+mod attachments;
 mod broken;
 mod contract;
 mod door;
