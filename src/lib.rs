@@ -55,6 +55,13 @@
 //!   your store's transaction to the second. `tuckseal-client` does both.
 //! * **Trust is asked every time**, as a value: see [`Trust`].
 //!
+//! # Features
+//!
+//! | feature | default | effect |
+//! |---|---|---|
+//! | `std` | on | lets dependencies use the standard library; the crate itself needs `alloc` alone |
+//! | `asm` | off | X25519 by the assembly of `graviola`, about twice as fast, where the target is x86-64 or aarch64 and the processor has what it needs (found out at run time); everywhere else the portable code |
+//!
 //! # Where the specifications are implemented
 //!
 //! W§ is `docs/spec/signal-wire.md`, S§ `docs/spec/spqr.md`.
@@ -62,7 +69,7 @@
 //! | section | file |
 //! |---|---|
 //! | W§1 derivations | `src/crypto/kdf.rs` |
-//! | W§2 keys, agreement, KEM | `src/crypto/curve.rs`, `src/crypto/kem.rs`, `src/crypto/kyber.rs` |
+//! | W§2 keys, agreement, KEM | `src/crypto/curve.rs`, `src/crypto/x25519.rs`, `src/crypto/kem.rs`, `src/crypto/kyber.rs` |
 //! | W§3 XEdDSA | `src/crypto/xeddsa.rs` |
 //! | W§4 identifiers | `src/address.rs` |
 //! | W§5 alternate identity | `src/identity.rs` |

@@ -1,11 +1,11 @@
 //! Curve25519 keys: encoding, clamping, agreement (W§2.1–2.3). Signatures are in `xeddsa.rs`.
 
 use super::secret::Secret;
+use super::x25519;
 use alloc::vec::Vec;
 use curve25519_dalek::montgomery::MontgomeryPoint;
 use rand_core::CryptoRng;
 use subtle::ConstantTimeEq;
-use x25519_dalek::StaticSecret;
 use zeroize::Zeroizing;
 
 /// The type byte before the 32 bytes of a serialized public key.
@@ -135,7 +135,7 @@ impl PrivateKey {
 
     /// The public key of this private key: one multiplication of the base point.
     pub fn public_key(&self) -> PublicKey {
-        PublicKey(MontgomeryPoint::mul_base_clamped(*self.0.as_bytes()).0)
+        PublicKey(x25519::public_key(self.0.as_bytes()))
     }
 
     /// X25519 with a peer's public key (W§2.3).
@@ -143,12 +143,11 @@ impl PrivateKey {
     /// # Errors
     /// [`KeyError::LowOrder`] when the result is all zero.
     pub(crate) fn agree(&self, their: &PublicKey) -> Result<SharedSecret, KeyError> {
-        let shared = StaticSecret::from(*self.0.as_bytes()).diffie_hellman(&their.0.into());
-        if shared.was_contributory() {
-            Ok(SharedSecret::new(Secret::new(shared.to_bytes())))
-        } else {
-            Err(KeyError::LowOrder)
+        let shared = x25519::agree(self.0.as_bytes(), &their.0);
+        if bool::from(shared.ct_eq(&Secret::zeroed())) {
+            return Err(KeyError::LowOrder);
         }
+        Ok(SharedSecret::new(shared))
     }
 }
 

@@ -10,6 +10,7 @@ pub(crate) mod kdf;
 pub(crate) mod kem;
 mod kyber;
 pub(crate) mod secret;
+mod x25519;
 mod xeddsa;
 
 pub use curve::{KeyError, KeyPair, PrivateKey, PublicKey};
