@@ -1,7 +1,7 @@
 //! Every secret role of a session and the one derivation that makes it (W§7.2, 8.1, 8.2, 8.4).
 
 use crate::crypto::curve::SharedSecret;
-use crate::crypto::kdf::{HmacSha256, hkdf};
+use crate::crypto::kdf::{HmacKey, hkdf_keyed};
 use crate::crypto::secret::{Secret, secret_role};
 
 secret_role! {
@@ -29,7 +29,7 @@ secret_role! {
 impl RootKey {
     /// `KDF_RK` (W§8.1): the next root and the chain that begins with it.
     pub(crate) fn kdf_rk(&self, dh: &SharedSecret) -> (RootKey, ChainKey) {
-        let okm: Secret<64> = hkdf(Some(self.as_bytes()), dh.as_bytes(), b"WhisperRatchet");
+        let okm: Secret<64> = hkdf_keyed(self.as_bytes(), dh.as_bytes(), b"WhisperRatchet");
         let (root, chain) = okm.split();
         (RootKey::new(root), ChainKey::new(chain))
     }
@@ -38,23 +38,23 @@ impl RootKey {
 impl ChainKey {
     /// `KDF_CK` (W§8.2): the seed of this message and the next chain key.
     pub(crate) fn kdf_ck(&self) -> (MessageSeed, ChainKey) {
-        let keyed = HmacSha256::new(self.as_bytes());
-        let seed = keyed.clone().chain(&[0x01]).finish();
-        let next = keyed.chain(&[0x02]).finish();
+        let keyed = HmacKey::new(self.as_bytes());
+        let seed = keyed.begin().chain(&[0x01]).finish();
+        let next = keyed.begin().chain(&[0x02]).finish();
         (MessageSeed::new(Secret::new(seed)), ChainKey::new(Secret::new(next)))
     }
 
     /// The next chain key alone, for the messages of a gap whose seeds are not kept.
     pub(crate) fn skip(&self) -> ChainKey {
-        ChainKey::new(Secret::new(HmacSha256::new(self.as_bytes()).chain(&[0x02]).finish()))
+        ChainKey::new(Secret::new(HmacKey::new(self.as_bytes()).begin().chain(&[0x02]).finish()))
     }
 }
 
 impl MessageSeed {
     /// The keys of one message (W§8.4).
     pub(crate) fn message_keys(&self, pq: Option<&PqMessageKey>) -> MessageKeys {
-        let salt = pq.map(|key| &key.as_bytes()[..]);
-        let okm: Secret<80> = hkdf(salt, self.as_bytes(), b"WhisperMessageKeys");
+        let salt = pq.map_or(&[0; 32], PqMessageKey::as_bytes);
+        let okm: Secret<80> = hkdf_keyed(salt, self.as_bytes(), b"WhisperMessageKeys");
         let (cipher, rest) = okm.split::<32, 48>();
         let (mac, iv) = rest.split();
         MessageKeys { cipher, mac, iv }

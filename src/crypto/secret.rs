@@ -1,12 +1,22 @@
 //! Byte strings that must not outlive their use, and the macro that gives each role a type of its own.
 
 use subtle::{Choice, ConstantTimeEq};
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use zeroize::ZeroizeOnDrop;
 
 /// `N` secret bytes, wiped when dropped. No `Copy`, `==` or content in `Debug`; `Clone` is there
 /// because a stored state is copied when it moves to a larger buffer.
-#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+#[derive(Clone)]
 pub(crate) struct Secret<const N: usize>([u8; N]);
+
+impl<const N: usize> Drop for Secret<N> {
+    /// One store of the whole, behind a barrier: byte by byte it would cost as much as a hash.
+    fn drop(&mut self) {
+        self.0 = [0; N];
+        zeroize::optimization_barrier(&self.0);
+    }
+}
+
+impl<const N: usize> ZeroizeOnDrop for Secret<N> {}
 
 impl<const N: usize> Secret<N> {
     pub(crate) fn new(bytes: [u8; N]) -> Self {

@@ -4,7 +4,7 @@
 use super::SpqrError;
 use super::authenticator::EpochSecret;
 use super::skipped::SkippedKeys;
-use crate::crypto::kdf::{HmacSha256, hkdf};
+use crate::crypto::kdf::{HmacKey, hkdf};
 use crate::crypto::secret::{Secret, secret_role};
 use crate::keys::PqMessageKey;
 use alloc::{boxed::Box, vec::Vec};
@@ -102,7 +102,7 @@ pub(crate) struct Chain {
 
 /// HMAC under the salt of 32 zero bytes: the first half of the HKDF of every step, keyed once.
 #[derive(Clone)]
-pub(super) struct Extract(HmacSha256);
+pub(super) struct Extract(HmacKey);
 
 /// What committing a message will change in a chain.
 pub(crate) enum ChainChange {
@@ -121,32 +121,32 @@ pub(crate) struct NewEpoch {
 
 impl Extract {
     pub(super) fn new() -> Self {
-        Self(HmacSha256::new(&[0; 32]))
+        Self(HmacKey::new(&[0; 32]))
     }
 
     /// HKDF-Expand of the step, ready for its blocks (S§9.3).
-    fn expand(&self, key: &SideKey) -> HmacSha256 {
-        let prk = Secret::new(self.0.clone().chain(key.as_bytes()).finish());
-        HmacSha256::new(prk.as_bytes())
+    fn expand(&self, key: &SideKey) -> HmacKey {
+        let prk = Secret::new(self.0.begin().chain(key.as_bytes()).finish());
+        HmacKey::new(prk.as_bytes())
     }
 
     /// The next chain key alone, for a message whose key is not kept.
     fn skip(&self, key: &SideKey, counter: u32) -> SideKey {
-        SideKey::new(first_block(self.expand(key), counter))
+        SideKey::new(first_block(&self.expand(key), counter))
     }
 
     /// The next chain key and the key of message `counter`.
     fn step(&self, key: &SideKey, counter: u32) -> (SideKey, PqMessageKey) {
         let keyed = self.expand(key);
-        let next = first_block(keyed.clone(), counter);
-        let key =
-            keyed.chain(next.as_bytes()).chain(&counter.to_be_bytes()).chain(NEXT).chain(&[2]);
+        let next = first_block(&keyed, counter);
+        let key = keyed.begin().chain(next.as_bytes());
+        let key = key.chain(&counter.to_be_bytes()).chain(NEXT).chain(&[2]);
         (SideKey::new(next), PqMessageKey::new(Secret::new(key.finish())))
     }
 }
 
-fn first_block(keyed: HmacSha256, counter: u32) -> Secret<32> {
-    Secret::new(keyed.chain(&counter.to_be_bytes()).chain(NEXT).chain(&[1]).finish())
+fn first_block(keyed: &HmacKey, counter: u32) -> Secret<32> {
+    Secret::new(keyed.begin().chain(&counter.to_be_bytes()).chain(NEXT).chain(&[1]).finish())
 }
 
 impl Chain {
