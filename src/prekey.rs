@@ -4,7 +4,9 @@
 //! look the same. Keep the base keys that a last-resort key has seen (W§7.5).
 
 use crate::address::{DeviceId, Timestamp};
-use crate::crypto::{InvalidSignature, KemKeyPair, KemPublicKey, KeyPair, PublicKey};
+use crate::crypto::{
+    InvalidSignature, KemKeyPair, KemPublicKey, KeyPair, PublicKey, VerificationKey,
+};
 use crate::identity::{IdentityKey, IdentityKeyPair};
 use rand_core::CryptoRng;
 
@@ -178,11 +180,11 @@ impl KemPreKey {
 impl PreKeyBundle {
     /// B2 and B3: the signed prekey's signature first, then the KEM prekey's.
     pub(crate) fn verify_signatures(&self) -> Result<(), InvalidSignature> {
-        let identity = self.identity_key.public_key();
+        let mut identity = VerificationKey::new(*self.identity_key.public_key());
         let signed = &self.signed_prekey;
-        identity.verify_signature(&signed.key.serialize(), &signed.signature)?;
+        identity.verify(&signed.key.serialize(), &signed.signature)?;
         match &self.kem {
-            Some(kem) => identity.verify_signature(&kem.key.serialize(), &kem.signature),
+            Some(kem) => identity.verify(&kem.key.serialize(), &kem.signature),
             None => Ok(()),
         }
     }
