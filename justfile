@@ -26,6 +26,17 @@ interop:
 examples:
     cargo test -p tuckseal --test examples
 
+# Three million random steps of two parties with backups restored, and two million of the post-quantum
+# ratchet alone: minutes. TUCKSEAL_SOAK_STEPS and TUCKSEAL_SOAK_SEED change the former.
+soak:
+    cargo test --release -p tuckseal --test soak -- --ignored --nocapture
+    cargo test --release -p tuckseal --lib spqr -- --ignored
+
+# Beside vodozemac, openmls and the fastest primitives, in one process; then with assembly.
+bench-peers:
+    cargo bench --manifest-path benches/peers/Cargo.toml
+    cargo bench --manifest-path benches/peers/Cargo.toml --features asm
+
 # Every operation beside the primitives that it cannot avoid.
 bench:
     cargo bench -p tuckseal

@@ -22,8 +22,8 @@ use crate::ratchet::TripleRatchet;
 use crate::ratchet::double::{
     Chain, DoubleRatchet, MAX_RECEIVER_CHAINS, ReceiverChain, SenderChain,
 };
-use crate::ratchet::ready::ReadyKeys;
-use crate::ratchet::skipped::SkippedSeeds;
+use crate::ratchet::ready::{MAX_READY, ReadyKeys};
+use crate::ratchet::skipped::{MAX_SKIPPED, SkippedSeeds};
 use crate::spqr::Spqr;
 use crate::stored::{Reader, Writer};
 use alloc::{boxed::Box, vec::Vec};
@@ -50,7 +50,20 @@ pub enum RecordError {
     Damaged,
 }
 
+/// Most bytes of a session's stored form: what does not grow, 36 for each skipped seed, and in an
+/// imported session 116 for each key that came ready.
+const MAX_SESSION_LEN: usize = 2 * 1024
+    + MAX_RECEIVER_CHAINS * (70 + 36 * MAX_SKIPPED)
+    + 116 * MAX_READY
+    + Spqr::MAX_ENCODED_LEN;
+
 impl SessionRecord {
+    /// Most bytes of a record, whatever the peer sends: about 72 MB, 41 imported sessions in each of which
+    /// every chain has all the skipped messages that are kept. Of a session that was begun here at most
+    /// 0.6 MB: only an import brings keys that came ready. Without skipped messages a session has at most
+    /// 8 KB.
+    pub const MAX_ENCODED_LEN: usize = 6 + (1 + MAX_ARCHIVED) * (4 + MAX_SESSION_LEN);
+
     /// The bytes to store: secrets, so keep them encrypted at rest. Wiped when dropped.
     pub fn encode(&self) -> Zeroizing<Vec<u8>> {
         let current = self.current.as_ref().map(|session| (session, session.ratchet.pq.encode()));

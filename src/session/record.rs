@@ -70,6 +70,9 @@ pub struct SessionInfo {
     pub version: SessionVersion,
     /// Whether the post-quantum ratchet is on in it.
     pub post_quantum_ratchet: bool,
+    /// How far it has come: the epoch that the two agree on next, from 1. Both sides' numbers differ
+    /// by at most one; a pair that talks in turns completes one in 87 messages (S§12).
+    pub post_quantum_epoch: Option<u64>,
     /// The peer's identity in it.
     pub remote_identity: IdentityKey,
     /// The peer's registration id in it.
@@ -89,6 +92,7 @@ impl SessionRecord {
         self.current.as_ref().map(|session| SessionInfo {
             version: session.version,
             post_quantum_ratchet: !session.ratchet.pq.is_off(),
+            post_quantum_epoch: session.ratchet.pq.epoch(),
             remote_identity: session.remote_identity,
             remote_registration_id: session.remote_registration_id,
             awaiting_reply: session.pending.is_some(),

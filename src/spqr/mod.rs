@@ -160,6 +160,14 @@ impl Spqr {
         matches!(self, Self::Off)
     }
 
+    /// The epoch that is being agreed on, from 1; `None` when it is not in use.
+    pub(crate) fn epoch(&self) -> Option<u64> {
+        match self {
+            Self::Off => None,
+            Self::On(v1) => Some(v1.braid.epoch),
+        }
+    }
+
     /// Whether nothing was received yet, so that the version is open.
     pub(crate) fn is_negotiating(&self) -> bool {
         matches!(self, Self::On(v1) if v1.negotiation.is_some())

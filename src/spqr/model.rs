@@ -126,13 +126,10 @@ impl Network {
                 1..20 => self.send(who, weather),
                 _ => self.deliver(who, weather),
             }
-            assert!(stored_bytes(&self.parties[who]) <= STATE_BOUND);
+            assert!(stored_bytes(&self.parties[who]) <= Spqr::MAX_ENCODED_LEN);
         }
     }
 }
-
-/// What `Spqr::encode` promises with the default limits.
-const STATE_BOUND: usize = 5 * 1024 + 3 * 2_200 * 36;
 
 fn stored_bytes(state: &Spqr) -> usize {
     state.encode().len()
@@ -237,6 +234,57 @@ fn lockstep_completes_an_epoch_in_87_messages() {
     network.send(0, FAIR);
     network.deliver(1, FAIR);
     assert_eq!((network.epoch(0), network.epoch(1)), (2, 2));
+}
+
+/// Somebody copies a party's whole state and then listens. They follow every message, and answer in
+/// the party's place as it would: only what it draws afresh they do not have.
+fn messages_until_healed(leaked: usize, at: usize) -> usize {
+    let mut network = Network::new(at as u64);
+    let mut thief: Option<Spqr> = None;
+    let mut guessing = ChaCha20Rng::seed_from_u64(77);
+    let mut last_known = 0;
+    for n in 0..at + 6 * 87 {
+        if n == at {
+            thief = Some(network.parties[leaked].clone());
+        }
+        let (from, to) = (n % 2, 1 - n % 2);
+        network.send(from, FAIR);
+        let Sent { message, key } = network.queues[to].pop().unwrap();
+        let step = network.parties[to].recv(&message).unwrap();
+        network.parties[to].commit(step.change);
+        let Some(thief) = &mut thief else { continue };
+        let stolen = if from == leaked {
+            let step = thief.send(&mut guessing).unwrap();
+            thief.commit(step.change);
+            step.key.map(|key| *key.as_bytes())
+        } else {
+            // What their wrong secrets make of it need not fit; then they know nothing of it.
+            thief.recv(&message).ok().and_then(|step| {
+                let key = step.key.map(|key| *key.as_bytes());
+                thief.commit(step.change);
+                key
+            })
+        };
+        if stolen == key {
+            last_known = n + 1 - at;
+        }
+    }
+    last_known
+}
+
+/// S§12: an epoch takes 87 messages in lockstep. What leaks in one epoch may hold the secrets of that
+/// one; the next has a fresh one of the party itself, and its keys are used when it is complete.
+#[test]
+fn after_a_leak_two_epochs_heal() {
+    let mut longest = 0;
+    for leaked in [0, 1] {
+        for at in (0..2 * 87).step_by(5) {
+            let known = messages_until_healed(leaked, at);
+            assert!(known <= 2 * 87, "party {leaked}, leaked after {at}: {known} messages");
+            longest = longest.max(known);
+        }
+    }
+    assert!(longest > 87, "the thief of this test cannot even follow one epoch: {longest}");
 }
 
 #[test]

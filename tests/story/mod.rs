@@ -1,6 +1,7 @@
 //! Parties for the stories: each keeps what an app would keep, and every call that may fail is
 //! wrapped so that an error with a changed state fails the test.
-#![allow(unreachable_pub, clippy::panic, clippy::unwrap_used, clippy::expect_used)]
+#![allow(unreachable_pub, clippy::indexing_slicing)]
+#![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used)]
 #![allow(dead_code, reason = "every story uses a part of it")]
 
 pub mod world;

@@ -4,7 +4,7 @@
 use super::{KemKind, Offer, Party, talking};
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 use std::collections::BTreeSet;
-use tuckseal::{DecryptError, MessageKind, PreKeySignalMessage, SignalMessage};
+use tuckseal::{DecryptError, MessageKind, PreKeySignalMessage, SessionRecord, SignalMessage};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
@@ -48,6 +48,10 @@ pub struct World {
     sent: u32,
     saved: [Option<(Party, BTreeSet<u32>)>; 2],
     rollbacks: u8,
+    /// Somebody goes on from a backup, and no new session has put it right.
+    set_back: bool,
+    /// Bytes of the largest record that went through a restart.
+    pub largest_record: usize,
 }
 
 impl World {
@@ -60,13 +64,15 @@ impl World {
             sent: 0,
             saved: [None, None],
             rollbacks: 0,
+            set_back: false,
+            largest_record: 0,
         }
     }
 
     pub fn run(&mut self, step: Step) {
         match step {
             Step::Send(from) => self.send(from),
-            Step::Restart(who) => self.parties[who as usize].restart(),
+            Step::Restart(who) => self.restart(who as usize),
             Step::Begin(who) => self.begin(who),
             Step::Drop(to, which) => {
                 self.pick(to, which).map(|at| self.under_way[to as usize].remove(at));
@@ -102,7 +108,7 @@ impl World {
     /// Whatever happened, the next message in each direction is read; after a rollback, that of a new
     /// session is.
     pub fn assert_still_talking(&mut self) {
-        if self.rollbacks > 0 {
+        if self.set_back {
             self.begin(Side::Alice);
         }
         for (from, to) in [(Side::Alice, Side::Bob), (Side::Bob, Side::Alice)] {
@@ -110,6 +116,34 @@ impl World {
             let last = self.under_way[to as usize].last().unwrap().clone();
             self.deliver(to, &last);
             assert!(self.read[to as usize].contains(&last.number), "no longer talking");
+        }
+    }
+
+    /// Messages under way to this side.
+    pub fn waiting(&self, to: Side) -> usize {
+        self.under_way[to as usize].len()
+    }
+
+    /// What an app does when it is told that messages cannot be read: a new session. Then each reads
+    /// the other, and what was under way is gone.
+    pub fn heal(&mut self, who: Side) {
+        self.under_way = Default::default();
+        self.begin(who);
+        let other = if who == Side::Alice { Side::Bob } else { Side::Alice };
+        for (from, to) in [(who, other), (other, who)] {
+            self.send(from);
+            self.run(Step::Deliver(to, 0));
+            assert!(self.read[to as usize].contains(&(self.sent - 1)), "the new session is deaf");
+        }
+        self.set_back = false;
+    }
+
+    fn restart(&mut self, who: usize) {
+        self.parties[who].restart();
+        for record in self.parties[who].sessions.values() {
+            let len = record.encode().len();
+            assert!(len <= SessionRecord::MAX_ENCODED_LEN);
+            self.largest_record = self.largest_record.max(len);
         }
     }
 
@@ -136,7 +170,8 @@ impl World {
     fn roll_back(&mut self, who: usize) {
         let Some((party, read)) = &self.saved[who] else { return };
         (self.parties[who], self.read[who]) = (party.clone(), read.clone());
-        self.rollbacks = self.rollbacks.saturating_add(1);
+        self.rollbacks = self.rollbacks.wrapping_add(1);
+        self.set_back = true;
         self.parties[who].rng = ChaCha20Rng::from_seed(
             [200 + who as u8, self.rollbacks].repeat(16).try_into().unwrap(),
         );
@@ -152,7 +187,7 @@ impl World {
             }
             // Who went back in time uses counters again for other messages.
             Err(DecryptError::Duplicate { .. }) => {
-                let known = read.contains(&message.number) || self.rollbacks > 0;
+                let known = read.contains(&message.number) || self.set_back;
                 assert!(known, "an unread message called a duplicate");
             }
             // A late first message whose prekeys went with another copy of its session, and late

@@ -39,8 +39,11 @@ const LINK_LEN: usize = 4 + 1 + 32 + 4 + 32 + 4;
 const SKIPPED_LEN: usize = 4 + 32;
 
 impl Spqr {
-    /// The bytes to store: secrets. Empty when off; otherwise at most 5 KiB, and 36 bytes per key of a
-    /// skipped message, of which there are at most 6,600 with the default limits.
+    /// Most bytes of an encoded state with the default limits: 5 KiB, and 36 bytes for each key of a
+    /// skipped message, of which the three sides that are kept have 2,200 each.
+    pub(crate) const MAX_ENCODED_LEN: usize = 5 * 1024 + 3 * 2_200 * SKIPPED_LEN;
+
+    /// The bytes to store: secrets. Empty when off; otherwise at most [`Self::MAX_ENCODED_LEN`].
     pub(crate) fn encode(&self) -> Zeroizing<Vec<u8>> {
         match self {
             Self::Off => Zeroizing::default(),
