@@ -61,6 +61,7 @@
 //! |---|---|---|
 //! | `std` | on | lets dependencies use the standard library; the crate itself needs `alloc` alone |
 //! | `asm` | off | X25519 by the assembly of `graviola`, about twice as fast, where the target is x86-64 or aarch64 and the processor has what it needs (found out at run time); everywhere else the portable code |
+//! | `rayon` | off | `seal_v2_multi` works for its recipients on all cores; the bytes are the same |
 //!
 //! # Where the specifications are implemented
 //!

@@ -1,6 +1,6 @@
 //! What people ran into with other libraries, as far as it is the protocol's to prevent: one test a row
 //! of that collection. Those of the client are in `client/tests/field_needs.rs`.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, missing_docs)]
 
 mod story;
 

@@ -3,7 +3,6 @@
 use super::secret::Secret;
 use super::x25519;
 use alloc::vec::Vec;
-use curve25519_dalek::montgomery::MontgomeryPoint;
 use rand_core::CryptoRng;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
@@ -82,11 +81,7 @@ impl PublicKey {
     /// Whether the encoding is the only one of its point and the point is on the curve, in the
     /// subgroup of prime order (W§2.1). Asked of base keys alone (W§7.4).
     pub fn is_canonical(&self) -> bool {
-        // Written back, the coordinate is reduced and its top bit clear: only the canonical form is equal.
-        match MontgomeryPoint(self.0).to_edwards(0) {
-            Some(point) => point.is_torsion_free() && point.to_montgomery().0 == self.0,
-            None => false,
-        }
+        x25519::is_canonical(&self.0)
     }
 }
 

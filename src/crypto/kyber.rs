@@ -3,7 +3,6 @@
 use super::secret::Secret;
 use alloc::boxed::Box;
 use libcrux_ml_kem::kyber1024;
-use zeroize::Zeroize;
 
 pub(super) const PUBLIC_LEN: usize = 1568;
 pub(super) const SECRET_LEN: usize = 3168;
@@ -40,5 +39,5 @@ pub(super) fn decapsulate(
 /// libcrux does not wipe its keys; this does.
 #[allow(clippy::indexing_slicing, reason = "a range from 0 is inside every key")]
 fn wipe(key: &mut libcrux_ml_kem::MlKemPrivateKey<SECRET_LEN>) {
-    key[0..].zeroize();
+    zeroize::zeroize_bytes(&mut key[0..]);
 }

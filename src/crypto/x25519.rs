@@ -14,6 +14,11 @@ pub(super) fn public_key(private: &[u8; 32]) -> [u8; 32] {
     assembly::public_key(private).unwrap_or_else(|| portable::public_key(private))
 }
 
+/// Whether this is the canonical encoding of a point on the curve, in the subgroup of prime order.
+pub(super) fn is_canonical(u: &[u8; 32]) -> bool {
+    assembly::is_canonical(u).unwrap_or_else(|| portable::is_canonical(u))
+}
+
 mod portable {
     use super::Secret;
     use curve25519_dalek::montgomery::MontgomeryPoint;
@@ -26,6 +31,14 @@ mod portable {
     pub(super) fn public_key(private: &[u8; 32]) -> [u8; 32] {
         MontgomeryPoint::mul_base_clamped(*private).0
     }
+
+    pub(super) fn is_canonical(u: &[u8; 32]) -> bool {
+        // Written back, the coordinate is reduced and its top bit clear: only the canonical form is equal.
+        match MontgomeryPoint(*u).to_edwards(0) {
+            Some(point) => point.is_torsion_free() && point.to_montgomery().0 == *u,
+            None => false,
+        }
+    }
 }
 
 #[cfg(all(feature = "asm", any(target_arch = "x86_64", target_arch = "aarch64")))]
@@ -33,6 +46,14 @@ mod assembly {
     use super::Secret;
     use graviola::key_agreement::x25519::{PublicKey, StaticPrivateKey};
     use graviola::util::is_cpu_supported;
+
+    /// 5L - 1, where L is the order of the subgroup. It is as clamping leaves it: a multiple of 8
+    /// from 2^254 on.
+    const MINUS_ONE: [u8; 32] = [
+        0xA0, 0x23, 0xCD, 0xD0, 0x83, 0xEF, 0x5B, 0xB8, 0x2F, 0x10, 0xD6, 0x2E, 0x59, 0xE1, 0x5A,
+        0x68, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+        0x00, 0x50,
+    ];
 
     // The crate panics where it cannot run, so it is asked first, each time: the answer is a few
     // loads of what the standard library found out once.
@@ -51,6 +72,14 @@ mod assembly {
     pub(super) fn public_key(private: &[u8; 32]) -> Option<[u8; 32]> {
         is_cpu_supported().then(|| StaticPrivateKey::from_array(private).public_key().as_bytes())
     }
+
+    /// In the subgroup, and nowhere else, 5L - 1 times a point is its negative, which has the same
+    /// coordinate. A part of order 2, 4 or 8 is lost, because 8 divides 5L - 1. On the twist the point
+    /// would have an order that divides 5L or 5L - 2; none does (its order, 4 times a prime, has no
+    /// factor in common with them). What comes out is encoded canonically, so what goes in was.
+    pub(super) fn is_canonical(u: &[u8; 32]) -> Option<bool> {
+        agree(&MINUS_ONE, u).map(|same| same.as_bytes() == u && *u != [0; 32])
+    }
 }
 
 /// No assembly for this target, or none was asked for.
@@ -65,12 +94,17 @@ mod assembly {
     pub(super) fn public_key(_: &[u8; 32]) -> Option<[u8; 32]> {
         None
     }
+
+    pub(super) fn is_canonical(_: &[u8; 32]) -> Option<bool> {
+        None
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use alloc::vec::Vec;
+    use curve25519_dalek::{EdwardsPoint, constants::EIGHT_TORSION};
     use proptest::prelude::*;
     use subtle::ConstantTimeEq;
 
@@ -126,6 +160,9 @@ mod tests {
             if let Some(found) = assembly::public_key(&u) {
                 assert_eq!(found, portable::public_key(&u), "{u:02x?}");
             }
+            if let Some(found) = assembly::is_canonical(&u) {
+                assert_eq!(found, portable::is_canonical(&u), "{u:02x?}");
+            }
         }
         // 0, 1, p - 1, p, p + 1 and the two of order 8, each with and without the top bit.
         assert_eq!(low_order, 7 * 2 * 4);
@@ -139,6 +176,24 @@ mod tests {
             }
             if let Some(found) = assembly::public_key(&k) {
                 prop_assert_eq!(found, portable::public_key(&k));
+            }
+            if let Some(found) = assembly::is_canonical(&u) {
+                prop_assert_eq!(found, portable::is_canonical(&u));
+            }
+        }
+
+        /// A point of the subgroup is canonical, but not with a part of low order, nor with the
+        /// top bit set.
+        #[test]
+        fn only_the_subgroup_is_canonical(k: [u8; 32]) {
+            let point = EdwardsPoint::mul_base_clamped(k);
+            for (order, part) in EIGHT_TORSION.iter().enumerate() {
+                let mut u = (point + part).to_montgomery().0;
+                for found in [Some(portable::is_canonical(&u)), assembly::is_canonical(&u)] {
+                    prop_assert_eq!(found.unwrap_or(order == 0), order == 0);
+                }
+                u[31] |= 0x80;
+                prop_assert!(!is_canonical(&u));
             }
         }
     }
