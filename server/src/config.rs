@@ -5,6 +5,7 @@
 mod address;
 mod limits;
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -43,6 +44,20 @@ pub struct Settings {
     /// Folder of the attachments; nodes share it [default: attachments in the data folder]
     #[arg(long, value_name = "FOLDER", env = "TUCKSEAL_ATTACHMENTS_DIR")]
     pub attachments_dir: Option<PathBuf>,
+    /// Address of the counters for Prometheus, at /metrics; nowhere without it
+    #[arg(long, value_name = "ADDRESS:PORT", env = "TUCKSEAL_METRICS_LISTEN")]
+    pub metrics_listen: Option<SocketAddr>,
+    /// Certificate chain in PEM, own certificate first; with it the server speaks https
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "TUCKSEAL_TLS_CERTIFICATE_FILE",
+        requires = "tls_key_file"
+    )]
+    pub tls_certificate_file: Option<PathBuf>,
+    /// Private key of that certificate in PEM
+    #[arg(long, value_name = "FILE", env = "TUCKSEAL_TLS_KEY_FILE")]
+    pub tls_key_file: Option<PathBuf>,
     /// Public trust root, one line of hex [default: trust-root.public in the data folder]
     #[arg(long, value_name = "FILE", env = "TUCKSEAL_TRUST_ROOT_FILE")]
     pub trust_root_file: Option<PathBuf>,
@@ -88,6 +103,12 @@ pub struct Config {
     pub database: Option<Address>,
     /// NATS; none for a single node.
     pub bus: Option<Address>,
+    /// Serves the counters; none: nowhere.
+    pub metrics_listen: Option<SocketAddr>,
+    /// Chain in PEM.
+    pub tls_certificate_file: Option<PathBuf>,
+    /// Its key in PEM.
+    pub tls_key_file: Option<PathBuf>,
     /// Holds the attachments, by day.
     pub attachments_dir: Option<PathBuf>,
     /// 33 bytes in hex.
@@ -129,6 +150,9 @@ pub enum ConfigError {
     /// There is a bus without a store that several nodes can share.
     #[error("a bus is for several nodes on one PostgreSQL; set database, or leave bus out")]
     BusAlone,
+    /// A certificate without its key, or the other way round.
+    #[error("tls_certificate_file and tls_key_file go together; set both or none")]
+    HalfTls,
     /// A limit has no sense.
     #[error("limit {name} must be {rule}")]
     Limit {
@@ -158,7 +182,55 @@ impl Config {
         if config.bus.is_some() && config.database.is_none() {
             return Err(ConfigError::BusAlone);
         }
+        if config.tls_certificate_file.is_some() != config.tls_key_file.is_some() {
+            return Err(ConfigError::HalfTls);
+        }
         Ok(config)
+    }
+}
+
+impl Config {
+    /// Certificate chain and key, if the server is to speak https.
+    #[must_use]
+    pub fn tls_files(&self) -> Option<(&Path, &Path)> {
+        self.tls_certificate_file.as_deref().zip(self.tls_key_file.as_deref())
+    }
+
+    /// Where the attachments are.
+    #[must_use]
+    pub fn attachments(&self) -> PathBuf {
+        self.attachments_dir.clone().unwrap_or_else(|| self.data_dir.join("attachments"))
+    }
+}
+
+/// As a settings file, without passwords; a line that begins with # is a setting that has no value.
+impl fmt::Display for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = |value: &dyn fmt::Display| Some(format!("{:?}", value.to_string()));
+        let path = |path: &Option<PathBuf>| path.as_ref().and_then(|path| text(&path.display()));
+        let lines = [
+            ("listen", text(&self.listen)),
+            ("data_dir", text(&self.data_dir.display())),
+            ("database", self.database.as_ref().and_then(|database| text(database))),
+            ("bus", self.bus.as_ref().and_then(|bus| text(bus))),
+            ("metrics_listen", self.metrics_listen.as_ref().and_then(|address| text(address))),
+            ("tls_certificate_file", path(&self.tls_certificate_file)),
+            ("tls_key_file", path(&self.tls_key_file)),
+            ("attachments_dir", text(&self.attachments().display())),
+            ("trust_root_file", path(&self.trust_root_file)),
+            ("server_key_file", path(&self.server_key_file)),
+            ("server_certificate_file", path(&self.server_certificate_file)),
+            ("relay_secret_file", path(&self.relay_secret_file)),
+            ("log_format", text(&format!("{:?}", self.log_format).to_lowercase())),
+            ("log", text(&self.log)),
+        ];
+        for (name, value) in lines {
+            match value {
+                Some(value) => writeln!(f, "{name} = {value}")?,
+                None => writeln!(f, "# {name} =")?,
+            }
+        }
+        writeln!(f, "\n[limits]\n{}", self.limits)
     }
 }
 
@@ -176,6 +248,9 @@ impl Settings {
             data_dir: self.data_dir.or(other.data_dir),
             database: self.database.or(other.database),
             bus: self.bus.or(other.bus),
+            metrics_listen: self.metrics_listen.or(other.metrics_listen),
+            tls_certificate_file: self.tls_certificate_file.or(other.tls_certificate_file),
+            tls_key_file: self.tls_key_file.or(other.tls_key_file),
             attachments_dir: self.attachments_dir.or(other.attachments_dir),
             trust_root_file: self.trust_root_file.or(other.trust_root_file),
             server_key_file: self.server_key_file.or(other.server_key_file),
@@ -193,6 +268,9 @@ impl Settings {
             data_dir: self.data_dir.unwrap_or_else(|| "tuckseal-data".into()),
             database: self.database,
             bus: self.bus,
+            metrics_listen: self.metrics_listen,
+            tls_certificate_file: self.tls_certificate_file,
+            tls_key_file: self.tls_key_file,
             attachments_dir: self.attachments_dir,
             trust_root_file: self.trust_root_file,
             server_key_file: self.server_key_file,
@@ -235,6 +313,20 @@ mod tests {
             let error = load(text, Settings::default()).unwrap_err().to_string();
             assert!(error.contains("line 2"), "{error}");
         }
+    }
+
+    #[test]
+    fn printed_settings_are_read_back_and_say_no_password() {
+        let settings = Settings {
+            database: Some("postgresql://u:hunter2@h:5432/d".parse().unwrap()),
+            metrics_listen: Some(([127, 0, 0, 1], 9).into()),
+            ..Settings::default()
+        };
+        let printed = load("", settings).unwrap().to_string();
+        assert!(!printed.contains("hunter2"));
+        let read = load(&printed, Settings::default()).unwrap();
+        assert_eq!(read.to_string(), printed);
+        assert_eq!(read.limits.sweep_interval_secs, 30);
     }
 
     #[test]

@@ -76,11 +76,8 @@ impl ServerIdentity {
     /// A file is missing, unreadable or holds something else, or the three do not belong together.
     pub fn load_or_create(config: &Config) -> Result<Self, IdentityError> {
         let files = Files::new(config);
-        let named = config.trust_root_file.is_some()
-            || config.server_key_file.is_some()
-            || config.server_certificate_file.is_some();
-        let all = [&files.trust_root, &files.key, &files.certificate];
-        if !named && all.iter().all(|path| !path.exists()) {
+        let all = files.all();
+        if !files.named(config) && all.iter().all(|path| !path.exists()) {
             create(&files)?;
         } else if let Some(missing) = all.into_iter().find(|path| !path.exists()) {
             return Err(IdentityError::Incomplete { missing: missing.clone() });
@@ -94,6 +91,18 @@ impl ServerIdentity {
             write(&files.relay_secret, &*secret, Access::Private)?;
         }
         load(&files)
+    }
+
+    /// Reads the files; none if a first start would make them. Nothing is made or changed.
+    ///
+    /// # Errors
+    /// As [`ServerIdentity::load_or_create`].
+    pub fn load(config: &Config) -> Result<Option<Self>, IdentityError> {
+        let files = Files::new(config);
+        if files.named(config) || files.all().iter().any(|path| path.exists()) {
+            return load(&files).map(Some);
+        }
+        Ok(None)
     }
 
     /// The secret of registration challenges.
@@ -140,6 +149,21 @@ struct Files {
 }
 
 impl Files {
+    /// Those that are made together.
+    fn all(&self) -> [&PathBuf; 3] {
+        [&self.trust_root, &self.key, &self.certificate]
+    }
+
+    fn named(&self, config: &Config) -> bool {
+        let files = [
+            &config.trust_root_file,
+            &config.server_key_file,
+            &config.server_certificate_file,
+            &config.relay_secret_file,
+        ];
+        files.into_iter().any(Option::is_some)
+    }
+
     fn new(config: &Config) -> Self {
         let at = |named: &Option<PathBuf>, name: &str| {
             named.clone().unwrap_or_else(|| config.data_dir.join(name))

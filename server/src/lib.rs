@@ -7,16 +7,22 @@
 //! Start it as a program (`tuckseal-server --help`), by [`serve`], or in parts: [`Server::bind`], then
 //! [`Server::run`].
 
+mod bench;
 pub mod bus;
+mod check;
 pub mod config;
 mod http;
 mod identity;
 mod log;
+mod metrics;
 mod server;
 pub mod service;
 pub mod storage;
 
+pub use bench::{BenchArguments, BenchError, run as bench};
+pub use check::{Verdict, check};
 pub use config::{Arguments, Config, ConfigError};
+pub use http::tls::TlsError;
 pub use identity::{IdentityError, ServerIdentity};
 pub use log::{LogError, start as start_log};
 pub use server::{Server, ServerError, serve};

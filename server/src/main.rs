@@ -1,14 +1,16 @@
-//! The program `tuckseal-server`: settings, log, server.
+//! The program `tuckseal-server`: settings, log, and the task.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use tuckseal_server::{Arguments, Config, serve, start_log};
+use tuckseal_server::storage::sqlite::backup;
+use tuckseal_server::{Arguments, BenchArguments, Config, Verdict, bench, check, serve, start_log};
 
 /// Threads for readings of the database and checks of signatures; more would only wait for each other.
 const BLOCKING_THREADS: usize = 16;
 
-/// Key distribution and message relay for tuckseal.
+/// Key distribution and message relay for tuckseal. Without a task it serves.
 ///
 /// Every setting can be given as a flag, in the environment, or in a file (--config). The file has the names of
 /// the flags with _ for -, the limits in a table [limits]. The first start makes the database and the keys.
@@ -17,25 +19,56 @@ const BLOCKING_THREADS: usize = 16;
 struct Command {
     #[command(flatten)]
     arguments: Arguments,
+    #[command(subcommand)]
+    task: Option<Task>,
+}
+
+#[derive(clap::Subcommand)]
+enum Task {
+    /// Print the settings that are in force, as a settings file, without passwords
+    Config,
+    /// See whether a start with these settings would work: files, keys, database, clocks, bus, certificate
+    Check,
+    /// Copy the embedded database to a new file while the server runs (PostgreSQL: use its own tools)
+    Backup {
+        /// The new file
+        to: PathBuf,
+    },
+    /// Measure what a message costs, on servers of its own in a temporary folder
+    Bench(BenchArguments),
 }
 
 fn main() -> ExitCode {
-    match run(Command::parse().arguments) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("tuckseal-server: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    run(Command::parse()).unwrap_or_else(|error| {
+        eprintln!("tuckseal-server: {error}");
+        ExitCode::FAILURE
+    })
 }
 
-fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
-    let config = Config::load(arguments)?;
-    start_log(&config)?;
+fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .max_blocking_threads(BLOCKING_THREADS)
         .enable_all()
         .build()?;
-    runtime.block_on(serve(config))?;
-    Ok(())
+    if let Some(Task::Bench(task)) = command.task {
+        runtime.block_on(bench(task, &command.arguments.settings))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let config = Config::load(command.arguments)?;
+    match command.task {
+        Some(Task::Config) => print!("{config}"),
+        Some(Task::Check) if runtime.block_on(check(&config)) == Verdict::Bad => {
+            return Ok(ExitCode::FAILURE);
+        }
+        Some(Task::Check) => {}
+        Some(Task::Backup { .. }) if config.database.is_some() => {
+            return Err("backup is for the embedded database; use PostgreSQL's own tools".into());
+        }
+        Some(Task::Backup { to }) => backup(&config.data_dir.join("tuckseal.db"), &to)?,
+        Some(Task::Bench(_)) | None => {
+            start_log(&config)?;
+            runtime.block_on(serve(config))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }

@@ -10,11 +10,13 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::time::{interval, timeout};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::bus::{Bus, BusError, LocalBus, NatsBus};
 use crate::config::Config;
+use crate::http::tls::{self, TlsError};
 use crate::http::{self, App};
 use crate::identity::{IdentityError, ServerIdentity};
 use crate::service::Services;
@@ -52,6 +54,9 @@ pub enum ServerError {
     /// NATS.
     #[error(transparent)]
     Bus(#[from] BusError),
+    /// The certificate.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The address cannot be listened on.
     #[error("cannot listen on {address}: {source}; choose another address or stop what uses it")]
     Listen {
@@ -74,6 +79,8 @@ pub enum ServerError {
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
+    metrics: Option<TcpListener>,
+    tls: Option<TlsAcceptor>,
     app: Arc<App>,
     /// Held as long as the server lives.
     _lock: File,
@@ -87,20 +94,21 @@ impl Server {
     pub async fn bind(config: Config) -> Result<Self, ServerError> {
         let lock = open_data_dir(&config.data_dir)?;
         let identity = ServerIdentity::load_or_create(&config)?;
+        let tls = config.tls_files().map(|(chain, key)| tls::acceptor(chain, key)).transpose()?;
         let node = NodeId(i64::from_be_bytes(rand::random()));
         let bus = open_bus(&config, &identity, node).await?;
         let store = open_store(&config).await?;
-        let failed = |source| ServerError::Listen { address: config.listen, source };
-        let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
-        let attachments =
-            config.attachments_dir.unwrap_or_else(|| config.data_dir.join("attachments"));
-        let files = AttachmentFiles::new(attachments);
+        let (listener, address) = listen(config.listen).await?;
+        let metrics = match config.metrics_listen {
+            Some(address) => Some(listen(address).await?.0),
+            None => None,
+        };
+        let files = AttachmentFiles::new(config.attachments());
         let services =
             Services::new(Arc::clone(&store), files, (bus, node), identity, config.limits);
         let (stopping, open) = (CancellationToken::new(), TaskTracker::new());
         let app = Arc::new(App { services, store, stopping, open });
-        Ok(Self { listener, address, app, _lock: lock })
+        Ok(Self { listener, address, metrics, tls, app, _lock: lock })
     }
 
     /// Where it listens; the port that was picked if the settings said 0.
@@ -115,9 +123,12 @@ impl Server {
     /// # Errors
     /// The database did not close well.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), ServerError> {
-        let Self { listener, app, _lock, .. } = self;
+        let Self { listener, metrics, tls, app, _lock, .. } = self;
         let router = http::router(Arc::clone(&app));
-        let accepting = tokio::spawn(http::accept(listener, router, Arc::clone(&app)));
+        let accepting = tokio::spawn(http::accept(listener, tls, router, Arc::clone(&app)));
+        if let Some(listener) = metrics {
+            tokio::spawn(http::accept(listener, None, http::metrics_router(), Arc::clone(&app)));
+        }
         let keeping = tokio::spawn(keep_house(Arc::clone(&app)));
         shutdown.await;
         tracing::info!("stopping");
@@ -134,6 +145,13 @@ impl Server {
         tracing::info!("stopped");
         Ok(())
     }
+}
+
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), ServerError> {
+    let failed = |source| ServerError::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok((listener, address))
 }
 
 async fn open_store(config: &Config) -> Result<Arc<dyn Store>, ServerError> {
@@ -161,15 +179,16 @@ async fn open_bus(
 pub async fn serve(config: Config) -> Result<(), ServerError> {
     let signals = signals().map_err(ServerError::Signals)?;
     let server = Server::bind(config).await?;
-    announce(server.local_addr());
+    let scheme = if server.tls.is_some() { "https" } else { "http" };
+    announce(scheme, server.local_addr());
     server.run(signals).await
 }
 
-fn announce(address: SocketAddr) {
+fn announce(scheme: &str, address: SocketAddr) {
     use std::io::Write;
     let mut out = io::stdout().lock();
     // Nobody may be reading.
-    let _ = writeln!(out, "listening on http://{address}").and_then(|()| out.flush());
+    let _ = writeln!(out, "listening on {scheme}://{address}").and_then(|()| out.flush());
 }
 
 #[cfg(unix)]

@@ -237,7 +237,7 @@ pub struct Envelope {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ServerFrame {
-    #[prost(oneof = "server_frame::Body", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "server_frame::Body", tags = "1, 2, 3, 4, 5")]
     pub body: ::core::option::Option<server_frame::Body>,
 }
 /// Nested message and enum types in `ServerFrame`.
@@ -252,6 +252,8 @@ pub mod server_frame {
         KeyCounts(super::KeyCounts),
         #[prost(message, tag = "4")]
         Gap(super::Gap),
+        #[prost(message, tag = "5")]
+        SubmissionAnswers(super::SubmissionAnswers),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -270,18 +272,74 @@ pub struct Gap {
     #[prost(uint64, tag = "1")]
     pub dropped: u64,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ClientFrame {
-    #[prost(oneof = "client_frame::Body", tags = "1")]
+    #[prost(oneof = "client_frame::Body", tags = "1, 2")]
     pub body: ::core::option::Option<client_frame::Body>,
 }
 /// Nested message and enum types in `ClientFrame`.
 pub mod client_frame {
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Body {
         #[prost(message, tag = "1")]
         Ack(super::Ack),
+        #[prost(message, tag = "2")]
+        Submissions(super::Submissions),
     }
+}
+/// Handed in over the stream, several at once if that suits. Answered one by one, in any order.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Submissions {
+    #[prost(message, repeated, tag = "1")]
+    pub submissions: ::prost::alloc::vec::Vec<StreamSubmission>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct StreamSubmission {
+    /// 16 bytes: the recipient
+    #[prost(bytes = "bytes", tag = "1")]
+    pub account: ::prost::bytes::Bytes,
+    /// 16 bytes on a stream without a token, empty on one with a token
+    #[prost(bytes = "bytes", tag = "2")]
+    pub access_key: ::prost::bytes::Bytes,
+    #[prost(message, optional, tag = "3")]
+    pub submission: ::core::option::Option<Submission>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SubmissionAnswers {
+    #[prost(message, repeated, tag = "1")]
+    pub answers: ::prost::alloc::vec::Vec<SubmissionAnswer>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SubmissionAnswer {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub submission_id: ::prost::bytes::Bytes,
+    #[prost(oneof = "submission_answer::Result", tags = "2, 3, 4")]
+    pub result: ::core::option::Option<submission_answer::Result>,
+}
+/// Nested message and enum types in `SubmissionAnswer`.
+pub mod submission_answer {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Result {
+        #[prost(message, tag = "2")]
+        Accepted(super::Accepted),
+        #[prost(message, tag = "3")]
+        Devices(super::DeviceMismatch),
+        #[prost(message, tag = "4")]
+        Refused(super::Refused),
+    }
+}
+/// What the problem document of HTTP says.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Refused {
+    #[prost(uint32, tag = "1")]
+    pub status: u32,
+    #[prost(string, tag = "2")]
+    pub r#type: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub detail: ::prost::alloc::string::String,
+    /// 0: repeating does not help
+    #[prost(uint64, tag = "4")]
+    pub retry_after_secs: u64,
 }
 /// The envelopes may be deleted.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

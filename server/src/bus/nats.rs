@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 
 use super::{Bus, Listening, LocalBus, Notice, Subscription, Wake};
 use crate::config::Address;
+use crate::metrics;
 use crate::storage::{MailboxId, NodeId};
 
 /// Notices that may wait for the connection; beyond that they are left to the sweep.
@@ -109,8 +110,11 @@ impl Bus for NatsBus {
     }
 
     fn elsewhere(&self, node: Option<NodeId>, notice: Notice) {
-        // Full: the sweep will find it.
-        let _ = self.notices.try_send((subject(&self.name, node), notice.encode()));
+        metrics::NOTICES.add(1);
+        if self.notices.try_send((subject(&self.name, node), notice.encode())).is_err() {
+            // The sweep will find it.
+            metrics::NOTICES_LOST.add(1);
+        }
     }
 
     fn listening(&self) -> Vec<Listening> {

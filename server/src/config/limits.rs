@@ -35,6 +35,15 @@ macro_rules! limits {
             }
         }
 
+        /// As lines of a settings file.
+        impl std::fmt::Display for Limits {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                let lines = [$((stringify!($name), self.$name)),+];
+                let lines = lines.map(|(name, value)| format!("{name} = {value}"));
+                f.write_str(&lines.join("\n"))
+            }
+        }
+
         impl Limits {
             /// Zero would switch a function off by accident, and more than `i64::MAX` has no place in the database.
             pub(super) fn check(&self) -> Result<(), ConfigError> {
@@ -74,6 +83,8 @@ limits! {
     window_messages = 256, "TUCKSEAL_WINDOW_MESSAGES";
     /// Bytes on their way to a device without acknowledgement
     window_bytes = 1_048_576, "TUCKSEAL_WINDOW_BYTES";
+    /// Submissions of one stream that are under way at the same time, and of one frame
+    stream_submissions = 64, "TUCKSEAL_STREAM_SUBMISSIONS";
     /// Time between two pings on a stream, in seconds
     ping_interval_secs = 30, "TUCKSEAL_PING_INTERVAL_SECS";
     /// A stream on which nothing arrives, not even a pong, is closed after this many seconds

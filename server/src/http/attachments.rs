@@ -15,6 +15,7 @@ use tokio_util::io::ReaderStream;
 use super::App;
 use super::body::Protobuf;
 use super::error::Refusal;
+use crate::metrics;
 use crate::service::ServiceError;
 use crate::service::accounts::Caller;
 use crate::service::attachments::{AttachmentUse, Capability};
@@ -148,6 +149,7 @@ async fn receive(
             break Err(refusal);
         }
         upload.write(&chunk).await.map_err(ServiceError::Files)?;
+        metrics::UPLOADED.add(chunk.len() as u64);
         offset = ends;
     };
     let whole = offset == capability.size;

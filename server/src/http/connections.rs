@@ -7,8 +7,10 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::TlsAcceptor;
 
 use super::App;
 
@@ -18,7 +20,12 @@ const HEAD_BYTES: usize = 16 * 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Accepts until the server is to stop.
-pub(crate) async fn accept(listener: TcpListener, router: Router, app: Arc<App>) {
+pub(crate) async fn accept(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    router: Router,
+    app: Arc<App>,
+) {
     let places = usize::try_from(app.services.limits.connections).unwrap_or(usize::MAX);
     let places = Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS)));
     loop {
@@ -33,7 +40,8 @@ pub(crate) async fn accept(listener: TcpListener, router: Router, app: Arc<App>)
         };
         match accepted {
             Ok((socket, _)) => {
-                app.open.spawn(serve(socket, router.clone(), Arc::clone(&app), place));
+                let (tls, router, serving) = (tls.clone(), router.clone(), Arc::clone(&app));
+                app.open.spawn(secure(socket, tls, router, serving, place));
             }
             Err(error) => {
                 tracing::warn!(%error, "accept");
@@ -43,8 +51,10 @@ pub(crate) async fn accept(listener: TcpListener, router: Router, app: Arc<App>)
     }
 }
 
-async fn serve(
+/// Serves after the TLS handshake, if there is to be one.
+async fn secure(
     socket: TcpStream,
+    tls: Option<TlsAcceptor>,
     router: Router,
     app: Arc<App>,
     _place: Option<OwnedSemaphorePermit>,
@@ -52,6 +62,25 @@ async fn serve(
     if let Err(error) = socket.set_nodelay(true) {
         tracing::debug!(%error, "nodelay");
     }
+    let Some(tls) = tls else { return serve(socket, router, app).await };
+    let patience = Duration::from_secs(app.services.limits.header_timeout_secs);
+    let handshake = tokio::time::timeout(patience, tls.accept(socket));
+    let shaken = tokio::select! {
+        shaken = handshake => shaken,
+        () = app.stopping.cancelled() => return,
+    };
+    match shaken {
+        Ok(Ok(socket)) => serve(socket, router, app).await,
+        Ok(Err(error)) => tracing::debug!(%error, "handshake"),
+        Err(_) => tracing::debug!("the handshake took too long"),
+    }
+}
+
+async fn serve(
+    socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    router: Router,
+    app: Arc<App>,
+) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(Duration::from_secs(app.services.limits.header_timeout_secs))

@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use tuckseal::service::DeviceMismatch;
+use tuckseal::service::{DeviceMismatch, Refused};
 
 use super::body::Protobuf;
 use crate::service::ServiceError;
@@ -63,18 +63,41 @@ impl IntoResponse for Refusal {
                 response.headers_mut().insert("tus-version", HeaderValue::from_static("1.0.0"));
                 response
             }
-            Self::Service(ServiceError::Devices(mismatch)) => devices(mismatch),
+            Self::Service(ServiceError::Devices(mismatch)) => mismatched(mismatch),
             Self::Service(error) => {
                 let (status, kind, title) = kind(&error);
-                let wait = match &error {
-                    ServiceError::TooMany(wait) | ServiceError::UploadBusy(wait) => Some(*wait),
-                    ServiceError::Store(_) | ServiceError::Files(_) => Some(BEHIND),
-                    _ => None,
-                };
-                problem(status, kind, title, error.to_string(), wait)
+                problem(status, kind, title, error.to_string(), wait(&error))
             }
         }
     }
+}
+
+fn wait(error: &ServiceError) -> Option<Duration> {
+    match error {
+        ServiceError::TooMany(wait) | ServiceError::UploadBusy(wait) => Some(*wait),
+        ServiceError::Store(_) | ServiceError::Files(_) => Some(BEHIND),
+        _ => None,
+    }
+}
+
+/// The same refusal over the stream.
+pub(super) fn refused(error: &ServiceError) -> Refused {
+    let (status, kind, _) = kind(error);
+    Refused {
+        status: status.as_u16().into(),
+        r#type: name(kind),
+        detail: error.to_string(),
+        retry_after_secs: wait(error).map_or(0, whole_secs),
+    }
+}
+
+/// Rounded up: trying earlier would fail again.
+fn whole_secs(wait: Duration) -> u64 {
+    wait.as_secs().saturating_add(1)
+}
+
+fn name(kind: &str) -> String {
+    format!("urn:tuckseal:problem:{kind}")
 }
 
 fn kind(error: &ServiceError) -> (StatusCode, &'static str, &'static str) {
@@ -88,7 +111,7 @@ fn kind(error: &ServiceError) -> (StatusCode, &'static str, &'static str) {
             (StatusCode::CONFLICT, "key-id-used", "Key id used before")
         }
         ServiceError::TooManyKeys => (StatusCode::CONFLICT, "too-many-keys", "Too many prekeys"),
-        // Answered by `devices`.
+        // Answered by `mismatched`.
         ServiceError::Devices(_) => (StatusCode::CONFLICT, "devices", "Other devices"),
         ServiceError::TooLarge(_)
         | ServiceError::TooManyRecipients(_)
@@ -117,20 +140,14 @@ fn problem(
     detail: String,
     wait: Option<Duration>,
 ) -> Response {
-    let problem = Problem {
-        r#type: format!("urn:tuckseal:problem:{kind}"),
-        title,
-        status: status.as_u16(),
-        detail,
-    };
+    let problem = Problem { r#type: name(kind), title, status: status.as_u16(), detail };
     // A struct of strings and a number always serialises.
     let body = serde_json::to_vec(&problem).unwrap_or_default();
     let mut response = (status, body).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     if let Some(wait) = wait {
-        // Rounded up: trying earlier would fail again.
-        headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs().saturating_add(1)));
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(whole_secs(wait)));
     }
     if status == StatusCode::UNAUTHORIZED {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -138,16 +155,10 @@ fn problem(
     response
 }
 
-fn devices(mismatch: Mismatch) -> Response {
+fn mismatched(mismatch: Mismatch) -> Response {
     let stale_alone = mismatch.missing.is_empty() && mismatch.extra.is_empty();
     let status = if stale_alone { StatusCode::GONE } else { StatusCode::CONFLICT };
-    let list = |devices: Vec<u8>| devices.into_iter().map(u32::from).collect();
-    let body = DeviceMismatch {
-        missing: list(mismatch.missing),
-        extra: list(mismatch.extra),
-        stale: list(mismatch.stale),
-    };
-    (status, Protobuf(body)).into_response()
+    (status, Protobuf(DeviceMismatch::from(mismatch))).into_response()
 }
 
 pub(super) async fn no_such_resource() -> Refusal {

@@ -3,20 +3,20 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::StatusCode;
 
 use super::App;
+use super::error::Refusal;
+use crate::service::ServiceError;
+use crate::storage::StoreError;
 
 pub(super) async fn alive() -> &'static str {
     "alive\n"
 }
 
-pub(super) async fn ready(State(app): State<Arc<App>>) -> (StatusCode, &'static str) {
+pub(super) async fn ready(State(app): State<Arc<App>>) -> Result<&'static str, Refusal> {
     if app.stopping.is_cancelled() {
-        return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n");
+        return Err(ServiceError::Store(StoreError::Stopping).into());
     }
-    match app.store.check().await {
-        Ok(()) => (StatusCode::OK, "ready\n"),
-        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the database does not answer\n"),
-    }
+    app.store.check().await.map_err(ServiceError::from)?;
+    Ok("ready\n")
 }

@@ -11,12 +11,14 @@ mod health;
 mod keys;
 mod messages;
 mod stream;
+pub(crate) mod tls;
 mod trace;
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
+use axum::http::header;
 use axum::middleware::from_fn;
 use axum::routing::{get, head, options, post, put};
 use tokio_util::sync::CancellationToken;
@@ -38,6 +40,18 @@ pub(crate) struct App {
     pub(crate) stopping: CancellationToken,
     /// Connections and streams that are open.
     pub(crate) open: TaskTracker,
+}
+
+/// The counters, on a port of their own.
+pub(crate) fn metrics_router() -> Router {
+    let text = || async {
+        let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+        (kind, crate::metrics::text())
+    };
+    Router::new()
+        .route("/metrics", get(text))
+        .fallback(error::no_such_resource)
+        .method_not_allowed_fallback(error::no_such_method)
 }
 
 /// The routes. Each has the body limit that it needs.

@@ -12,6 +12,7 @@ pub(super) async fn request(request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().cloned();
     let response = next.run(request).await;
     let route = route.as_ref().map_or("none", MatchedPath::as_str);
+    crate::metrics::request(route, response.status().as_u16(), begun.elapsed());
     // An invented method is text of the caller's.
     let method = if is_known(&method) { method.as_str() } else { "other" };
     let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);

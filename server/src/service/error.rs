@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tuckseal::service::DeviceMismatch;
+
 use crate::storage::{KeyCollision, Mismatch, StoreError};
 
 /// Nothing was stored or taken.
@@ -55,4 +57,12 @@ pub enum ServiceError {
     /// The store did not do it.
     #[error("the server cannot store it now; try again")]
     Store(#[from] StoreError),
+}
+
+impl From<Mismatch> for DeviceMismatch {
+    fn from(mismatch: Mismatch) -> Self {
+        let list = |devices: Vec<u8>| devices.into_iter().map(u32::from).collect();
+        let Mismatch { missing, extra, stale } = mismatch;
+        Self { missing: list(missing), extra: list(extra), stale: list(stale) }
+    }
 }

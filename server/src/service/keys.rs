@@ -15,6 +15,7 @@ use super::limits::Budget;
 use super::replay::Replay;
 use crate::bus::{Bus, Notice, Wake};
 use crate::config::Limits;
+use crate::metrics;
 use crate::storage::{
     AccountRow, Fetch, KemUse, KeySet, KeyState, MailboxId, OneTime, PreKeyRow, PutKeys, Store,
     TakenDevice,
@@ -165,7 +166,9 @@ impl Taking {
         if taken.is_empty() {
             return Err(ServiceError::NotFound("device"));
         }
+        metrics::TAKEN.add(taken.len() as u64);
         for device in &taken {
+            metrics::LAST_RESORT.add((device.kem_use == KemUse::LastResort).into());
             if device.kem_use == KemUse::LastResort || device.left.0.min(device.left.1) < self.low {
                 self.bus.wake(device.mailbox, Wake::Keys);
                 self.bus.elsewhere(None, Notice::Keys(device.mailbox));

@@ -3,9 +3,7 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use tuckseal::service::{
-    DeviceMismatch, MultiAccepted, MultiSubmission, RecipientAccess, RecipientRefusal,
-};
+use tuckseal::service::{MultiAccepted, MultiSubmission, RecipientAccess, RecipientRefusal};
 use tuckseal::{SentMessage, SentRecipient, ServiceIdKind};
 
 use super::accounts::sha256;
@@ -125,14 +123,9 @@ fn sha256_of(key: &[u8; 16]) -> [u8; 32] {
 }
 
 fn refusal(account: AccountId, mismatch: Option<Mismatch>) -> RecipientRefusal {
-    let list = |devices: Vec<u8>| devices.into_iter().map(u32::from).collect();
     RecipientRefusal {
         account: Bytes::copy_from_slice(&account.0),
-        devices: mismatch.map(|mismatch| DeviceMismatch {
-            missing: list(mismatch.missing),
-            extra: list(mismatch.extra),
-            stale: list(mismatch.stale),
-        }),
+        devices: mismatch.map(Into::into),
     }
 }
 

@@ -15,6 +15,7 @@ use super::{millis, now_ms};
 use crate::bus::{Bus, Notice, Subscription, Wake};
 use crate::config::Limits;
 use crate::identity::ServerIdentity;
+use crate::metrics;
 use crate::storage::{
     AccountId, Append, AppendAnswer, Authority, Backlog, MailboxId, MailboxState, NewMessage,
     NodeId, Placed, Quota, ReadLimit, Recipient, Store, StoredEnvelope,
@@ -103,6 +104,7 @@ impl Relay {
         let (store, bus, here) = (Arc::clone(&self.store), Arc::clone(&self.bus), self.node);
         let storing = tokio::spawn(async move {
             let answers = store.append(append).await?;
+            count(&answers);
             for (answer, contents) in answers.iter().zip(envelopes.contents) {
                 if let AppendAnswer::Stored(placed) = answer {
                     wake(&*bus, placed, contents, (&envelopes.shared, received_ms));
@@ -166,6 +168,7 @@ impl Relay {
                 if listening.epoch < state.epoch {
                     self.bus.displace(listening.mailbox, state.epoch);
                 } else if listening.seen < state.end {
+                    metrics::SWEPT.add(1);
                     self.bus.wake(listening.mailbox, Wake::Look);
                 }
             }
@@ -219,6 +222,7 @@ impl Relay {
         let ids = ids.collect::<Result<Vec<_>, _>>();
         let ids = ids.map_err(|_| ServiceError::Invalid("an envelope id must have 16 bytes"))?;
         let seqs: Vec<i64> = ids.into_iter().filter_map(|id| self.ids.seq(mailbox, id)).collect();
+        metrics::ACKNOWLEDGED.add(seqs.len() as u64);
         if !seqs.is_empty() {
             self.store.delete(mailbox, seqs.clone());
         }
@@ -295,6 +299,19 @@ impl Relay {
 pub(super) fn dedup(id: &[u8; 16], account: AccountId) -> [u8; 16] {
     let hash: [u8; 32] = Sha256::new().chain_update(id).chain_update(account.0).finalize().into();
     hash.first_chunk().copied().unwrap_or_default()
+}
+
+fn count(answers: &[AppendAnswer]) {
+    for answer in answers {
+        match answer {
+            AppendAnswer::Stored(placed) => {
+                metrics::ACCEPTED.add(placed.len() as u64);
+                metrics::DROPPED.add(placed.iter().map(|placed| placed.dropped).sum());
+            }
+            AppendAnswer::Repeated => metrics::REPEATED.add(1),
+            _ => metrics::REFUSED.add(1),
+        }
+    }
 }
 
 /// One notice for each other node that has a recipient: numbers of mailboxes, no envelope.

@@ -12,14 +12,14 @@ use tokio::process::{Child, Command};
 
 use crate::world::{PATIENCE, Party, one_time_keys};
 
-fn program(folder: &Path) -> Command {
+pub(crate) fn program(folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tuckseal-server"));
     command.args(["--listen", "127.0.0.1:0", "--data-dir"]).arg(folder).kill_on_drop(true);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
-async fn start(folder: &Path) -> (Child, std::net::SocketAddr) {
+pub(crate) async fn start(folder: &Path) -> (Child, std::net::SocketAddr) {
     let mut child = program(folder).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let line = tokio::time::timeout(PATIENCE, lines.next_line())

@@ -275,7 +275,7 @@ async fn malformed_frames_close_the_stream() {
     }
     let mut stream = scene.bob.stream().await;
     // The server may close before it has all of it.
-    let _ = stream.socket.send(Frame::Binary(vec![0; 200_000].into())).await;
+    let _ = stream.socket.send(Frame::Binary(vec![0; 1_048_577].into())).await;
     assert!(matches!(stream.closed().await, None | Some(1002 | 1009)));
     scene.unchanged().await;
 }

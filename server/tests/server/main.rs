@@ -9,13 +9,16 @@
 
 mod accounts;
 mod attachments;
+mod chaos;
 mod crash;
 mod hostile;
 mod keys;
 mod multi;
 mod nodes;
+mod operating;
 mod privacy;
 mod relay;
 mod store;
 mod stores;
+mod streams;
 mod world;

@@ -21,7 +21,7 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 use tuckseal::service::{
     Ack, Bundles, Challenge, ClientFrame, DeviceMessage, DeviceMismatch, Envelope, KeyCounts,
     KeysUpload, PublicPreKey, Registered, Registration, ServerFrame, SignedRegistration,
-    Submission, client_frame, server_frame,
+    StreamSubmission, Submission, Submissions, client_frame, server_frame, submission_answer,
 };
 use tuckseal::{KemKeyPair, PrivateKey};
 use tuckseal_server::config::Limits;
@@ -98,6 +98,7 @@ pub(crate) fn rows(db: &rusqlite::Connection, table: &str) -> i64 {
 }
 
 /// Somebody with an identity key, and an account after registration.
+#[derive(Clone)]
 pub(crate) struct Party {
     pub(crate) http: reqwest::Client,
     pub(crate) address: SocketAddr,
@@ -222,9 +223,21 @@ impl Party {
 
     /// Submits to this party by its access key.
     pub(crate) async fn receive(&self, submission: &Submission) -> Response {
+        self.to_receive(submission).send().await.unwrap()
+    }
+
+    /// The same, where the server may be gone.
+    pub(crate) async fn try_receive(
+        &self,
+        submission: &Submission,
+    ) -> Result<StatusCode, reqwest::Error> {
+        self.to_receive(submission).send().await.map(|response| response.status())
+    }
+
+    fn to_receive(&self, submission: &Submission) -> reqwest::RequestBuilder {
         let path = format!("/v1/messages/{}", self.account_text());
         let request = self.request(Method::PUT, &path).header("access-key", self.access_header());
-        request.body(submission.encode_to_vec()).send().await.unwrap()
+        request.body(submission.encode_to_vec())
     }
 
     pub(crate) async fn receive_text(&self, text: &str) {
@@ -234,6 +247,22 @@ impl Party {
 
     pub(crate) async fn stream(&self) -> Stream {
         self.try_stream().await.unwrap()
+    }
+
+    /// A stream without a token.
+    pub(crate) async fn bare_stream(&self) -> Stream {
+        let request = format!("ws://{}/v1/stream", self.address);
+        let (socket, _) = tokio_tungstenite::connect_async(request).await.unwrap();
+        Stream { socket, waiting: Vec::new() }
+    }
+
+    /// What is handed in over a stream for this party.
+    pub(crate) fn stream_submission(&self, content: &[u8]) -> StreamSubmission {
+        StreamSubmission {
+            account: Bytes::copy_from_slice(&self.account),
+            access_key: Bytes::copy_from_slice(&self.access_key),
+            submission: Some(self.submission(content)),
+        }
     }
 
     pub(crate) async fn try_stream(&self) -> Result<Stream, tungstenite::Error> {
@@ -286,7 +315,7 @@ impl Stream {
     pub(crate) async fn envelope(&mut self) -> Envelope {
         while self.waiting.is_empty() {
             if let server_frame::Body::Delivery(delivery) = self.next().await {
-                self.waiting = delivery.envelopes;
+                self.waiting.extend(delivery.envelopes);
             }
         }
         self.waiting.remove(0)
@@ -308,10 +337,54 @@ impl Stream {
         }
     }
 
+    /// The next body; none when the stream is at its end, however that came.
+    pub(crate) async fn try_body(&mut self) -> Option<server_frame::Body> {
+        loop {
+            match self.socket.next().await?.ok()? {
+                Frame::Binary(bytes) => return ServerFrame::decode(bytes).unwrap().body,
+                Frame::Ping(_) | Frame::Pong(_) => {}
+                _ => return None,
+            }
+        }
+    }
+
     pub(crate) async fn ack(&mut self, envelopes: &[Envelope]) {
+        self.try_ack(envelopes).await.unwrap();
+    }
+
+    pub(crate) async fn try_ack(
+        &mut self,
+        envelopes: &[Envelope],
+    ) -> Result<(), tungstenite::Error> {
         let ids = envelopes.iter().map(|envelope| envelope.id.clone()).collect();
         let frame = ClientFrame { body: Some(client_frame::Body::Ack(Ack { ids })) };
+        self.socket.send(Frame::Binary(frame.encode_to_vec().into())).await
+    }
+
+    pub(crate) async fn hand_in(&mut self, submissions: Vec<StreamSubmission>) {
+        let body = client_frame::Body::Submissions(Submissions { submissions });
+        let frame = ClientFrame { body: Some(body) };
         self.socket.send(Frame::Binary(frame.encode_to_vec().into())).await.unwrap();
+    }
+
+    /// So many answers, by submission id.
+    pub(crate) async fn answers(
+        &mut self,
+        count: usize,
+    ) -> std::collections::HashMap<Bytes, submission_answer::Result> {
+        let mut answers = std::collections::HashMap::new();
+        while answers.len() < count {
+            match self.next().await {
+                server_frame::Body::SubmissionAnswers(more) => {
+                    let more = more.answers.into_iter();
+                    answers.extend(more.map(|a| (a.submission_id, a.result.unwrap())));
+                }
+                server_frame::Body::Delivery(delivery) => self.waiting.extend(delivery.envelopes),
+                server_frame::Body::QueueEmpty(_) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        answers
     }
 
     pub(crate) async fn leave(mut self) {

@@ -44,6 +44,14 @@ impl PostgresStore {
 }
 
 impl PostgresStore {
+    /// The schema of a database, which is left as it is (none if it is empty), and its clock in milliseconds.
+    ///
+    /// # Errors
+    /// Nobody answers, the user may not, or the database was written by a newer server.
+    pub async fn inspect(setting: &str) -> Result<(Option<i32>, i64), PostgresOpenError> {
+        schema::inspect(setting).await
+    }
+
     async fn purge_once(&self, now_ms: i64, before_ms: i64) -> Result<u64, super::StoreError> {
         let mut db = self.pool.get().await?;
         let changing = db.transaction().await?;

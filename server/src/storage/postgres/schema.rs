@@ -14,6 +14,10 @@ const MIGRATION_LOCK: i64 = 0x7475_636b_7365_616c;
 /// Connections of one node: the writers, the deletions and what reads or takes at the same time.
 const CONNECTIONS: usize = 12;
 const CONNECT: Duration = Duration::from_secs(5);
+/// After this a connection on which nothing comes back is given up.
+const SILENCE: Duration = Duration::from_secs(15);
+/// A node that hangs in the middle of a transaction must not hold its locks; the setting may say otherwise.
+const OPTIONS: &str = "-c statement_timeout=15s -c idle_in_transaction_session_timeout=15s";
 /// How long a request waits for a connection that is free.
 const WAIT: Duration = Duration::from_secs(5);
 
@@ -51,19 +55,42 @@ pub enum PostgresOpenError {
 
 /// A pool on a database whose schema is up to date.
 pub(super) async fn open(setting: &str) -> Result<Pool, PostgresOpenError> {
-    let mut config = Config::from_str(setting).map_err(PostgresOpenError::Setting)?;
-    config.application_name("tuckseal-server").connect_timeout(CONNECT);
-    let manager_config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-    let manager = Manager::from_config(config, NoTls, manager_config);
-    let timeouts = Timeouts { wait: Some(WAIT), create: Some(CONNECT), recycle: Some(CONNECT) };
-    let pool = Pool::builder(manager)
-        .max_size(CONNECTIONS)
-        .timeouts(timeouts)
-        .runtime(Runtime::Tokio1)
-        .build()?;
+    let pool = pool(setting)?;
     let mut db = pool.get().await.map_err(|e| PostgresOpenError::Unreachable(Box::new(e)))?;
     migrate(&mut db).await?;
     Ok(pool)
+}
+
+/// The schema, if there is one, and the clock; nothing is changed.
+pub(super) async fn inspect(setting: &str) -> Result<(Option<i32>, i64), PostgresOpenError> {
+    let pool = pool(setting)?;
+    let db = pool.get().await.map_err(|e| PostgresOpenError::Unreachable(Box::new(e)))?;
+    let sql = "SELECT to_regclass('schema_version') IS NOT NULL, \
+               (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+    let row = db.query_one(sql, &[]).await?;
+    let now: i64 = row.try_get(1)?;
+    if !row.try_get::<_, bool>(0)? {
+        return Ok((None, now));
+    }
+    let found: i32 = db.query_one("SELECT version FROM schema_version", &[]).await?.try_get(0)?;
+    if found > KNOWN {
+        return Err(PostgresOpenError::Newer { found, known: KNOWN });
+    }
+    Ok((Some(found), now))
+}
+
+fn pool(setting: &str) -> Result<Pool, PostgresOpenError> {
+    let mut config = Config::from_str(setting).map_err(PostgresOpenError::Setting)?;
+    config.application_name("tuckseal-server").connect_timeout(CONNECT);
+    config.keepalives_idle(SILENCE).tcp_user_timeout(SILENCE);
+    if config.get_options().is_none() {
+        config.options(OPTIONS);
+    }
+    let manager_config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+    let manager = Manager::from_config(config, NoTls, manager_config);
+    let timeouts = Timeouts { wait: Some(WAIT), create: Some(CONNECT), recycle: Some(CONNECT) };
+    let pool = Pool::builder(manager).max_size(CONNECTIONS).timeouts(timeouts);
+    Ok(pool.runtime(Runtime::Tokio1).build()?)
 }
 
 /// The lock ends with the transaction, however that ends.
@@ -74,7 +101,7 @@ async fn migrate(db: &mut Object) -> Result<(), PostgresOpenError> {
         .batch_execute("CREATE TABLE IF NOT EXISTS schema_version (version integer NOT NULL)")
         .await?;
     let row = changing.query_opt("SELECT version FROM schema_version", &[]).await?;
-    let found: i32 = row.map_or(0, |row| row.get(0));
+    let found = row.map_or(Ok(0), |row| row.try_get::<_, i32>(0))?;
     if found > KNOWN {
         return Err(PostgresOpenError::Newer { found, known: KNOWN });
     }

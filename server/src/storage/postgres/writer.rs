@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use deadpool_postgres::Pool;
 use tokio::sync::{Mutex as AsyncMutex, Notify, mpsc, oneshot};
@@ -11,6 +11,7 @@ use tokio_postgres::error::SqlState;
 use tokio_util::task::TaskTracker;
 
 use super::mailbox;
+use crate::metrics;
 use crate::storage::{Append, AppendAnswer, MailboxId, StoreError};
 
 /// Writing tasks: one commits while the other gathers. More were slower on two cores.
@@ -87,14 +88,17 @@ async fn write(pool: Pool, jobs: Arc<AsyncMutex<mpsc::Receiver<Job>>>) {
     while let Some(batch) = gather(&jobs).await {
         let (appends, waiting): (Vec<_>, Vec<_>) =
             batch.into_iter().map(|job| (job.append, job.answer)).unzip();
+        let begun = Instant::now();
         match commit(&pool, &appends).await {
             Ok(answers) => {
+                metrics::committed(answers.len(), begun.elapsed());
                 for (waiting, answers) in waiting.into_iter().zip(answers) {
                     // The caller may have gone away: the write stands.
                     let _ = waiting.send(Ok(answers));
                 }
             }
             Err(error) => {
+                metrics::STORE_FAILED.add(1);
                 tracing::error!(error = &error as &dyn std::error::Error, "a transaction failed");
                 for waiting in waiting {
                     let _ = waiting.send(Err(StoreError::NotCommitted));

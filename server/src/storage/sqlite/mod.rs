@@ -3,6 +3,7 @@
 //! `writer` commits, `readers` read; `accounts`, `keys` and `mailbox` hold the statements of their tables.
 
 mod accounts;
+mod backup;
 mod keys;
 mod mailbox;
 mod readers;
@@ -12,6 +13,7 @@ mod writer;
 use std::path::Path;
 use std::sync::Arc;
 
+pub use backup::{BackupError, backup};
 use readers::Readers;
 pub use schema::OpenError;
 use writer::Writer;
@@ -41,6 +43,16 @@ impl SqliteStore {
         let db = schema::open(path)?;
         let readers = Readers::open(path)?;
         Ok(Self { writer: Arc::new(Writer::start(db, mailbox::delete)?), readers })
+    }
+}
+
+impl SqliteStore {
+    /// The schema of a file, which is left as it is.
+    ///
+    /// # Errors
+    /// The file cannot be read, is no database, or was written by a newer server.
+    pub fn version(path: &Path) -> Result<u32, OpenError> {
+        schema::version(path)
     }
 }
 

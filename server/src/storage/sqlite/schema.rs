@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 /// One step each, in order; `user_version` counts those that were taken.
 const MIGRATIONS: [&str; 1] = [include_str!("../migrations/sqlite/0001_first.sql")];
@@ -51,6 +51,13 @@ pub(super) fn open(path: &Path) -> Result<Connection, OpenError> {
     db.pragma_update(None, "secure_delete", "fast")?;
     migrate(&mut db)?;
     Ok(db)
+}
+
+/// The schema of a file, which is left as it is.
+pub(super) fn version(path: &Path) -> Result<u32, OpenError> {
+    let db = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    let found: u32 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if found > KNOWN { Err(OpenError::Newer { found, known: KNOWN }) } else { Ok(found) }
 }
 
 /// Keeps statements, and keeps their plans: without the second, SQLite plans some of them anew at every binding.

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
+use crate::metrics;
 use crate::storage::{MailboxId, StoreError};
 
 /// Commands in one commit.
@@ -98,8 +99,8 @@ impl Writer {
         Ok(Self { queue, deletes, thread: Mutex::new(Some(thread)) })
     }
 
-    /// Runs `work` in the next transaction and answers after its commit. `work` may run inside a savepoint that
-    /// is rolled back when it fails, so that its error leaves nothing behind.
+    /// Runs `work` in the next transaction and answers after its commit. When something of the transaction fails
+    /// `work` runs a second time, from the same state, and an error of its own leaves nothing behind.
     pub(super) async fn call<T, F>(&self, weight: usize, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -206,9 +207,14 @@ impl Writing {
 
     fn write(&self, mut batch: Vec<Box<dyn Command>>) {
         let deletes = std::mem::take(&mut *lock(&self.deletes));
+        let begun = Instant::now();
         let commit = match self.transaction(&mut batch, &deletes) {
-            Ok(()) => Commit::Done,
+            Ok(()) => {
+                metrics::committed(batch.len(), begun.elapsed());
+                Commit::Done
+            }
             Err(error) => {
+                metrics::STORE_FAILED.add(1);
                 tracing::error!(%error, commands = batch.len(), "a transaction failed");
                 self.abandon(deletes);
                 Commit::Failed
@@ -225,6 +231,20 @@ impl Writing {
         deletes: &Deletes,
     ) -> rusqlite::Result<()> {
         self.execute("BEGIN IMMEDIATE")?;
+        if batch.iter_mut().any(|command| command.execute(&self.db).is_err()) {
+            // Hardly ever: all of them once more, so that the failing ones leave nothing behind.
+            self.rollback()?;
+            self.execute("BEGIN IMMEDIATE")?;
+            self.execute_apart(batch)?;
+        }
+        for (mailbox, seqs) in deletes {
+            (self.delete)(&self.db, *mailbox, seqs)?;
+        }
+        self.execute("COMMIT")
+    }
+
+    /// Each command in a savepoint of its own.
+    fn execute_apart(&self, batch: &mut [Box<dyn Command>]) -> rusqlite::Result<()> {
         for command in batch {
             self.execute("SAVEPOINT command")?;
             if command.execute(&self.db).is_err() {
@@ -233,17 +253,17 @@ impl Writing {
             // Fails if the database gave up the whole transaction (disk full, I/O error).
             self.execute("RELEASE command")?;
         }
-        for (mailbox, seqs) in deletes {
-            (self.delete)(&self.db, *mailbox, seqs)?;
-        }
-        self.execute("COMMIT")
+        Ok(())
+    }
+
+    /// The database may have ended the transaction itself.
+    fn rollback(&self) -> rusqlite::Result<()> {
+        if self.db.is_autocommit() { Ok(()) } else { self.execute("ROLLBACK") }
     }
 
     /// Nothing of the batch stays; the deletions are tried again with the next.
     fn abandon(&self, deletes: Deletes) {
-        if !self.db.is_autocommit()
-            && let Err(error) = self.execute("ROLLBACK")
-        {
+        if let Err(error) = self.rollback() {
             tracing::error!(%error, "rollback");
         }
         let mut waiting = lock(&self.deletes);

@@ -1,0 +1,112 @@
+//! `tuckseal-server check`: whether these settings would work, without changing anything.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::bus::NatsBus;
+use crate::config::Config;
+use crate::http::tls;
+use crate::identity::ServerIdentity;
+use crate::service::now_ms;
+use crate::storage::NodeId;
+use crate::storage::postgres::PostgresStore;
+use crate::storage::sqlite::SqliteStore;
+
+/// More than this between our clock and PostgreSQL's, and envelopes would expire at another time at every node.
+const CLOCKS: Duration = Duration::from_secs(2);
+
+/// What was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// All of it would work.
+    Good,
+    /// A line says what would not.
+    Bad,
+}
+
+/// Looks at everything that a start needs and prints a line for each.
+pub async fn check(config: &Config) -> Verdict {
+    let findings = [
+        ("data", data(&config.data_dir)),
+        ("keys", keys(config)),
+        ("database", database(config).await),
+        ("bus", bus(config).await),
+        ("listen", listen(config)),
+        ("tls", certificate(config)),
+    ];
+    for (name, finding) in &findings {
+        match finding {
+            Ok(good) => println!("ok    {name:9} {good}"),
+            Err(bad) => println!("FAIL  {name:9} {bad}"),
+        }
+    }
+    if findings.iter().all(|(_, finding)| finding.is_ok()) { Verdict::Good } else { Verdict::Bad }
+}
+
+type Finding = Result<String, String>;
+
+fn data(folder: &Path) -> Finding {
+    if !folder.exists() {
+        return Ok(format!("{} will be made at the first start", folder.display()));
+    }
+    let probe = folder.join(format!("check-{:x}", rand::random::<u64>()));
+    std::fs::write(&probe, []).and_then(|()| std::fs::remove_file(&probe)).map_err(|error| {
+        format!("{}: {error}; make it writable for this user", folder.display())
+    })?;
+    Ok(folder.display().to_string())
+}
+
+fn keys(config: &Config) -> Finding {
+    match ServerIdentity::load(config) {
+        Ok(Some(_)) => Ok("trust root, key and certificate belong together".into()),
+        Ok(None) if config.bus.is_some() => {
+            Ok("will be made at the first start; copy them to the other nodes then".into())
+        }
+        Ok(None) => Ok("will be made at the first start".into()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+async fn database(config: &Config) -> Finding {
+    let Some(setting) = &config.database else {
+        let path = config.data_dir.join("tuckseal.db");
+        if !path.exists() {
+            return Ok("SQLite, will be made at the first start".into());
+        }
+        let version = SqliteStore::version(&path).map_err(|error| error.to_string())?;
+        return Ok(format!("SQLite, schema {version}"));
+    };
+    let (version, now) =
+        PostgresStore::inspect(setting.revealed()).await.map_err(|error| error.to_string())?;
+    let apart = Duration::from_millis(now.abs_diff(now_ms()));
+    if apart > CLOCKS {
+        return Err(format!("its clock is {} s away from this machine's", apart.as_secs()));
+    }
+    Ok(match version {
+        Some(version) => format!("{setting}, schema {version}"),
+        None => format!("{setting}, empty; its tables will be made at the first start"),
+    })
+}
+
+async fn bus(config: &Config) -> Finding {
+    let Some(address) = &config.bus else { return Ok("none: a single node".into()) };
+    let name = format!("check-{:x}", rand::random::<u64>());
+    NatsBus::connect(address, name, NodeId(0)).await.map_err(|error| error.to_string())?;
+    Ok(format!("{address} gives back what is sent"))
+}
+
+fn listen(config: &Config) -> Finding {
+    for address in [Some(config.listen), config.metrics_listen].into_iter().flatten() {
+        TcpListener::bind(address).map_err(|error| format!("{address}: {error}"))?;
+    }
+    Ok(config.listen.to_string())
+}
+
+fn certificate(config: &Config) -> Finding {
+    let Some((certificate, key)) = config.tls_files() else {
+        return Ok("none: put a proxy in front".into());
+    };
+    tls::acceptor(certificate, key).map_err(|error| error.to_string())?;
+    Ok(certificate.display().to_string())
+}

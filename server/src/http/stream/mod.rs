@@ -1,0 +1,218 @@
+//! `GET /v1/stream`: the WebSocket on which a device gets its mailbox and hands in submissions. Without a token it
+//! takes sealed submissions alone. The order of things is `service/delivery.rs`.
+
+mod mailbox;
+mod socket;
+mod submitting;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::extract::State;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::ws::{Message, WebSocketUpgrade, close_code};
+use axum::http::StatusCode;
+use axum::response::Response;
+use bytes::Bytes;
+use prost::Message as _;
+use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio_util::task::task_tracker::TaskTrackerToken;
+use tuckseal::service::{ClientFrame, client_frame, server_frame};
+
+use super::App;
+use super::error::Refusal;
+use crate::metrics;
+use crate::service::ServiceError;
+use crate::service::accounts::Caller;
+use mailbox::Mailbox;
+use socket::Socket;
+use submitting::{Shown, Submitting};
+
+/// Read and write buffer of a stream, in bytes: most streams are idle.
+const BUFFER: usize = 4096;
+/// How long an envelope handed over in memory waits for the one before it.
+const HOLE: Duration = Duration::from_millis(50);
+
+pub(super) async fn open(
+    State(app): State<Arc<App>>,
+    caller: Option<Caller>,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, Refusal> {
+    let upgrade = upgrade.map_err(|_| {
+        Refusal::Request(StatusCode::BAD_REQUEST, "open this resource as a WebSocket")
+    })?;
+    let largest = app.services.limits.max_submission_bytes;
+    let largest = usize::try_from(largest).unwrap_or(usize::MAX);
+    let upgrade = upgrade
+        .read_buffer_size(BUFFER)
+        .write_buffer_size(BUFFER)
+        .max_write_buffer_size(usize::MAX)
+        .max_frame_size(largest)
+        .max_message_size(largest);
+    let open = app.open.token();
+    Ok(upgrade.on_upgrade(move |socket| {
+        let socket = Socket::new(socket, app.services.limits.stream_write_secs);
+        Stream::new(app, caller, socket, open).run()
+    }))
+}
+
+/// Why a stream ends.
+enum End {
+    /// With this code and reason.
+    Close(u16, &'static str),
+    /// The other side has said that it leaves.
+    Left,
+    /// The other side is gone or does not take what is sent.
+    Gone,
+}
+
+fn behind(_: ServiceError) -> End {
+    End::Close(close_code::AGAIN, "the server is behind or stopping; connect again")
+}
+
+struct Stream {
+    app: Arc<App>,
+    socket: Socket,
+    /// None on a stream without a token.
+    mailbox: Option<Mailbox>,
+    submitting: Submitting,
+    heard: Instant,
+    _counted: metrics::Held,
+    _open: TaskTrackerToken,
+}
+
+impl Stream {
+    fn new(app: Arc<App>, caller: Option<Caller>, socket: Socket, open: TaskTrackerToken) -> Self {
+        let shown = caller.as_ref().map_or(Shown::Nothing, |_| Shown::Token);
+        let gauge =
+            if caller.is_some() { &metrics::DEVICE_STREAMS } else { &metrics::BARE_STREAMS };
+        let submitting = Submitting::new(Arc::clone(&app), shown);
+        let mailbox = caller.map(|caller| Mailbox::new(Arc::clone(&app), caller));
+        Self {
+            app,
+            socket,
+            mailbox,
+            submitting,
+            heard: Instant::now(),
+            _counted: gauge.one(),
+            _open: open,
+        }
+    }
+
+    async fn run(mut self) {
+        let end = match self.begin().await {
+            Ok(()) => self.serve().await,
+            Err(end) => end,
+        };
+        if let Some(mailbox) = self.mailbox {
+            mailbox.release().await;
+        }
+        match end {
+            End::Close(code, reason) => self.socket.close(code, reason).await,
+            End::Left => self.socket.drain().await,
+            End::Gone => {}
+        }
+    }
+
+    async fn begin(&mut self) -> Result<(), End> {
+        match &mut self.mailbox {
+            Some(mailbox) => mailbox.begin(&mut self.socket).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn serve(&mut self) -> End {
+        let stopping = self.app.stopping.clone();
+        let period = Duration::from_secs(self.app.services.limits.ping_interval_secs);
+        let mut ticks = interval(period);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ticks.reset();
+        loop {
+            if let Some(mailbox) = &mut self.mailbox
+                && let Err(end) = mailbox.deliver(&mut self.socket).await
+            {
+                return end;
+            }
+            let hole_since = self.mailbox.as_ref().and_then(Mailbox::hole_since);
+            let readable = self.submitting.has_room();
+            let done = tokio::select! {
+                () = stopping.cancelled() => Err(End::Close(close_code::RESTART, "the server restarts")),
+                wakes = mailbox::wakes(self.mailbox.as_ref()) => match &mut self.mailbox {
+                    Some(mailbox) => mailbox.woken(wakes, &mut self.socket).await,
+                    None => Ok(()),
+                },
+                answers = self.submitting.answers() => {
+                    self.socket.send(server_frame::Body::SubmissionAnswers(answers)).await
+                }
+                frame = self.socket.recv(), if readable => self.received(frame).await,
+                done = tick(&mut ticks, hole_since) => match (done, &mut self.mailbox) {
+                    (Tick::Hole, Some(mailbox)) => { mailbox.look(); Ok(()) }
+                    (_, _) => self.ping().await,
+                },
+            };
+            if let Err(end) = done {
+                return end;
+            }
+        }
+    }
+
+    async fn received(&mut self, frame: Option<Result<Message, axum::Error>>) -> Result<(), End> {
+        self.heard = Instant::now();
+        match (frame, &mut self.mailbox) {
+            (Some(Ok(Message::Binary(bytes))), _) => self.frame(bytes),
+            (Some(Ok(Message::Text(_))), _) => {
+                Err(End::Close(close_code::UNSUPPORTED, "send binary frames"))
+            }
+            (Some(Ok(Message::Pong(payload))), Some(mailbox)) => mailbox.pong(&payload).await,
+            (Some(Ok(Message::Pong(_) | Message::Ping(_))), _) => Ok(()),
+            (Some(Ok(Message::Close(_))), _) => Err(End::Left),
+            (None, _) => Err(End::Gone),
+            (Some(Err(_)), _) => Err(End::Close(
+                close_code::PROTOCOL,
+                "not a frame of the WebSocket protocol, or too large",
+            )),
+        }
+    }
+
+    fn frame(&mut self, bytes: Bytes) -> Result<(), End> {
+        let malformed = End::Close(close_code::INVALID, "not a ClientFrame");
+        let Ok(frame) = ClientFrame::decode(bytes) else { return Err(malformed) };
+        match (frame.body, &mut self.mailbox) {
+            (Some(client_frame::Body::Ack(ack)), Some(mailbox)) => {
+                mailbox.acknowledged(&ack.ids).map_err(|_| malformed)
+            }
+            (Some(client_frame::Body::Submissions(submissions)), _) => {
+                self.submitting.add(submissions).map_err(|_| {
+                    End::Close(close_code::SIZE, "hand in fewer submissions in one frame")
+                })
+            }
+            (Some(client_frame::Body::Ack(_)), None) | (None, _) => Err(malformed),
+        }
+    }
+
+    /// Sees whether the other side is there.
+    async fn ping(&mut self) -> Result<(), End> {
+        if self.heard.elapsed() >= Duration::from_secs(self.app.services.limits.stream_idle_secs) {
+            return Err(End::Gone);
+        }
+        self.socket.write(Message::Ping(Bytes::new())).await
+    }
+}
+
+enum Tick {
+    Ping,
+    Hole,
+}
+
+async fn tick(pings: &mut Interval, hole_since: Option<Instant>) -> Tick {
+    let hole = async {
+        match hole_since {
+            Some(since) => tokio::time::sleep(HOLE.saturating_sub(since.elapsed())).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = pings.tick() => Tick::Ping,
+        () = hole => Tick::Hole,
+    }
+}

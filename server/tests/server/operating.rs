@@ -1,0 +1,175 @@
+//! What an operator uses: TLS, counters, `config`, `check`, `backup`.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::Arc;
+
+use reqwest::StatusCode;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::process::Command;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use crate::crash::{program, start};
+use crate::stores::{Database, Nats};
+use crate::world::{PATIENCE, Party, World, one_time_keys, texts};
+
+fn tls_file(name: &str) -> String {
+    format!("{}/tests/server/tls/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+async fn tls(address: std::net::SocketAddr) -> TlsStream<TcpStream> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(tls_file("certificate.pem")).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config =
+        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let config = config.unwrap().with_root_certificates(roots).with_no_client_auth();
+    let name = ServerName::try_from("localhost").unwrap();
+    let socket = TcpStream::connect(address).await.unwrap();
+    TlsConnector::from(Arc::new(config)).connect(name, socket).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_and_streams_go_over_tls_and_plain_ones_do_not() {
+    let world = World::set(tempfile::tempdir().unwrap(), |config| {
+        config.tls_certificate_file = Some(tls_file("certificate.pem").into());
+        config.tls_key_file = Some(tls_file("key.pem").into());
+    })
+    .await;
+    let mut socket = tls(world.address).await;
+    socket
+        .write_all(b"GET /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        .await
+        .unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("ready\n"), "{answer}");
+    let request = format!("ws://localhost:{}/v1/stream", world.address.port());
+    let upgraded = tokio_tungstenite::client_async(request, tls(world.address).await).await;
+    assert_eq!(upgraded.unwrap().1.status(), 101);
+    let mut plain = TcpStream::connect(world.address).await.unwrap();
+    plain.write_all(b"GET /readyz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    let _ = plain.read_to_end(&mut answer).await;
+    assert!(!answer.starts_with(b"HTTP"));
+    // Somebody who connects and says nothing does not hold the end.
+    let _silent = TcpStream::connect(world.address).await.unwrap();
+    world.stop().await;
+}
+
+async fn run(folder: &Path, arguments: &[&str]) -> (bool, String, String) {
+    let mut command = program(folder);
+    let output = command.args(arguments).output().await.unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.success(), text(output.stdout), text(output.stderr))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn counters_have_a_port_of_their_own_and_name_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut command = program(folder.path());
+    let mut child = command.args(["--metrics-listen", &free.to_string()]).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let line = tokio::time::timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap().unwrap();
+    let address = line.strip_prefix("listening on http://").unwrap().parse().unwrap();
+    let bob = Party::register(address, "bob").await;
+    bob.receive_text("one").await;
+    bob.receive(&bob.submission(b"two")).await;
+    let mut stream = bob.stream().await;
+    assert_eq!(stream.backlog().await.len(), 2);
+    let text = reqwest::get(format!("http://{free}/metrics")).await.unwrap().text().await.unwrap();
+    for expected in [
+        "tuckseal_envelopes_accepted_total 2",
+        "tuckseal_envelopes_delivered_total 2",
+        "tuckseal_device_streams 1",
+        "tuckseal_http_requests_total{route=\"/v1/messages/{account}\",status=\"200\"} 2",
+    ] {
+        assert!(text.lines().any(|line| line == expected), "{expected} is not in\n{text}");
+    }
+    assert!(!text.contains("bob") && !text.contains(&bob.account_text()));
+    let here = bob.request(reqwest::Method::GET, "/metrics").send().await.unwrap();
+    assert_eq!(here.status(), StatusCode::NOT_FOUND);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn config_prints_what_is_in_force_and_no_password() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments =
+        ["--database", "postgresql://u:hunter2@db:1/x", "--mailbox-messages", "7", "config"];
+    let (good, out, _) = run(folder.path(), &arguments).await;
+    assert!(good && out.contains("mailbox_messages = 7") && out.contains("postgresql://db:1/x"));
+    assert!(!out.contains("hunter2"));
+    assert_eq!(folder.path().read_dir().unwrap().count(), 0, "it has made something");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_finds_what_is_good_and_what_is_not_and_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (database, nats) = (Database::create().await, Nats::start().await);
+    let (setting, bus) = (database.setting(), nats.address());
+    let (good, out, error) =
+        run(folder.path(), &["--database", &setting, "--bus", &bus, "check"]).await;
+    assert!(good, "{out}{error}");
+    assert!(out.contains("empty; its tables will be made") && !out.contains("FAIL"), "{out}");
+    assert_eq!(folder.path().read_dir().unwrap().count(), 0, "it has made something");
+    drop((database, nats));
+    let key = folder.path().join("server.private");
+    std::fs::write(&key, "00\n").unwrap();
+    let (good, out, _) =
+        run(folder.path(), &["--database", &setting, "--bus", &bus, "check"]).await;
+    assert!(!good);
+    for name in ["keys", "database", "bus"] {
+        let line = out.lines().find(|line| line.contains(name)).unwrap();
+        assert!(line.starts_with("FAIL"), "{line}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn copy_made_while_the_server_runs_is_whole_and_gives_no_prekey_or_id_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut child, address) = start(folder.path()).await;
+    let bob = Party::register(address, "bob").await;
+    bob.upload(&one_time_keys(&bob.identity, 1..=5)).await;
+    bob.receive_text("before").await;
+    let to = folder.path().join("copy.db");
+    let (good, _, error) = run(folder.path(), &["backup", to.to_str().unwrap()]).await;
+    assert!(good, "{error}");
+    let (again, _, error) = run(folder.path(), &["backup", to.to_str().unwrap()]).await;
+    assert!(!again && error.contains("there already"), "{error}");
+    bob.receive_text("after").await;
+    let original = bob.stream().await.backlog().await;
+    assert_eq!(texts(&original), ["before", "after"]);
+    child.kill().await.unwrap();
+
+    for name in ["tuckseal.db", "tuckseal.db-wal", "tuckseal.db-shm"] {
+        let _ = std::fs::remove_file(folder.path().join(name));
+    }
+    std::fs::rename(&to, folder.path().join("tuckseal.db")).unwrap();
+    let (_child, address) = start(folder.path()).await;
+    let bob = Party { address, ..bob };
+    let mut stream = bob.stream().await;
+    let restored = stream.backlog().await;
+    assert_eq!((texts(&restored), &restored[0].id), (vec!["before".into()], &original[0].id));
+    assert!(bob.bundles(&bob).await.devices[0].one_time.is_none());
+    bob.receive_text("other").await;
+    let other = stream.envelope().await;
+    assert!(other.content == "other" && other.id != original[1].id);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bench_measures_a_small_load() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tuckseal-server"));
+    command.args(["bench", "--messages", "200", "--senders", "4", "--mailboxes", "4"]);
+    command.args(["--takes", "50", "--idle", "5", "--pace", "200"]);
+    let output = command.stderr(Stdio::inherit()).output().await.unwrap();
+    let out = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{out}");
+    for part in ["store", "drain", "online", "paced", "take", "idle"] {
+        assert!(out.lines().any(|line| line.starts_with(part)), "{part} is not in\n{out}");
+    }
+}
