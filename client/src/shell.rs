@@ -282,5 +282,7 @@ fn input_of(body: Body) -> Input {
         Body::QueueEmpty(_) => Input::QueueEmpty,
         Body::KeyCounts(counts) => Input::KeyCounts(Ok(counts)),
         Body::Gap(gap) => Input::Gap { dropped: gap.dropped },
+        // Nothing is handed in over this stream.
+        Body::SubmissionAnswers(_) => Input::Tick,
     }
 }

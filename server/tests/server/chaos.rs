@@ -231,7 +231,7 @@ async fn every_part_is_killed_and_nothing_that_was_accepted_is_missing() {
     let folder = tempfile::tempdir().unwrap();
     copy_keys(first.folder.path(), folder.path());
     let (second, two) = Node::start(folder, &setting, &bus_address).await;
-    let mut nodes = vec![Some(first), Some(second)];
+    let mut nodes = [Some(first), Some(second)];
     let talk = Arc::new(Talk {
         addresses: Arc::new(Mutex::new(vec![one, two])),
         accepted: AtomicUsize::new(0),
