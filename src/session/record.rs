@@ -66,6 +66,8 @@ pub struct SessionRecord {
 /// What can be told of a record without touching a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionInfo {
+    /// The initiator's base key, which names the session: a record tells its sessions apart by it.
+    pub base_key: PublicKey,
     /// How the current session was begun.
     pub version: SessionVersion,
     /// Whether the post-quantum ratchet is on in it.
@@ -90,6 +92,7 @@ impl SessionRecord {
     /// The current session, or `None`.
     pub fn info(&self) -> Option<SessionInfo> {
         self.current.as_ref().map(|session| SessionInfo {
+            base_key: session.base_key,
             version: session.version,
             post_quantum_ratchet: !session.ratchet.pq.is_off(),
             post_quantum_epoch: session.ratchet.pq.epoch(),

@@ -161,21 +161,29 @@ pub(super) fn answer(
         // It knows nothing of us, and lacks all of it.
         (retry.stream, retry.next) = (device.sent_stream, 1);
     }
+    let logged = rows.logged(address)?;
+    let failed_in_current = device.session.info().is_some_and(|info| {
+        let current = Some(*info.base_key.as_u());
+        logged.iter().any(|it| it.session == current && retry.failed.contains(&it.digest))
+    });
     let known = retry.stream == device.sent_stream;
     let chosen = if known && retry.next > device.sent.saturating_add(1) {
         // It has more of us than we have sent: we are older than we were.
-        let chosen = choose(rows.logged(address)?, &retry, Rewound::Yes);
+        let chosen = choose(logged, &retry, Rewound::Yes);
         restored(rows)?;
         turn.tell(Event::Restored);
         device = rows.device(address)?.unwrap_or(device);
         chosen
     } else {
-        choose(rows.logged(address)?, &retry, Rewound::No)
+        choose(logged, &retry, Rewound::No)
     };
     let error = asked.error.filter(|error| error.device_id == u32::from(own_device.get()));
     let key_of_error = error.and_then(|error| error.ratchet_key);
     let (account, device_id) = (address.service_id, address.device_id);
-    if key_of_error.is_some_and(|key| device.session.is_current_ratchet_key(&key)) {
+    // Since it sent what failed, the session may have taken another step: a message of ours names it better.
+    let key_is_current =
+        key_of_error.is_some_and(|key| device.session.is_current_ratchet_key(&key));
+    if key_is_current || failed_in_current {
         reset(rows, &mut device)?;
         turn.tell(Event::SessionReset { account, device_id });
     } else if !retry.failed.is_empty() {
@@ -286,7 +294,7 @@ mod tests {
     fn logged(sequence: u64) -> Logged {
         let digest = [u8::try_from(sequence).unwrap(); 16];
         let whereabouts = Whereabouts::Relay;
-        Logged { id: sequence, whereabouts, stream: 9, sequence, digest, resent: 0 }
+        Logged { id: sequence, whereabouts, stream: 9, sequence, digest, resent: 0, session: None }
     }
 
     fn ask_for(next: u64, have: &[u64], failed: &[u64], rewound: Rewound) -> Vec<(u64, Number)> {

@@ -588,6 +588,10 @@ fn encrypt_for(
     if sequence > device.sent {
         (device.sent_stream, device.sent) = (stream, sequence);
     }
+    let session = match kind {
+        ContentKind::Plaintext => None,
+        _ => device.session.info().map(|info| *info.base_key.as_u()),
+    };
     let ciphertext = Ciphertext {
         device_id,
         registration_id: device.registration_id,
@@ -595,6 +599,7 @@ fn encrypt_for(
         stream,
         sequence,
         digest: digest(&body),
+        session,
         body: body.into(),
     };
     rows.insert_ciphertext(waiting.id, &ciphertext)?;

@@ -205,9 +205,9 @@ impl Rows<'_> {
         let NewGroupMessage { submission_id, timestamp_ms, content, digest, body } = message;
         let columns = (group.0, submission_id, to_sql(*timestamp_ms), content);
         let id: i64 = self.0.prepare_cached(sql)?.query_row(columns, |row| row.get(0))?;
-        self.0
-            .prepare_cached("INSERT INTO ciphertext VALUES (?1, 0, 0, 7, 0, 0, ?2, ?3)")?
-            .execute((id, digest, body))?;
+        let sql = "INSERT INTO ciphertext (message, device, registration_id, kind, stream, sequence, digest, body)
+                   VALUES (?1, 0, 0, 7, 0, 0, ?2, ?3)";
+        self.0.prepare_cached(sql)?.execute((id, digest, body))?;
         let sql = "INSERT INTO recipient (message, account, state) VALUES (?1, ?2, 0)";
         let mut statement = self.0.prepare_cached(sql)?;
         for account in recipients {

@@ -65,6 +65,8 @@ pub(crate) struct Ciphertext {
     pub(crate) sequence: u64,
     /// SHA-256 of the body, first 16 bytes.
     pub(crate) digest: Digest,
+    /// Base key of the session that encrypted it.
+    pub(crate) session: Option<[u8; 32]>,
     pub(crate) body: Bytes,
 }
 
@@ -319,8 +321,8 @@ impl Rows<'_> {
         ciphertext: &Ciphertext,
     ) -> Result<(), ProfileError> {
         let mut statement = self.0.prepare_cached(
-            "INSERT OR REPLACE INTO ciphertext (message, device, registration_id, kind, stream, sequence, digest, body)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            "INSERT OR REPLACE INTO ciphertext (message, device, registration_id, kind, stream, sequence, digest, session, body)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
         )?;
         statement.execute((
             to_sql(message),
@@ -330,6 +332,7 @@ impl Rows<'_> {
             to_sql(ciphertext.stream),
             to_sql(ciphertext.sequence),
             ciphertext.digest,
+            ciphertext.session,
             &ciphertext.body[..],
         ))?;
         Ok(())
@@ -337,11 +340,11 @@ impl Rows<'_> {
 
     pub(crate) fn ciphertexts(self, message: u64) -> Result<Vec<Ciphertext>, ProfileError> {
         let mut statement = self.0.prepare_cached(
-            "SELECT device, registration_id, kind, stream, sequence, digest, body FROM ciphertext
+            "SELECT device, registration_id, kind, stream, sequence, digest, session, body FROM ciphertext
              WHERE message = ?1 AND body IS NOT NULL ORDER BY device",
         )?;
         let columns = |row: &rusqlite::Row<'_>| {
-            let body: Vec<u8> = row.get(6)?;
+            let body: Vec<u8> = row.get(7)?;
             Ok(Ciphertext {
                 device_id: DeviceId::new(row.get(0)?).unwrap_or(DeviceId::PRIMARY),
                 registration_id: row.get(1)?,
@@ -349,6 +352,7 @@ impl Rows<'_> {
                 stream: from_sql(row.get(3)?),
                 sequence: from_sql(row.get(4)?),
                 digest: row.get(5)?,
+                session: row.get(6)?,
                 body: body.into(),
             })
         };

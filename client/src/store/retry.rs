@@ -30,7 +30,7 @@ pub(crate) type Digest = [u8; 16];
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Failed {
     pub(crate) digests: Vec<Digest>,
-    /// Of the first, if it could be told.
+    /// Of the last for which it could be told: the sender compares it with the key that it uses now.
     pub(crate) ratchet_key: Option<PublicKey>,
     /// When the relay took the first.
     pub(crate) server: Timestamp,
@@ -41,6 +41,7 @@ impl Failed {
     pub(crate) fn append(&mut self, later: &Self) {
         self.digests.extend(&later.digests);
         self.digests.truncate(FAILED_MAX);
+        self.ratchet_key = later.ratchet_key.or(self.ratchet_key);
     }
 }
 

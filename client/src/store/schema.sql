@@ -108,6 +108,7 @@ CREATE TABLE ciphertext (
   stream INTEGER NOT NULL,
   sequence INTEGER NOT NULL,
   digest BLOB NOT NULL,
+  session BLOB, -- base key of the session it was encrypted in
   body BLOB,
   PRIMARY KEY (message, device)
 ) STRICT, WITHOUT ROWID;

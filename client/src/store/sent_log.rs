@@ -80,6 +80,8 @@ pub(crate) struct Logged {
     pub(crate) sequence: u64,
     pub(crate) digest: Digest,
     pub(crate) resent: u32,
+    /// Base key of the session that encrypted it.
+    pub(crate) session: Option<[u8; 32]>,
 }
 
 impl Rows<'_> {
@@ -108,7 +110,7 @@ impl Rows<'_> {
     /// What a device got, or may have got, and we still have, oldest first.
     pub(crate) fn logged(self, address: Address) -> Result<Vec<Logged>, ProfileError> {
         let mut statement = self.0.prepare_cached(
-            "SELECT id, stream, sequence, digest, resent, state FROM outbox JOIN ciphertext ON message = id
+            "SELECT id, stream, sequence, digest, resent, state, session FROM outbox JOIN ciphertext ON message = id
              WHERE account = ?1 AND state IN (1, 3) AND form IN (0, 3) AND ciphertext.device = ?2 ORDER BY id",
         )?;
         let columns = |row: &rusqlite::Row<'_>| {
@@ -122,6 +124,7 @@ impl Rows<'_> {
                     3 => Whereabouts::Relay,
                     _ => Whereabouts::OnItsWay,
                 },
+                session: row.get(6)?,
             })
         };
         let key = (address.service_id.uuid(), address.device_id.get());
