@@ -24,7 +24,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Play and check the whole path: two people, a relay, and both killed in the middle
+    /// Play and check the whole path: two people and a relay, killed in the middle
     Demo(demo::Options),
     /// Run the key server and relay
     Serve(Box<tuckseal_server::Arguments>),

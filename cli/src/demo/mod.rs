@@ -1,5 +1,5 @@
 //! The whole path, played and checked: a real relay and two real clients, each a process of its own,
-//! each killed once. Any deviation from what was promised ends it with an error that names the step.
+//! the relay and Bob killed in the middle. Any deviation from what was promised ends it with an error that names the step.
 
 mod acts;
 mod evidence;

@@ -14,8 +14,7 @@ impl Olm {
 
     /// A session of Alice with one of Bob's one-time keys, and her first message.
     pub fn initiate(&mut self) -> (Session, Vec<u8>) {
-        let key = self.bob.generate_one_time_keys(1).created[0];
-        self.bob.mark_keys_as_published();
+        let key = self.one_time_key();
         self.initiate_with(key)
     }
 
