@@ -191,14 +191,17 @@ pub(super) async fn group(
     Ok(())
 }
 
-/// Waits until everything has left and was fetched: receipts too.
+/// Waits until everything has left and was fetched. Twice: what was fetched last may have been answered
+/// with receipts.
 pub(super) async fn settle(people: &mut [&mut Person], relay: &Relay) -> Outcome<()> {
     let quiet = async {
+        let mut rounds = 0;
         loop {
             for person in &mut *people {
                 person.flush().await?;
             }
-            if evidence::counts(relay)?.envelopes == 0 {
+            rounds = if evidence::counts(relay)?.envelopes == 0 { rounds + 1 } else { 0 };
+            if rounds == 2 {
                 return Ok(());
             }
             tokio::time::sleep(Duration::from_millis(20)).await;

@@ -5,8 +5,9 @@ use super::{Outcome, PATIENCE};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{Child, ChildStdin, Command};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::timeout;
 
 /// What a person has shown of its inbox.
@@ -34,7 +35,9 @@ pub(crate) struct Person {
 struct Process {
     child: Child,
     orders: ChildStdin,
-    said: Lines<BufReader<ChildStdout>>,
+    /// Its output by lines, read as it comes: a child that waits for its output to be read does not read
+    /// its orders, and orders are as long as messages.
+    said: UnboundedReceiver<String>,
 }
 
 impl Person {
@@ -89,7 +92,15 @@ impl Person {
             .spawn()
             .map_err(|error| error.to_string())?;
         let orders = child.stdin.take().ok_or("no input")?;
-        let said = BufReader::new(child.stdout.take().ok_or("no output")?).lines();
+        let mut lines = BufReader::new(child.stdout.take().ok_or("no output")?).lines();
+        let (heard, said) = unbounded_channel();
+        tokio::spawn(async move {
+            while let Ok(Some(line)) = lines.next_line().await {
+                if heard.send(line).is_err() {
+                    break;
+                }
+            }
+        });
         self.process = Some(Process { child, orders, said });
         self.until(|said| matches!(said, Said::Ready).then_some(())).await
     }
@@ -99,7 +110,7 @@ impl Person {
         let mut process = self.process.take().ok_or("not online")?;
         process.child.kill().await.map_err(|error| error.to_string())?;
         // What was printed before the end was shown all the same.
-        while let Ok(Some(line)) = process.said.next_line().await {
+        while let Some(line) = process.said.recv().await {
             if let Ok(Said::Message { id, text, .. }) = serde_json::from_str(&line) {
                 self.received.show(id, text)?;
             }
@@ -222,9 +233,8 @@ impl Person {
     /// One thing that is said; messages are kept and give `None`.
     async fn hear(&mut self) -> Outcome<Option<Said>> {
         let process = self.process.as_mut().ok_or("not online")?;
-        let line = timeout(PATIENCE, process.said.next_line()).await;
+        let line = timeout(PATIENCE, process.said.recv()).await;
         let line = line.map_err(|_| format!("{} says nothing for {PATIENCE:?}", self.name))?;
-        let line = line.map_err(|error| error.to_string())?;
         let line = line.ok_or_else(|| format!("{} has ended by itself", self.name))?;
         match serde_json::from_str(&line).map_err(|error| error.to_string())? {
             Said::Message { in_group: true, text, .. } => {
