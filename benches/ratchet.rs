@@ -11,6 +11,7 @@ mod measure;
 mod story;
 
 use criterion::{Criterion, criterion_group, criterion_main};
+use measure::Clock;
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 use std::cell::RefCell;
 use story::{Party, talking};
@@ -180,5 +181,51 @@ fn record(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, one_way, ping_pong, reversed, record);
+/// What an application pays that keeps its records as bytes: the same message with and without.
+fn store_of_bytes(_: &mut Criterion) {
+    for initiator in [true, false] {
+        let who = if initiator { "initiator" } else { "responder" };
+        let encrypt = |through: bool| {
+            let (mut from, mut peer, mut record, other) = ends();
+            if !initiator {
+                (from, peer, record) = (peer, from, other);
+            }
+            let to = peer.address();
+            move |()| {
+                if through {
+                    record = SessionRecord::decode(&record.encode()).unwrap();
+                }
+                let Party { local, rng, now, .. } = &mut from;
+                record.encrypt(local, &to, &[5; 100], Trust::FirstUse, rng, *now).unwrap()
+            }
+        };
+        let name = format!("encrypt 100 B, {who}, with a store of bytes against without");
+        measure::compare(Clock::Thread, 41, &name, (|| (), encrypt(true)), (|| (), encrypt(false)));
+
+        let decrypt = |through: bool| {
+            let (mut to, mut from, mut record, mut sending) = ends();
+            if !initiator {
+                (to, from, record, sending) = (from, to, sending, record);
+            }
+            let (at, sender) = (to.address(), from.address());
+            let send = move || {
+                let Party { local, rng, now, .. } = &mut from;
+                sending.encrypt(local, &at, &[5; 100], Trust::FirstUse, rng, *now).unwrap().body
+            };
+            let read = move |body: Vec<u8>| {
+                if through {
+                    record = SessionRecord::decode(&record.encode()).unwrap();
+                }
+                let message = SignalMessage::from_bytes(body.into()).unwrap();
+                let Party { local, rng, .. } = &mut to;
+                record.decrypt(local, &sender, &message, Trust::FirstUse, rng).unwrap()
+            };
+            (send, read)
+        };
+        let name = format!("decrypt 100 B, {who}, with a store of bytes against without");
+        measure::compare(Clock::Thread, 41, &name, decrypt(true), decrypt(false));
+    }
+}
+
+criterion_group!(benches, one_way, ping_pong, reversed, record, store_of_bytes);
 criterion_main!(benches);

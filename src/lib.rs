@@ -128,7 +128,7 @@ pub use address::{Address, AddressError, DeviceId, ServiceId, ServiceIdKind, Tim
 pub use attachment::*;
 pub use crypto::{
     InvalidSignature, KemCiphertext, KemKeyPair, KemPublicKey, KemSecretKey, KeyError, KeyPair,
-    PrivateKey, PublicKey,
+    PrivateKey, PublicKey, SecretBytes,
 };
 pub use fingerprint::{
     Comparison, Fingerprint, FingerprintError, FingerprintParty, InvalidIterations, Iterations,

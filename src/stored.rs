@@ -1,88 +1,154 @@
 //! How stored forms are written and read: big-endian, in order, nothing between. What they hold
 //! stands beside each of them.
 
-use crate::crypto::secret::Secret;
+use crate::crypto::secret::{Secret, SecretBytes};
 use crate::crypto::{PrivateKey, PublicKey};
 use alloc::vec::Vec;
-use zeroize::Zeroizing;
 
-/// Writes into a buffer whose final size is known, so that no copy of a secret stays behind.
-pub(crate) struct Writer(pub(crate) Zeroizing<Vec<u8>>);
+/// Writes into a buffer that is large enough from the beginning, so that no copy of a secret stays
+/// behind.
+pub(crate) struct Writer(pub(crate) SecretBytes);
 
 impl Writer {
+    #[inline]
     pub(crate) fn with_capacity(len: usize) -> Self {
-        Self(Zeroizing::new(Vec::with_capacity(len)))
+        Self(SecretBytes::with_capacity(len))
     }
 
+    #[inline]
     pub(crate) fn bytes(&mut self, bytes: &[u8]) {
-        debug_assert!(self.0.len() + bytes.len() <= self.0.capacity());
-        self.0.extend_from_slice(bytes);
+        self.0.extend(bytes);
     }
 
+    /// A part behind its own length of four bytes.
+    #[inline]
+    pub(crate) fn sized(&mut self, write: impl FnOnce(&mut Self)) {
+        let at = self.0.len();
+        self.u32(0);
+        write(self);
+        let (_, part) = self.0.as_mut_bytes().split_at_mut(at);
+        if let Some((len, part)) = part.split_first_chunk_mut::<4>() {
+            *len = (part.len() as u32).to_be_bytes();
+        }
+    }
+
+    /// Whether it is there, and if so the thing.
+    #[inline]
+    pub(crate) fn option<T>(&mut self, value: Option<&T>, write: impl FnOnce(&mut Self, &T)) {
+        self.u8(value.is_some().into());
+        if let Some(value) = value {
+            write(self, value);
+        }
+    }
+
+    #[inline]
     pub(crate) fn u8(&mut self, number: u8) {
         self.bytes(&[number]);
     }
 
+    #[inline]
     pub(crate) fn u16(&mut self, number: u16) {
         self.bytes(&number.to_be_bytes());
     }
 
+    #[inline]
     pub(crate) fn u32(&mut self, number: u32) {
         self.bytes(&number.to_be_bytes());
     }
 
+    #[inline]
     pub(crate) fn u64(&mut self, number: u64) {
         self.bytes(&number.to_be_bytes());
     }
 }
 
-/// Reads from the front; `None` when too little is left.
+/// Reads from the front; `None` when too little is left or a value cannot be.
 pub(crate) struct Reader<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Reader<'a> {
+    #[inline]
     pub(crate) fn bytes(&mut self, len: usize) -> Option<&'a [u8]> {
         let (head, rest) = self.0.split_at_checked(len)?;
         self.0 = rest;
         Some(head)
     }
 
-    pub(crate) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+    #[inline]
+    pub(crate) fn array<const N: usize>(&mut self) -> Option<&'a [u8; N]> {
         let (head, rest) = self.0.split_first_chunk()?;
         self.0 = rest;
-        Some(*head)
+        Some(head)
     }
 
+    #[inline]
     pub(crate) fn secret<const N: usize>(&mut self) -> Option<Secret<N>> {
-        self.array().map(Secret::new)
+        let bytes = self.array()?;
+        Some(Secret::new(*bytes))
     }
 
-    pub(crate) fn public_key(&mut self) -> Option<PublicKey> {
-        self.array().map(PublicKey::from_u)
-    }
-
-    /// A private key, which is written clamped (W§2.2).
-    pub(crate) fn private_key(&mut self) -> Option<PrivateKey> {
-        match self.bytes(32)? {
-            bytes @ [first, .., last] if first & 7 == 0 && last >> 6 == 1 => {
-                PrivateKey::from_bytes(bytes).ok()
-            }
+    /// What [`Writer::option`] wrote.
+    #[inline]
+    pub(crate) fn option<T>(
+        &mut self,
+        read: impl FnOnce(&mut Self) -> Option<T>,
+    ) -> Option<Option<T>> {
+        match self.u8()? {
+            0 => Some(None),
+            1 => read(self).map(Some),
             _ => None,
         }
     }
 
+    #[inline]
+    pub(crate) fn public_key(&mut self) -> Option<PublicKey> {
+        let u = self.array()?;
+        Some(PublicKey::from_u(*u))
+    }
+
+    /// So many of a kind, one after the other, each of at least so many bytes.
+    #[inline]
+    pub(crate) fn repeated<T>(
+        &mut self,
+        count: usize,
+        least: usize,
+        mut read: impl FnMut(&mut Self) -> Option<T>,
+    ) -> Option<Vec<T>> {
+        if count > self.0.len() / least {
+            return None;
+        }
+        let mut all = Vec::with_capacity(count);
+        for _ in 0..count {
+            all.push(read(self)?);
+        }
+        Some(all)
+    }
+
+    /// A private key, which is written clamped (W§2.2).
+    #[inline]
+    pub(crate) fn private_key(&mut self) -> Option<PrivateKey> {
+        let bytes: &[u8; 32] = self.array()?;
+        let [first, .., last] = bytes;
+        let clamped = first & 7 == 0 && last >> 6 == 1;
+        clamped.then(|| PrivateKey::clamp(Secret::new(*bytes)))
+    }
+
+    #[inline]
     pub(crate) fn u8(&mut self) -> Option<u8> {
-        self.array().map(|[byte]| byte)
+        self.array().map(|[byte]| *byte)
     }
 
+    #[inline]
     pub(crate) fn u16(&mut self) -> Option<u16> {
-        self.array().map(u16::from_be_bytes)
+        self.array().map(|bytes| u16::from_be_bytes(*bytes))
     }
 
+    #[inline]
     pub(crate) fn u32(&mut self) -> Option<u32> {
-        self.array().map(u32::from_be_bytes)
+        self.array().map(|bytes| u32::from_be_bytes(*bytes))
     }
 
+    #[inline]
     pub(crate) fn u64(&mut self) -> Option<u64> {
-        self.array().map(u64::from_be_bytes)
+        self.array().map(|bytes| u64::from_be_bytes(*bytes))
     }
 }

@@ -222,14 +222,14 @@ fn decode_all(bytes: &[u8]) {
     }
     let _ = content::Content::decode_padded(bytes);
     if let Ok(record) = SessionRecord::decode(bytes) {
-        assert_eq!(*record.encode(), bytes);
+        assert_eq!(&*record.encode(), bytes);
     }
     if let Ok(key) = SenderKey::decode(bytes) {
         // But for the clamping of the private key.
         assert_eq!(key.encode().len(), bytes.len());
     }
     if let Ok(record) = SenderKeyRecord::decode(bytes) {
-        assert_eq!(*record.encode(), bytes);
+        assert_eq!(&*record.encode(), bytes);
     }
     if let Ok(sent) = SentMessage::decode(bytes) {
         let shared = sent.shared().len();

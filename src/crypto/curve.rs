@@ -1,8 +1,7 @@
 //! Curve25519 keys: encoding, clamping, agreement (W§2.1–2.3). Signatures are in `xeddsa.rs`.
 
-use super::secret::Secret;
+use super::secret::{Secret, SecretBytes};
 use super::x25519;
-use alloc::vec::Vec;
 use rand_core::CryptoRng;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
@@ -117,6 +116,7 @@ impl PrivateKey {
         Ok(Self::clamp(Secret::new(bytes)))
     }
 
+    #[inline]
     pub(crate) fn clamp(mut bytes: Secret<32>) -> Self {
         let k = bytes.as_mut_bytes();
         *k = curve25519_dalek::scalar::clamp_integer(*k);
@@ -167,6 +167,7 @@ impl KeyPair {
 
     /// A stored pair, without computing the public half again. The caller vouches that the
     /// halves belong together, as they do in a record that this crate wrote.
+    #[inline]
     pub(crate) fn from_stored(private: PrivateKey, public: PublicKey) -> Self {
         Self { private, public }
     }
@@ -201,12 +202,10 @@ impl ConstantTimeEq for SharedSecret {
 }
 
 /// Joins shared secrets in the order of a table into one input of a derivation.
-pub(crate) fn concat_secrets<'a>(
-    secrets: impl IntoIterator<Item = &'a [u8; 32]>,
-) -> Zeroizing<Vec<u8>> {
+pub(crate) fn concat_secrets<'a>(secrets: impl IntoIterator<Item = &'a [u8; 32]>) -> SecretBytes {
     // The largest table (W§7.1) has six rows, so the buffer never moves.
-    let mut joined = Zeroizing::new(Vec::with_capacity(6 * 32));
-    secrets.into_iter().for_each(|secret| joined.extend_from_slice(secret));
+    let mut joined = SecretBytes::with_capacity(6 * 32);
+    secrets.into_iter().for_each(|secret| joined.extend(secret));
     joined
 }
 

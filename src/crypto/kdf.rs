@@ -23,6 +23,31 @@ const INITIAL: [u32; 8] = [
     0x5be0_cd19,
 ];
 
+/// HMAC under 32 zero bytes, HKDF's salt where there is none: as `HmacKey::new` makes it (the tests
+/// compare), but known when compiled.
+pub(crate) static NO_SALT: HmacKey = HmacKey {
+    inner: [
+        0xf454_dead,
+        0x9725_214f,
+        0x90da_f2a0,
+        0xdf12_28ea,
+        0x64e5_750f,
+        0xa392_4181,
+        0x824a_932b,
+        0xf8e0_4e32,
+    ],
+    outer: [
+        0xd385_480f,
+        0x7abb_6477,
+        0x37c9_c538,
+        0x5dd8_2467,
+        0x8e04_3a72,
+        0x7534_34b0,
+        0xdeb8_2818,
+        0x361d_45a6,
+    ],
+};
+
 /// Bytes of a short message that fit one block with its padding.
 const LENGTH_AT: usize = BLOCK - 8;
 
@@ -207,6 +232,11 @@ mod tests {
             let tag = HmacSha256::new(&[7; 32]).chain(&message[..len]).finish();
             assert_eq!(tag, published(&[7; 32], &message[..len]), "{len} bytes");
         }
+    }
+
+    #[test]
+    fn no_salt_is_thirty_two_zero_bytes() {
+        assert_eq!(NO_SALT.begin().chain(b"ikm").finish(), published(&[0; 32], b"ikm"));
     }
 
     proptest! {

@@ -2,10 +2,9 @@
 
 use super::curve::{KeyError, SharedSecret};
 use super::kyber;
-use super::secret::Secret;
+use super::secret::{Secret, SecretBytes};
 use alloc::{boxed::Box, vec::Vec};
 use rand_core::CryptoRng;
-use zeroize::Zeroizing;
 
 /// Kyber-1024 of the third round: not the ML-KEM of FIPS 203.
 const KYBER1024: u8 = 0x08;
@@ -83,8 +82,8 @@ impl KemSecretKey {
     }
 
     /// `0x08 || raw`, 3169 bytes, to be stored. Wiped when dropped.
-    pub fn serialize(&self) -> Zeroizing<Vec<u8>> {
-        Zeroizing::new(typed(self.0.as_bytes()))
+    pub fn serialize(&self) -> SecretBytes {
+        SecretBytes::from_vec(typed(self.0.as_bytes()))
     }
 
     pub(crate) fn decapsulate(&self, ciphertext: &KemCiphertext) -> SharedSecret {

@@ -15,5 +15,6 @@ mod xeddsa;
 
 pub use curve::{KeyError, KeyPair, PrivateKey, PublicKey};
 pub use kem::{KemCiphertext, KemKeyPair, KemPublicKey, KemSecretKey};
+pub use secret::SecretBytes;
 pub use xeddsa::InvalidSignature;
 pub(crate) use xeddsa::{SigningKey, VerificationKey};

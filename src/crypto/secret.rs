@@ -1,7 +1,8 @@
 //! Byte strings that must not outlive their use, and the macro that gives each role a type of its own.
 
+use alloc::vec::Vec;
 use subtle::{Choice, ConstantTimeEq};
-use zeroize::ZeroizeOnDrop;
+use zeroize::{Zeroize, ZeroizeOnDrop};
 
 /// `N` secret bytes, wiped when dropped. No `Copy`, `==` or content in `Debug`; `Clone` is there
 /// because a stored state is copied when it moves to a larger buffer.
@@ -59,6 +60,73 @@ impl<const N: usize> core::fmt::Debug for Secret<N> {
     }
 }
 
+/// Secret bytes of any number, such as a record to store: read as a slice, wiped when dropped.
+///
+/// The buffer is as large as it has to be from the beginning: growing would leave a copy behind.
+#[derive(Clone, Default)]
+pub struct SecretBytes(Vec<u8>);
+
+impl SecretBytes {
+    /// Empty, with room for so many bytes.
+    pub(crate) fn with_capacity(len: usize) -> Self {
+        Self(Vec::with_capacity(len))
+    }
+
+    /// What does not fit the room that was asked for is a bug.
+    pub(crate) fn extend(&mut self, bytes: &[u8]) {
+        debug_assert!(self.0.len() + bytes.len() <= self.0.capacity());
+        self.0.extend_from_slice(bytes);
+    }
+
+    /// Takes bytes over, to be wiped from now on.
+    pub(crate) fn from_vec(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
+    pub(crate) fn as_mut_bytes(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+}
+
+impl core::ops::Deref for SecretBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl AsRef<[u8]> for SecretBytes {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for SecretBytes {
+    /// As slices, at one stroke: `Vec` is wiped byte by byte, which costs more than to encode a record.
+    fn drop(&mut self) {
+        self.0.spare_capacity_mut().zeroize();
+        self.0.as_mut_slice().zeroize();
+    }
+}
+
+impl ZeroizeOnDrop for SecretBytes {}
+
+impl PartialEq for SecretBytes {
+    /// In constant time for the length.
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl Eq for SecretBytes {}
+
+impl core::fmt::Debug for SecretBytes {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "SecretBytes({})", self.0.len())
+    }
+}
+
 /// A newtype over [`Secret`] for one role, so that two roles cannot be swapped.
 macro_rules! secret_role {
     ($(#[$doc:meta])* $name:ident, $len:literal) => {
@@ -94,6 +162,7 @@ mod tests {
     #[test]
     fn debug_shows_no_byte() {
         assert_eq!(format!("{:?}", Secret::new([7u8; 32])), "Secret<32>");
+        assert_eq!(format!("{:?}", SecretBytes::from_vec(alloc::vec![7; 3])), "SecretBytes(3)");
     }
 
     #[test]

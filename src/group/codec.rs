@@ -10,12 +10,11 @@
 use super::chain::ReceivingChain;
 use super::own::SenderKey;
 use super::record::{MAX_STATES, SenderKeyRecord, State, States};
-use crate::crypto::{SigningKey, VerificationKey};
+use crate::crypto::{SecretBytes, SigningKey, VerificationKey};
 use crate::ratchet::double::Chain;
 use crate::ratchet::skipped::SkippedSeeds;
 use crate::stored::{Reader, Writer};
-use alloc::{boxed::Box, vec::Vec};
-use zeroize::Zeroizing;
+use alloc::boxed::Box;
 
 const FORMAT: u8 = 1;
 const OWN_LEN: usize = 1 + 16 + 4 + 36 + 3 * 32;
@@ -53,7 +52,7 @@ fn decode<T>(
 
 impl SenderKey {
     /// The bytes to store: secrets, so keep them encrypted at rest. Wiped when dropped.
-    pub fn encode(&self) -> Zeroizing<Vec<u8>> {
+    pub fn encode(&self) -> SecretBytes {
         let mut out = Writer::with_capacity(OWN_LEN);
         out.u8(FORMAT);
         out.bytes(&self.distribution_id);
@@ -72,12 +71,12 @@ impl SenderKey {
     /// [`SenderKeyError`].
     pub fn decode(bytes: &[u8]) -> Result<Self, SenderKeyError> {
         decode(bytes, |input| {
-            let distribution_id = input.array()?;
+            let distribution_id = *input.array()?;
             let chain_id = input.u32()?;
             let chain = Chain::read(input)?;
             let private = input.private_key()?;
             let signing_public = input.public_key()?;
-            let signing = SigningKey::from_stored(private, input.array()?);
+            let signing = SigningKey::from_stored(private, *input.array()?);
             Some(Self { distribution_id, chain_id, chain, signing, signing_public })
         })
     }
@@ -85,7 +84,7 @@ impl SenderKey {
 
 impl SenderKeyRecord {
     /// The bytes to store: secrets, so keep them encrypted at rest. Wiped when dropped.
-    pub fn encode(&self) -> Zeroizing<Vec<u8>> {
+    pub fn encode(&self) -> SecretBytes {
         let seeds: usize = self.states.iter().map(|it| it.receiving.skipped.len()).sum();
         let len = 2 + self.states.len() * STATE_LEN + seeds * SEED_LEN;
         let mut out = Writer::with_capacity(len);

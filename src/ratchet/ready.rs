@@ -11,6 +11,9 @@ use alloc::vec::Vec;
 /// Keys kept at most: as many as there can be seeds in five chains.
 pub(crate) const MAX_READY: usize = 10_000;
 
+/// Bytes of one in the stored form.
+pub(crate) const READY_LEN: usize = 32 + 4 + 80;
+
 /// The keys of one message, without a seed: no post-quantum key can be mixed into them.
 #[derive(Clone, Debug)]
 pub(crate) struct ReadyKey {
@@ -59,7 +62,7 @@ impl ReadyKeys {
 
     /// Bytes of the stored form.
     pub(crate) fn encoded_len(&self) -> usize {
-        2 + 116 * self.0.len()
+        2 + READY_LEN * self.0.len()
     }
 
     /// Writes count 2, then each ratchet key 32, counter 4, keys 80.
@@ -78,10 +81,10 @@ impl ReadyKeys {
         if count > MAX_READY {
             return None;
         }
-        let read = |_| {
+        let read = |input: &mut Reader<'_>| {
             let ratchet_key = input.public_key()?;
             Some(ReadyKey { ratchet_key, counter: input.u32()?, keys: input.secret()? })
         };
-        (0..count).map(read).collect::<Option<_>>().map(Self)
+        input.repeated(count, READY_LEN, read).map(Self)
     }
 }

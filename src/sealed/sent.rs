@@ -153,7 +153,7 @@ impl SentMessage {
                 None => entries.exclude(id)?,
                 Some(devices) => {
                     let keys = input.array().ok_or(SplitError::Truncated)?;
-                    entries.add(id, devices, keys)?;
+                    entries.add(id, devices, *keys)?;
                 }
             }
         }
@@ -252,7 +252,7 @@ fn read_fixed(input: &mut Reader<'_>) -> Result<ServiceId, SplitError> {
 }
 
 fn read_account(input: &mut Reader<'_>) -> Result<ServiceId, SplitError> {
-    input.array().map(ServiceId::aci).ok_or(SplitError::Truncated)
+    input.array().map(|id| ServiceId::aci(*id)).ok_or(SplitError::Truncated)
 }
 
 /// The devices of an entry, or `None` when it excludes.

@@ -293,8 +293,8 @@ impl SessionRecord {
                 if codec::version_of(&archived.0) != Some(message.version()) {
                     return Err(TrialError::Invalid);
                 }
-                let session = codec::decode_session(&archived.0).filter(check);
-                let session = Box::new(session.ok_or(TrialError::Invalid)?);
+                let session = codec::decode_session(&archived.0).filter(|session| check(session));
+                let session = session.ok_or(TrialError::Invalid)?;
                 let opened = session.open(local, remote, message, rng)?;
                 Ok(Opened { session: Some(session), ..opened })
             }

@@ -13,7 +13,7 @@
 //! ```
 
 use super::record::{Archived, MAX_ARCHIVED, Pending, Session, SessionRecord};
-use crate::crypto::{KemPublicKey, KeyPair, PublicKey};
+use crate::crypto::{KemPublicKey, KeyPair, PublicKey, SecretBytes};
 use crate::identity::IdentityKey;
 use crate::keys::RootKey;
 use crate::message::SessionVersion;
@@ -22,12 +22,11 @@ use crate::ratchet::TripleRatchet;
 use crate::ratchet::double::{
     Chain, DoubleRatchet, MAX_RECEIVER_CHAINS, ReceiverChain, SenderChain,
 };
-use crate::ratchet::ready::{MAX_READY, ReadyKeys};
+use crate::ratchet::ready::{MAX_READY, READY_LEN, ReadyKeys};
 use crate::ratchet::skipped::{MAX_SKIPPED, SkippedSeeds};
 use crate::spqr::Spqr;
 use crate::stored::{Reader, Writer};
-use alloc::{boxed::Box, vec::Vec};
-use zeroize::Zeroizing;
+use alloc::boxed::Box;
 
 const FORMAT: u8 = 1;
 /// A KEM ciphertext is as long as a KEM public key.
@@ -50,11 +49,16 @@ pub enum RecordError {
     Damaged,
 }
 
+/// What stands before the receiving chains.
+const HEAD_LEN: usize = 1 + 3 * 32 + 3 * 4 + 32 + 100;
+/// A receiving chain without skipped seeds.
+const RECEIVER_LEN: usize = 32 + 36 + 2;
+
 /// Most bytes of a session's stored form: what does not grow, 36 for each skipped seed, and in an
 /// imported session 116 for each key that came ready.
 const MAX_SESSION_LEN: usize = 2 * 1024
-    + MAX_RECEIVER_CHAINS * (70 + 36 * MAX_SKIPPED)
-    + 116 * MAX_READY
+    + MAX_RECEIVER_CHAINS * (RECEIVER_LEN + 36 * MAX_SKIPPED)
+    + READY_LEN * MAX_READY
     + Spqr::MAX_ENCODED_LEN;
 
 impl SessionRecord {
@@ -65,16 +69,12 @@ impl SessionRecord {
     pub const MAX_ENCODED_LEN: usize = 6 + (1 + MAX_ARCHIVED) * (4 + MAX_SESSION_LEN);
 
     /// The bytes to store: secrets, so keep them encrypted at rest. Wiped when dropped.
-    pub fn encode(&self) -> Zeroizing<Vec<u8>> {
-        let current = self.current.as_ref().map(|session| (session, session.ratchet.pq.encode()));
-        let len = current.as_ref().map_or(0, |(session, pq)| session_len(session, pq.len()));
+    pub fn encode(&self) -> SecretBytes {
+        let current = self.current.as_deref();
         let archived: usize = self.archived.iter().map(|session| 4 + session.0.len()).sum();
-        let mut out = Writer::with_capacity(1 + 4 + len + 1 + archived);
+        let mut out = Writer::with_capacity(6 + current.map_or(0, max_session_len) + archived);
         out.u8(FORMAT);
-        out.u32(len as u32);
-        if let Some((session, pq)) = current {
-            write_session(&mut out, session, &pq);
-        }
+        out.sized(|out| current.into_iter().for_each(|session| write_session(out, session)));
         out.u8(self.archived.len() as u8);
         for session in &self.archived {
             out.u32(session.0.len() as u32);
@@ -102,7 +102,7 @@ impl SessionRecord {
 fn read_record(input: &mut Reader<'_>) -> Option<SessionRecord> {
     let current = match input.u32()? {
         0 => None,
-        len => Some(Box::new(decode_session(input.bytes(len as usize)?)?)),
+        len => Some(decode_session(input.bytes(len as usize)?)?),
     };
     let count = usize::from(input.u8()?);
     if count > MAX_ARCHIVED {
@@ -111,7 +111,7 @@ fn read_record(input: &mut Reader<'_>) -> Option<SessionRecord> {
     let mut archived = alloc::collections::VecDeque::with_capacity(count);
     for _ in 0..count {
         let len = input.u32()? as usize;
-        archived.push_back(Archived(Zeroizing::new(input.bytes(len)?.to_vec())));
+        archived.push_back(Archived(SecretBytes::from_vec(input.bytes(len)?.to_vec())));
     }
     Some(SessionRecord { current, archived })
 }
@@ -131,25 +131,26 @@ pub(super) fn version_of(session: &[u8]) -> Option<SessionVersion> {
     }
 }
 
-pub(crate) fn encode_session(session: &Session) -> Zeroizing<Vec<u8>> {
-    let pq = session.ratchet.pq.encode();
-    let mut out = Writer::with_capacity(session_len(session, pq.len()));
-    write_session(&mut out, session, &pq);
+pub(crate) fn encode_session(session: &Session) -> SecretBytes {
+    let mut out = Writer::with_capacity(max_session_len(session));
+    write_session(&mut out, session);
     out.0
 }
 
-fn session_len(session: &Session, pq_len: usize) -> usize {
+/// Not less than what [`write_session`] writes.
+fn max_session_len(session: &Session) -> usize {
+    let pq_len = session.ratchet.pq.max_encoded_len();
     let receivers = &session.ratchet.double.receivers;
-    let receivers: usize = receivers.iter().map(|it| 70 + 36 * it.skipped.len()).sum();
+    let receivers: usize = receivers.iter().map(|it| RECEIVER_LEN + 36 * it.skipped.len()).sum();
     let ready = session.ratchet.double.ready.encoded_len();
     let pending = match &session.pending {
         None => 1,
         Some(pending) => 18 + pending.kem.as_ref().map_or(0, |(_, bytes)| 4 + bytes.len()),
     };
-    1 + 3 * 32 + 3 * 4 + 32 + 100 + 1 + receivers + ready + 4 + pq_len + pending
+    HEAD_LEN + 1 + receivers + ready + 4 + pq_len + pending
 }
 
-fn write_session(out: &mut Writer, session: &Session, pq: &[u8]) {
+fn write_session(out: &mut Writer, session: &Session) {
     let double = &session.ratchet.double;
     out.u8(session.version as u8);
     out.bytes(session.base_key.as_u());
@@ -170,8 +171,7 @@ fn write_session(out: &mut Writer, session: &Session, pq: &[u8]) {
         receiver.skipped.write(out);
     }
     double.ready.write(out);
-    out.u32(pq.len() as u32);
-    out.bytes(pq);
+    out.sized(|out| session.ratchet.pq.write(out));
     write_pending(out, session.pending.as_ref());
 }
 
@@ -190,13 +190,14 @@ fn write_pending(out: &mut Writer, pending: Option<&Pending>) {
     }
 }
 
-pub(super) fn decode_session(bytes: &[u8]) -> Option<Session> {
+/// In its box at once: it is large, and moves cost as much as reading.
+pub(super) fn decode_session(bytes: &[u8]) -> Option<Box<Session>> {
     let mut input = Reader(bytes);
     let session = read_session(&mut input)?;
     input.0.is_empty().then_some(session)
 }
 
-fn read_session(input: &mut Reader<'_>) -> Option<Session> {
+fn read_session(input: &mut Reader<'_>) -> Option<Box<Session>> {
     let version = version_of(&[input.u8()?])?;
     let base_key = input.public_key()?;
     let local_identity = IdentityKey::new(input.public_key()?);
@@ -211,13 +212,12 @@ fn read_session(input: &mut Reader<'_>) -> Option<Session> {
     if count > MAX_RECEIVER_CHAINS {
         return None;
     }
-    let receivers = (0..count).map(|_| read_receiver(input)).collect::<Option<Vec<_>>>()?;
+    let receivers = input.repeated(count, RECEIVER_LEN, read_receiver)?;
     let ready = ReadyKeys::read(input)?;
     let pq_len = input.u32()? as usize;
     let pq = Spqr::decode(input.bytes(pq_len)?).ok()?;
     let pending = read_pending(input)?;
-    let double = DoubleRatchet { root, previous_counter, sender, receivers, ready };
-    Some(Session {
+    Some(Box::new(Session {
         version,
         local_identity,
         remote_identity,
@@ -225,8 +225,11 @@ fn read_session(input: &mut Reader<'_>) -> Option<Session> {
         remote_registration_id,
         base_key,
         pending,
-        ratchet: TripleRatchet { double, pq },
-    })
+        ratchet: TripleRatchet {
+            double: DoubleRatchet { root, previous_counter, sender, receivers, ready },
+            pq,
+        },
+    }))
 }
 
 fn read_receiver(input: &mut Reader<'_>) -> Option<ReceiverChain> {

@@ -2,13 +2,12 @@
 
 use super::codec;
 use crate::address::Timestamp;
-use crate::crypto::PublicKey;
+use crate::crypto::{PublicKey, SecretBytes};
 use crate::identity::IdentityKey;
 use crate::message::SessionVersion;
 use crate::prekey::{KemPreKeyId, PreKeyId, SignedPreKeyId};
 use crate::ratchet::TripleRatchet;
 use alloc::{boxed::Box, collections::VecDeque, vec::Vec};
-use zeroize::Zeroizing;
 
 /// Archived sessions kept per record; the oldest goes first. The peers keep as many.
 pub(crate) const MAX_ARCHIVED: usize = 40;
@@ -50,7 +49,7 @@ impl Pending {
 /// An archived session stays encoded until a message asks for it: a record is loaded for every
 /// message, its archive hardly ever read.
 #[derive(Clone)]
-pub(crate) struct Archived(pub(crate) Zeroizing<Vec<u8>>);
+pub(crate) struct Archived(pub(crate) SecretBytes);
 
 /// All sessions with one remote device.
 ///

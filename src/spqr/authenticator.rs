@@ -3,10 +3,9 @@
 
 use super::SpqrError;
 use crate::crypto::kdf::{HmacSha256, hkdf};
-use crate::crypto::secret::Secret;
+use crate::crypto::secret::{Secret, SecretBytes};
 use alloc::vec::Vec;
 use subtle::ConstantTimeEq;
-use zeroize::Zeroizing;
 
 const UPDATE: &[u8] = b"Signal_PQCKA_V1_MLKEM768:Authenticator Update";
 const HEADER: &[u8] = b"Signal_PQCKA_V1_MLKEM768:ekheader";
@@ -42,9 +41,9 @@ impl Authenticator {
 
     /// `update` (S§6.2).
     pub(super) fn updated(&self, epoch: u64, key: &[u8]) -> Self {
-        let mut ikm = Zeroizing::new(Vec::with_capacity(32 + key.len()));
-        ikm.extend_from_slice(self.root.as_bytes());
-        ikm.extend_from_slice(key);
+        let mut ikm = SecretBytes::with_capacity(32 + key.len());
+        ikm.extend(self.root.as_bytes());
+        ikm.extend(key);
         let okm: Secret<64> = hkdf(None, &ikm, &labelled(UPDATE, epoch));
         let (root, mac_key) = okm.split();
         Self { root, mac_key }

@@ -4,7 +4,7 @@
 use super::SpqrError;
 use super::authenticator::EpochSecret;
 use super::skipped::SkippedKeys;
-use crate::crypto::kdf::{HmacKey, hkdf};
+use crate::crypto::kdf::{HmacKey, NO_SALT, hkdf};
 use crate::crypto::secret::{Secret, secret_role};
 use crate::keys::PqMessageKey;
 use alloc::{boxed::Box, vec::Vec};
@@ -97,12 +97,7 @@ pub(crate) struct Chain {
     pub(super) send_epoch: u64,
     pub(super) next_root: NextRoot,
     pub(super) links: Vec<Link>,
-    pub(super) extract: Extract,
 }
-
-/// HMAC under the salt of 32 zero bytes: the first half of the HKDF of every step, keyed once.
-#[derive(Clone)]
-pub(super) struct Extract(HmacKey);
 
 /// What committing a message will change in a chain.
 pub(crate) enum ChainChange {
@@ -119,29 +114,25 @@ pub(crate) struct NewEpoch {
     link: Link,
 }
 
-impl Extract {
-    pub(super) fn new() -> Self {
-        Self(HmacKey::new(&[0; 32]))
-    }
-
+impl SideKey {
     /// HKDF-Expand of the step, ready for its blocks (S§9.3).
-    fn expand(&self, key: &SideKey) -> HmacKey {
-        let prk = Secret::new(self.0.begin().chain(key.as_bytes()).finish());
+    fn expand(&self) -> HmacKey {
+        let prk = Secret::new(NO_SALT.begin().chain(self.as_bytes()).finish());
         HmacKey::new(prk.as_bytes())
     }
 
     /// The next chain key alone, for a message whose key is not kept.
-    fn skip(&self, key: &SideKey, counter: u32) -> SideKey {
-        SideKey::new(first_block(&self.expand(key), counter))
+    fn skip(&self, counter: u32) -> Self {
+        Self::new(first_block(&self.expand(), counter))
     }
 
     /// The next chain key and the key of message `counter`.
-    fn step(&self, key: &SideKey, counter: u32) -> (SideKey, PqMessageKey) {
-        let keyed = self.expand(key);
+    fn step(&self, counter: u32) -> (Self, PqMessageKey) {
+        let keyed = self.expand();
         let next = first_block(&keyed, counter);
         let key = keyed.begin().chain(next.as_bytes());
         let key = key.chain(&counter.to_be_bytes()).chain(NEXT).chain(&[2]);
-        (SideKey::new(next), PqMessageKey::new(Secret::new(key.finish())))
+        (Self::new(next), PqMessageKey::new(Secret::new(key.finish())))
     }
 }
 
@@ -160,7 +151,6 @@ impl Chain {
             send_epoch: 0,
             next_root,
             links: alloc::vec![link],
-            extract: Extract::new(),
         }
     }
 
@@ -185,7 +175,7 @@ impl Chain {
         let side = &self.link(key_epoch).ok_or(SpqrError::EpochOutOfRange)?.send;
         let key = side.key.as_ref().ok_or(SpqrError::StateDecode)?;
         let counter = side.counter.checked_add(1).ok_or(SpqrError::ChainExhausted)?;
-        let (next, message_key) = self.extract.step(key, counter);
+        let (next, message_key) = key.step(counter);
         Ok((counter, message_key, ChainChange::Sent { key_epoch, counter, next }))
     }
 
@@ -225,14 +215,14 @@ impl Chain {
         let mut skipped = Vec::with_capacity((at - first_kept) as usize);
         let mut key = side.key.clone();
         for index in side.counter + 1..first_kept {
-            key = self.extract.skip(&key, index);
+            key = key.skip(index);
         }
         for index in first_kept..at {
-            let (next, message_key) = self.extract.step(&key, index);
+            let (next, message_key) = key.step(index);
             skipped.push((index, message_key));
             key = next;
         }
-        let (next, message_key) = self.extract.step(&key, at);
+        let (next, message_key) = key.step(at);
         (message_key, next, skipped)
     }
 

@@ -105,7 +105,7 @@ pub fn recv(data: &[u8]) {
 /// Stored bytes: what is taken for a state is written the same, and can be used without a panic.
 pub fn state(data: &[u8]) {
     let Ok(state) = Spqr::decode(data) else { return };
-    assert_eq!(*state.encode(), data);
+    assert_eq!(&*state.encode(), data);
     let mut rng = Counter(2 << 32);
     if let Ok(sent) = state.send(&mut rng) {
         let mut state = state.clone();

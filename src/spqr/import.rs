@@ -5,21 +5,18 @@ use super::authenticator::Authenticator;
 use super::braid::ciphertext_side::{CiphertextSide, Encapsulation};
 use super::braid::key_side::KeySide;
 use super::braid::{Braid, Phase};
-use super::chain::{
-    Chain, ChainLimits, Direction, Extract, Link, NextRoot, RecvSide, SendSide, SideKey,
-};
+use super::chain::{Chain, ChainLimits, Direction, Link, NextRoot, RecvSide, SendSide, SideKey};
 use super::erasure::{Chunk, Decoder, Encoder, Whole, rows};
 use super::gf;
-use super::mlkem::{self, CT1_LEN, DK_LEN, EK_LEN, HEADER_LEN};
+use super::mlkem::{self, CT1_LEN, EK_LEN, HEADER_LEN, KeptKey};
 use super::skipped::SkippedKeys;
 use super::{MinVersion, Negotiation, Spqr, SpqrError, V1};
-use crate::crypto::secret::Secret;
+use crate::crypto::secret::{Secret, SecretBytes};
 use crate::keys::PqMessageKey;
 use crate::wire::spqr as stored;
 use alloc::{boxed::Box, vec::Vec};
 use prost::Message as _;
 use stored::braid::Phase as StoredPhase;
-use zeroize::Zeroizing;
 
 /// More links than any state has: three.
 const MAX_LINKS: usize = 8;
@@ -53,7 +50,7 @@ impl Spqr {
 fn read_negotiation(open: &stored::Negotiation) -> Result<Negotiation, SpqrError> {
     u16::try_from(open.auth_key.len()).map_err(|_| BROKEN)?;
     Ok(Negotiation {
-        auth_key: Zeroizing::new(open.auth_key.clone()),
+        auth_key: SecretBytes::from_vec(open.auth_key.clone()),
         direction: read_direction(open.direction)?,
         min_version: if open.min_version == 0 { MinVersion::V0 } else { MinVersion::V1 },
         limits: read_limits(open.limits.unwrap_or_default()),
@@ -84,7 +81,6 @@ fn read_chain(chain: &stored::Chain) -> Result<Chain, SpqrError> {
         send_epoch: chain.send_epoch,
         next_root: NextRoot::new(secret(&chain.next_root)?),
         links: chain.links.iter().map(read_link).collect::<Result<_, _>>()?,
-        extract: Extract::new(),
     })
 }
 
@@ -203,7 +199,7 @@ impl Parts<'_> {
     /// The ek vector is stored beside the key that contains it.
     fn k1(&self) -> Result<KeySide, SpqrError> {
         let dk = self.dk(&self.core.part4)?;
-        if self.core.part3.as_slice() != mlkem::ek(&dk) {
+        if self.core.part3.as_slice() != mlkem::ek(&dk.expand()) {
             return Err(BROKEN);
         }
         Ok(KeySide::KeysSampled { dk, header: self.encoder()? })
@@ -228,8 +224,8 @@ impl Parts<'_> {
         Ok(CiphertextSide::EkReceivedCt1Sampled { ct2: rows(&[&ct2, &mac]), ct1: self.encoder()? })
     }
 
-    fn dk(&self, bytes: &[u8]) -> Result<Box<Secret<DK_LEN>>, SpqrError> {
-        secret(bytes).map(Box::new)
+    fn dk(&self, bytes: &[u8]) -> Result<KeptKey, SpqrError> {
+        secret(bytes).map(Box::new).map(KeptKey::Expanded)
     }
 
     /// m ends the stored state; the rest follows from m and the header.

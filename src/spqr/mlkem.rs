@@ -2,8 +2,8 @@
 //! the first part of a ciphertext can go out before the key has come in.
 //!
 //! Between the two parts of an encapsulation only (m, header) is kept, 96 bytes: the second part is
-//! made by repeating the whole encapsulation. Sizes in bytes: header 64, ek vector 1152, decapsulation
-//! key 2400, ct1 960, ct2 128, shared secret 32.
+//! made by repeating the whole encapsulation. Of a key pair the seed is kept, 64 bytes. Sizes in bytes:
+//! header 64, ek vector 1152, decapsulation key 2400, ct1 960, ct2 128, shared secret 32.
 
 use crate::crypto::secret::Secret;
 use alloc::boxed::Box;
@@ -22,6 +22,25 @@ const STATE_LEN: usize = 2080;
 pub(super) type Header = [u8; HEADER_LEN];
 /// The standard expanded decapsulation key; the encapsulation key is a part of it.
 pub(super) type DecapsulationKey = Box<Secret<DK_LEN>>;
+
+/// A decapsulation key as a state keeps it between messages.
+#[derive(Clone)]
+pub(super) enum KeptKey {
+    /// d ‖ z. The key is made from it again in the two messages of an epoch that need it: 22 µs each,
+    /// against 2400 bytes with every save.
+    Seed(Secret<64>),
+    /// Of an imported state, whose seed nobody knows.
+    Expanded(DecapsulationKey),
+}
+
+impl KeptKey {
+    pub(super) fn expand(&self) -> DecapsulationKey {
+        match self {
+            Self::Seed(seed) => MlKem768::generate(seed),
+            Self::Expanded(dk) => dk.clone(),
+        }
+    }
+}
 
 /// The encapsulation key is not the one that its header announced, or not canonical (S§7.4).
 pub(super) struct KeyMismatch;

@@ -42,6 +42,7 @@ mod vectors;
 pub(crate) use chain::{ChainLimits, Direction};
 pub(crate) use error::SpqrError;
 
+use crate::crypto::secret::SecretBytes;
 use crate::keys::{PqMessageKey, PqrKey};
 use alloc::{boxed::Box, vec::Vec};
 use authenticator::EpochSecret;
@@ -49,7 +50,6 @@ use braid::{Braid, BraidChange};
 use chain::{Chain, ChainChange, NewEpoch, Planned};
 use message::{Message, Payload};
 use rand_core::CryptoRng;
-use zeroize::Zeroizing;
 
 /// The oldest version that may be agreed on with the peer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -82,7 +82,7 @@ pub(crate) struct V1 {
 /// What the first message of the peer will be judged by.
 #[derive(Clone)]
 struct Negotiation {
-    auth_key: Zeroizing<Vec<u8>>,
+    auth_key: SecretBytes,
     direction: Direction,
     min_version: MinVersion,
     limits: ChainLimits,
@@ -150,7 +150,7 @@ impl Spqr {
         limits: ChainLimits,
     ) -> Self {
         let braid = Braid::new(auth_key, direction);
-        let auth_key = Zeroizing::new(auth_key.to_vec());
+        let auth_key = SecretBytes::from_vec(auth_key.to_vec());
         let negotiation = Some(Negotiation { auth_key, direction, min_version, limits });
         Self::On(Box::new(V1 { braid, chain: None, negotiation }))
     }

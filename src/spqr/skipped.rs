@@ -21,6 +21,15 @@ pub(super) struct SkippedKeys {
 }
 
 impl SkippedKeys {
+    /// Of keys with ascending indices.
+    pub(super) fn new(keys: Vec<(u32, PqMessageKey)>) -> Self {
+        let mut skipped = Self::default();
+        if !keys.is_empty() {
+            skipped.append(keys);
+        }
+        skipped
+    }
+
     /// Keys that are there.
     pub(super) fn len(&self) -> usize {
         self.live

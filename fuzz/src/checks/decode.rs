@@ -183,7 +183,7 @@ pub fn decode_keys_and_ids(data: &[u8]) {
         assert_eq!(key.serialize(), data);
     }
     if let Ok(key) = KemSecretKey::decode(data) {
-        assert_eq!(*key.serialize(), data);
+        assert_eq!(&*key.serialize(), data);
         assert_eq!(KemKeyPair::from_secret(key).public().serialize()[1..], data[1537..3105]);
     }
     if let Ok(ciphertext) = KemCiphertext::decode(data) {

@@ -66,12 +66,12 @@ pub fn group_recv(mut data: &[u8]) {
 /// Stored bytes of either form: what is taken is written the same, and can be used without a panic.
 pub fn sender_key_decode(data: &[u8]) {
     if let Ok(mut key) = SenderKey::decode(data) {
-        assert_eq!(*key.encode(), data);
+        assert_eq!(&*key.encode(), data);
         let _ = key.encrypt(TEXT, &mut ChaCha20Rng::from_seed([4; 32]));
         let _ = SenderKey::decode(&key.encode()).unwrap().distribution_message();
     }
     let Ok(mut record) = SenderKeyRecord::decode(data) else { return };
-    assert_eq!(*record.encode(), data);
+    assert_eq!(&*record.encode(), data);
     for message in &SENDER.messages {
         let _ = record.decrypt(&SenderKeyMessage::decode(message).unwrap());
     }

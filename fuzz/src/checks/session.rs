@@ -69,7 +69,7 @@ pub fn session_message(data: &[u8]) {
 /// Stored bytes: what is taken for a record is written the same, and can be used without a panic.
 pub fn record_decode(data: &[u8]) {
     let Ok(record) = SessionRecord::decode(data) else { return };
-    assert_eq!(*record.encode(), data);
+    assert_eq!(&*record.encode(), data);
     let moment = &MOMENTS[1];
     let mut bob = moment.bob.clone();
     bob.sessions.insert(moment.alice, record);

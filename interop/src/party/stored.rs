@@ -60,12 +60,12 @@ impl State {
             kem: self.kem.values().map(|(kem, it)| (*kem, store_kem(it))).collect(),
             seen: self.seen.iter().map(|(k, s, b)| (k.0, s.0, b.serialize().into())).collect(),
             identities: by_remote(self.identities.iter(), |key| key.serialize().into()),
-            sessions: by_remote(self.sessions.iter(), |it| it.encode().as_slice().into()),
-            own_keys: self.own_keys.values().map(|it| it.encode().as_slice().into()).collect(),
+            sessions: by_remote(self.sessions.iter(), |it| it.encode().as_ref().into()),
+            own_keys: self.own_keys.values().map(|it| it.encode().as_ref().into()).collect(),
             sender_keys: self
                 .sender_keys
                 .iter()
-                .map(|((from, id), it)| ((*from).into(), id.into(), it.encode().as_slice().into()))
+                .map(|((from, id), it)| ((*from).into(), id.into(), it.encode().as_ref().into()))
                 .collect(),
         };
         serde_json::to_vec(&stored).map_err(Refusal::bad_request)
@@ -158,7 +158,7 @@ fn load_signed(stored: &Pre) -> Result<SignedPreKey, Refusal> {
 fn store_kem(prekey: &KemPreKey) -> Pre {
     Pre {
         id: prekey.id.0,
-        private: prekey.pair.secret().serialize().as_slice().into(),
+        private: prekey.pair.secret().serialize().as_ref().into(),
         signature: prekey.signature.into(),
         created: prekey.created.as_millis(),
     }

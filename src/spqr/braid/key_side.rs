@@ -7,7 +7,7 @@ use crate::spqr::SpqrError;
 use crate::spqr::authenticator::{EpochSecret, verify};
 use crate::spqr::erasure::{Chunk, Decoder, Encoder, Gathered, Whole, rows, whole};
 use crate::spqr::message::Payload;
-use crate::spqr::mlkem::{self, DecapsulationKey, IncrementalKem, MlKem768};
+use crate::spqr::mlkem::{self, IncrementalKem, KeptKey, MlKem768};
 use rand_core::CryptoRng;
 
 /// The key side's phases; each holds what it still needs and no more.
@@ -16,13 +16,13 @@ pub(in crate::spqr) enum KeySide {
     /// K0.
     KeysUnsampled,
     /// K1: the header goes out.
-    KeysSampled { dk: DecapsulationKey, header: Encoder<3> },
+    KeysSampled { dk: KeptKey, header: Encoder<3> },
     /// K2: the ek vector goes out, ct1 comes in.
-    HeaderSent { dk: DecapsulationKey, ek: Encoder<36>, ct1: Decoder<30> },
+    HeaderSent { dk: KeptKey, ek: Encoder<36>, ct1: Decoder<30> },
     /// K3: ct1 is there, the ek vector still goes out.
-    Ct1Received { dk: DecapsulationKey, ct1: Whole<30>, ek: Encoder<36> },
+    Ct1Received { dk: KeptKey, ct1: Whole<30>, ek: Encoder<36> },
     /// K4: ct2 comes in.
-    EkSentCt1Received { dk: DecapsulationKey, ct1: Whole<30>, ct2: Decoder<5> },
+    EkSentCt1Received { dk: KeptKey, ct1: Whole<30>, ct2: Decoder<5> },
 }
 
 impl KeySide {
@@ -42,7 +42,7 @@ impl KeySide {
             (Self::KeysSampled { dk, .. }, Payload::Ct1(chunk)) => {
                 let mut ct1 = Decoder::new();
                 ct1.hold(*chunk);
-                let ek = Encoder::new(rows(&[mlkem::ek(dk)]));
+                let ek = Encoder::new(rows(&[mlkem::ek(&dk.expand())]));
                 enter(braid, Self::HeaderSent { dk: dk.clone(), ek, ct1 })
             }
             (Self::HeaderSent { dk, ek, ct1 }, Payload::Ct1(chunk)) => match ct1.gather(chunk) {
@@ -107,6 +107,7 @@ fn sample_keys(braid: &Braid, rng: &mut impl CryptoRng) -> (Payload, Outcome) {
     let mut header = Encoder::new(rows(&[mlkem::header(&dk), &mac]));
     let payload = Payload::Header(header.chunk());
     header.advance();
+    let dk = KeptKey::Seed(seed);
     (payload, (enter(braid, KeySide::KeysSampled { dk, header }), None))
 }
 
@@ -114,13 +115,13 @@ fn sample_keys(braid: &Braid, rng: &mut impl CryptoRng) -> (Payload, Outcome) {
 /// new secret (S§5.4 "finish").
 fn finish(
     braid: &Braid,
-    dk: &DecapsulationKey,
+    dk: &KeptKey,
     ct1: &Whole<30>,
     ct2_mac: &Whole<5>,
 ) -> Result<Outcome, SpqrError> {
     let [ct2 @ .., mac] = &**ct2_mac;
     let (ct1, ct2) = (whole(ct1), whole(ct2));
-    let secret = EpochSecret::derive(braid.epoch, &MlKem768::decaps(dk, ct1, ct2));
+    let secret = EpochSecret::derive(braid.epoch, &MlKem768::decaps(&dk.expand(), ct1, ct2));
     let authenticator = braid.authenticator.updated(braid.epoch, secret.secret.as_bytes());
     verify(&authenticator.ciphertext_mac(braid.epoch, ct1, ct2), mac)?;
     let epoch = braid.epoch.checked_add(1).ok_or(SpqrError::EpochOutOfRange)?;

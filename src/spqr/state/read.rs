@@ -1,33 +1,30 @@
 //! Reads the parts of a stored state. The layout is drawn in `mod.rs`.
 
-use super::FORMAT;
-use crate::crypto::secret::Secret;
+use super::{FORMAT, SHORTEST_LINK_LEN};
+use crate::crypto::secret::{Secret, SecretBytes};
 use crate::keys::PqMessageKey;
 use crate::spqr::authenticator::Authenticator;
 use crate::spqr::braid::ciphertext_side::{CiphertextSide, Encapsulation};
 use crate::spqr::braid::key_side::KeySide;
 use crate::spqr::braid::{Braid, Phase};
 use crate::spqr::chain::{
-    Chain, ChainLimits, Direction, Extract, Link, NextRoot, RecvSide, SendSide, SideKey,
+    Chain, ChainLimits, Direction, Link, NextRoot, RecvSide, SendSide, SideKey,
 };
 use crate::spqr::erasure::{Chunk, Decoder, Encoder, Whole, rows};
+use crate::spqr::mlkem::KeptKey;
 use crate::spqr::skipped::SkippedKeys;
 use crate::spqr::{MinVersion, Negotiation, V1};
+use crate::stored::Reader;
 use alloc::{boxed::Box, vec::Vec};
-use zeroize::Zeroizing;
-
-/// Reads from the front; `None` when too little is left or a value cannot be.
-pub(super) struct Reader<'a>(pub(super) &'a [u8]);
 
 impl Reader<'_> {
-    pub(super) fn v1(&mut self) -> Option<V1> {
+    pub(super) fn v1(&mut self) -> Option<Box<V1>> {
         if self.u8()? != FORMAT {
             return None;
         }
         let negotiation = self.option(Self::negotiation)?;
         let chain = self.option(Self::chain)?;
-        let braid = self.braid()?;
-        Some(V1 { braid, chain, negotiation })
+        Some(Box::new(V1 { braid: self.braid()?, chain, negotiation }))
     }
 
     fn negotiation(&mut self) -> Option<Negotiation> {
@@ -38,10 +35,8 @@ impl Reader<'_> {
             _ => return None,
         };
         let limits = self.limits()?;
-        let len = u16::from_be_bytes(self.array()?);
-        let (auth_key, rest) = self.0.split_at_checked(len.into())?;
-        self.0 = rest;
-        let auth_key = Zeroizing::new(auth_key.to_vec());
+        let len = self.u16()?;
+        let auth_key = SecretBytes::from_vec(self.bytes(len.into())?.to_vec());
         Some(Negotiation { auth_key, direction, min_version, limits })
     }
 
@@ -50,9 +45,9 @@ impl Reader<'_> {
         let limits = self.limits().filter(|limits| *limits == limits.effective())?;
         let (current_epoch, send_epoch) = (self.u64()?, self.u64()?);
         let next_root = NextRoot::new(self.secret()?);
-        let links = (0..self.u8()?).map(|_| self.link()).collect::<Option<Vec<_>>>()?;
+        let count = self.u8()?.into();
+        let links = self.repeated(count, SHORTEST_LINK_LEN, Self::link)?;
         let older = u64::try_from(links.len().checked_sub(1)?).ok()?;
-        let extract = Extract::new();
         (older <= current_epoch).then_some(Chain {
             direction,
             limits,
@@ -60,7 +55,6 @@ impl Reader<'_> {
             send_epoch,
             next_root,
             links,
-            extract,
         })
     }
 
@@ -90,9 +84,7 @@ impl Reader<'_> {
             next = index + 1;
             keys.push((index, PqMessageKey::new(self.secret()?)));
         }
-        let mut skipped = SkippedKeys::default();
-        skipped.append(keys);
-        Some(skipped)
+        Some(SkippedKeys::new(keys))
     }
 
     fn braid(&mut self) -> Option<Braid> {
@@ -104,17 +96,17 @@ impl Reader<'_> {
     fn phase(&mut self) -> Option<Phase> {
         Some(match self.u8()? {
             0 => Phase::Key(KeySide::KeysUnsampled),
-            1 => Phase::Key(KeySide::KeysSampled { dk: self.boxed()?, header: self.encoder()? }),
+            1 => Phase::Key(KeySide::KeysSampled { dk: self.kept_key()?, header: self.encoder()? }),
             2 => {
-                let (dk, ek, ct1) = (self.boxed()?, self.encoder()?, self.decoder()?);
+                let (dk, ek, ct1) = (self.kept_key()?, self.encoder()?, self.decoder()?);
                 Phase::Key(KeySide::HeaderSent { dk, ek, ct1 })
             }
             3 => {
-                let (dk, ct1, ek) = (self.boxed()?, self.payload()?, self.encoder()?);
+                let (dk, ct1, ek) = (self.kept_key()?, self.payload()?, self.encoder()?);
                 Phase::Key(KeySide::Ct1Received { dk, ct1, ek })
             }
             4 => {
-                let (dk, ct1, ct2) = (self.boxed()?, self.payload()?, self.decoder()?);
+                let (dk, ct1, ct2) = (self.kept_key()?, self.payload()?, self.decoder()?);
                 Phase::Key(KeySide::EkSentCt1Received { dk, ct1, ct2 })
             }
             other => Phase::Ciphertext(self.ciphertext_side(other)?),
@@ -124,7 +116,7 @@ impl Reader<'_> {
     fn ciphertext_side(&mut self, phase: u8) -> Option<CiphertextSide> {
         Some(match phase {
             5 => CiphertextSide::NoHeaderReceived { header: self.decoder()? },
-            6 => CiphertextSide::HeaderReceived { header: self.array()? },
+            6 => CiphertextSide::HeaderReceived { header: *self.array()? },
             7 => {
                 let (encaps, ct1, ek) = (self.encapsulation()?, self.encoder()?, self.decoder()?);
                 CiphertextSide::Ct1Sampled { encaps, ct1, ek }
@@ -141,8 +133,16 @@ impl Reader<'_> {
         })
     }
 
+    fn kept_key(&mut self) -> Option<KeptKey> {
+        match self.u8()? {
+            0 => self.secret().map(KeptKey::Seed),
+            1 => self.boxed().map(KeptKey::Expanded),
+            _ => None,
+        }
+    }
+
     fn encapsulation(&mut self) -> Option<Encapsulation> {
-        Some(Encapsulation { header: self.array()?, m: self.secret()? })
+        Some(Encapsulation { header: *self.array()?, m: self.secret()? })
     }
 
     fn encoder<const N: usize>(&mut self) -> Option<Encoder<N>> {
@@ -151,9 +151,7 @@ impl Reader<'_> {
     }
 
     fn payload<const N: usize>(&mut self) -> Option<Whole<N>> {
-        let (bytes, rest) = self.0.split_at_checked(32 * N)?;
-        self.0 = rest;
-        Some(rows(&[bytes]))
+        Some(rows(&[self.bytes(32 * N)?]))
     }
 
     /// Ascending indices, as they are held.
@@ -164,11 +162,11 @@ impl Reader<'_> {
         }
         let mut decoder = Decoder::new();
         for _ in 0..count {
-            let index = u16::from_be_bytes(self.array()?);
+            let index = self.u16()?;
             if decoder.held().last().is_some_and(|last| last.index >= index) {
                 return None;
             }
-            decoder.hold(Chunk { index, data: self.array()? });
+            decoder.hold(Chunk { index, data: *self.array()? });
         }
         Some(decoder)
     }
@@ -185,41 +183,11 @@ impl Reader<'_> {
         }
     }
 
-    fn option<T>(&mut self, read: impl FnOnce(&mut Self) -> Option<T>) -> Option<Option<T>> {
-        match self.u8()? {
-            0 => Some(None),
-            1 => read(self).map(Some),
-            _ => None,
-        }
-    }
-
     fn boxed<const N: usize>(&mut self) -> Option<Box<Secret<N>>> {
         let (bytes, rest) = self.0.split_first_chunk::<N>()?;
         self.0 = rest;
         let mut secret = Box::new(Secret::zeroed());
         secret.as_mut_bytes().copy_from_slice(bytes);
         Some(secret)
-    }
-
-    fn secret<const N: usize>(&mut self) -> Option<Secret<N>> {
-        self.array().map(Secret::new)
-    }
-
-    fn u8(&mut self) -> Option<u8> {
-        self.array().map(|[byte]| byte)
-    }
-
-    fn u32(&mut self) -> Option<u32> {
-        self.array().map(u32::from_be_bytes)
-    }
-
-    fn u64(&mut self) -> Option<u64> {
-        self.array().map(u64::from_be_bytes)
-    }
-
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (head, rest) = self.0.split_first_chunk()?;
-        self.0 = rest;
-        Some(*head)
     }
 }

@@ -5,19 +5,16 @@ use crate::spqr::braid::key_side::KeySide;
 use crate::spqr::braid::{Braid, Phase};
 use crate::spqr::chain::{Chain, ChainLimits, Direction};
 use crate::spqr::erasure::{Decoder, Encoder};
+use crate::spqr::mlkem::KeptKey;
 use crate::spqr::{MinVersion, Negotiation};
-use alloc::vec::Vec;
-use zeroize::Zeroizing;
-
-/// Appends; the buffer was made large enough.
-pub(super) struct Writer(pub(super) Zeroizing<Vec<u8>>);
+use crate::stored::Writer;
 
 impl Writer {
     pub(super) fn negotiation(&mut self, open: &Negotiation) {
         self.u8(direction_byte(open.direction));
         self.u8(matches!(open.min_version, MinVersion::V1).into());
         self.limits(open.limits);
-        self.bytes(&(open.auth_key.len() as u16).to_be_bytes());
+        self.u16(open.auth_key.len() as u16);
         self.bytes(&open.auth_key);
     }
 
@@ -56,24 +53,24 @@ impl Writer {
             KeySide::KeysUnsampled => self.u8(0),
             KeySide::KeysSampled { dk, header } => {
                 self.u8(1);
-                self.bytes(dk.as_bytes());
+                self.kept_key(dk);
                 self.encoder(header);
             }
             KeySide::HeaderSent { dk, ek, ct1 } => {
                 self.u8(2);
-                self.bytes(dk.as_bytes());
+                self.kept_key(dk);
                 self.encoder(ek);
                 self.decoder(ct1);
             }
             KeySide::Ct1Received { dk, ct1, ek } => {
                 self.u8(3);
-                self.bytes(dk.as_bytes());
+                self.kept_key(dk);
                 self.bytes(ct1.as_flattened());
                 self.encoder(ek);
             }
             KeySide::EkSentCt1Received { dk, ct1, ct2 } => {
                 self.u8(4);
-                self.bytes(dk.as_bytes());
+                self.kept_key(dk);
                 self.bytes(ct1.as_flattened());
                 self.decoder(ct2);
             }
@@ -114,6 +111,19 @@ impl Writer {
         }
     }
 
+    fn kept_key(&mut self, key: &KeptKey) {
+        match key {
+            KeptKey::Seed(seed) => {
+                self.u8(0);
+                self.bytes(seed.as_bytes());
+            }
+            KeptKey::Expanded(dk) => {
+                self.u8(1);
+                self.bytes(dk.as_bytes());
+            }
+        }
+    }
+
     fn encapsulation(&mut self, encaps: &Encapsulation) {
         self.bytes(&encaps.header);
         self.bytes(encaps.m.as_bytes());
@@ -127,7 +137,7 @@ impl Writer {
     fn decoder<const N: usize>(&mut self, decoder: &Decoder<N>) {
         self.u8(decoder.held().len() as u8);
         for chunk in decoder.held() {
-            self.bytes(&chunk.index.to_be_bytes());
+            self.u16(chunk.index);
             self.bytes(&chunk.data);
         }
     }
@@ -135,30 +145,6 @@ impl Writer {
     fn limits(&mut self, limits: ChainLimits) {
         self.u32(limits.max_jump);
         self.u32(limits.max_ooo);
-    }
-
-    pub(super) fn option<T>(&mut self, value: Option<&T>, write: impl FnOnce(&mut Self, &T)) {
-        self.u8(value.is_some().into());
-        if let Some(value) = value {
-            write(self, value);
-        }
-    }
-
-    pub(super) fn u8(&mut self, number: u8) {
-        self.bytes(&[number]);
-    }
-
-    fn u32(&mut self, number: u32) {
-        self.bytes(&number.to_be_bytes());
-    }
-
-    fn u64(&mut self, number: u64) {
-        self.bytes(&number.to_be_bytes());
-    }
-
-    fn bytes(&mut self, bytes: &[u8]) {
-        debug_assert!(self.0.len() + bytes.len() <= self.0.capacity());
-        self.0.extend_from_slice(bytes);
     }
 }
 
