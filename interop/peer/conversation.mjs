@@ -32,7 +32,7 @@ export async function converse(initiator, responder, agreement, seed, messages =
   for (const party of [initiator, responder]) await changedMessage(party, party === initiator ? responder : initiator, line);
 
   const go = async (until) => {
-    while (Math.min(line.readBy(initiator), line.readBy(responder)) < until) await line.round(initiator, responder);
+    while (line.readByBoth(initiator, responder) < until) await line.round(initiator, responder);
   };
   await go(SECOND_SESSION_AFTER);
   await secondSession(initiator, responder, agreement, line);
@@ -96,7 +96,7 @@ async function changedMessage(from, to, line) {
 }
 
 /** Everything between the two parties. */
-class Line {
+export class Line {
   events = { sent: 0, read: 0, lost: 0, late: 0, repeated: 0, epoch: 0 };
   #choices;
   #held = [];
@@ -109,6 +109,22 @@ class Line {
 
   readBy(party) {
     return this.#read.get(party) ?? 0;
+  }
+
+  /** What both of them have read at least. */
+  readByBoth(a, b) {
+    return Math.min(this.readBy(a), this.readBy(b));
+  }
+
+  /** From now on one party stands where another stood, also for what is late; it has read nothing yet. */
+  replace(old, party) {
+    this.#held = this.#held.map(({ message, to, due }) => ({ message: this.moved(message, old, party), to: to === old ? party : to, due }));
+  }
+
+  /** The message, with another party in the place of one. */
+  moved(message, old, party) {
+    const put = (it) => (it === old ? party : it);
+    return { ...message, from: put(message.from), to: put(message.to) };
   }
 
   /** Both sides write a few messages; what is not lost or late arrives in any order. */

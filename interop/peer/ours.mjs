@@ -31,6 +31,26 @@ export class OurParty {
     return this.shim.request(op, { party: 'us', ...args });
   }
 
+  /** Becomes the party that was libsignal's, from all that it stored. */
+  async takeOver(old, remote, distributionId) {
+    const stored = old.stored(remote, distributionId);
+    const made = await this.#request('party.new', {
+      service_id: this.address.serviceId, device_id: this.address.deviceId,
+      registration_id: old.registrationId, identity_private: hex(stored.identity),
+    });
+    this.registrationId = old.registrationId;
+    this.identity = unhex(made.identity_public);
+    for (const { kind, record } of stored.prekeys) await this.#request('prekey.import', { kind, record: hex(record) });
+    if (stored.session) await this.importSession(remote, stored.session);
+    for (const { sender, record } of stored.senderKeys) {
+      await this.#request('group.import', { distribution_id: distributionId, sender: sender && wire(sender), record: hex(record) });
+    }
+  }
+
+  importSession(remote, record) {
+    return this.#request('session.import', { remote: wire(remote), record: hex(record) });
+  }
+
   async bundle({ oneTime, kem }) {
     const it = await this.#request('party.bundle', { one_time: oneTime, kem });
     const part = (key) => key && { id: key.id, public: unhex(key.public), signature: key.signature && unhex(key.signature) };

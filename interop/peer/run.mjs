@@ -8,6 +8,7 @@ import { attachments } from './attachments.mjs';
 import { loadC } from './c-library.mjs';
 import { converse } from './conversation.mjs';
 import { senderKeys } from './groups.mjs';
+import { imported, importedSenderKeys, importedUnanswered } from './imports.mjs';
 import { limits } from './limits.mjs';
 import { OurParty } from './ours.mjs';
 import { OurAuthority, TheirAuthority, sealedExchange } from './sealed.mjs';
@@ -60,6 +61,7 @@ function* plan(release, seed) {
   } else if (release.kyber) {
     yield { feature: 'no ratchet is refused unless allowed', roles: true, run: (i, r, us) => withoutRatchet(i, r, us, usual) };
   }
+  if (!release.sessionsAlone) yield* moves(release, seed, usable);
   // What does not depend on the ratchet has been tried with it.
   if (release.off) return;
   if (!release.x3dh) yield { feature: 'X3DH is refused', roles: false, run: x3dhRefused };
@@ -111,6 +113,26 @@ function* plan(release, seed) {
   }
   yield { feature: 'signatures', roles: false, run: (i, r, us) => signatures(release, us.shim) };
   yield { feature: 'safety numbers', roles: false, run: (i, r, us) => fingerprints(release, us.shim) };
+}
+
+/** A party of this release moves to us: `begins` tells who had begun. */
+function* moves(release, seed, usable) {
+  const old = (us) => release.make(us.address, us.registrationId);
+  const cell = (words, name, talk, agreement) => ({
+    feature: `${words}, ${name}`,
+    roles: true,
+    run: (i, r, us, n) => talk(old(us), us, us === i ? r : i, us === i, agreement, seed + n),
+  });
+  for (const [name, agreement] of usable) {
+    yield cell('import', name, imported, agreement);
+    yield cell('import before an answer', name, importedUnanswered, agreement);
+  }
+  if (release.off) return;
+  yield {
+    feature: 'import of sender keys',
+    roles: false,
+    run: (i, r, us, n) => importedSenderKeys(old(us), us, r, seed + n),
+  };
 }
 
 const authority = (issuer, release, us) => (issuer === 'tuckseal' ? new OurAuthority(us.shim) : new TheirAuthority(release));

@@ -10,6 +10,9 @@ const FIRST_SPQR = 76;
 /** The first release that demands it is 0.92. */
 const FIRST_DEMANDS_SPQR = 92;
 
+/** The first release that is tried here and stores when an unanswered session was begun is 0.60. */
+const FIRST_DATES_SESSIONS = 60;
+
 /** The first release whose version-2 envelopes are today's is 0.42. */
 const FIRST_SEALED_V2 = 42;
 
@@ -26,6 +29,7 @@ export async function load(version) {
     name: `libsignal ${version}`, version, lib, ratchet, wantsLocal,
     x3dh: minor <= LAST_X3DH, kyber: 'KEMKeyPair' in lib,
     spqr: minor >= FIRST_SPQR, demandsSpqr: minor >= FIRST_DEMANDS_SPQR,
+    datesSessions: minor >= FIRST_DATES_SESSIONS,
     SentMessage: minor >= FIRST_SEALED_V2 ? await sentMessage(version) : null,
   };
   return { ...release, make: (address, registrationId) => new TheirParty(release, address, registrationId) };
@@ -224,6 +228,27 @@ class TheirParty {
 
   groupDecrypt(sender, body) {
     return this.lib.groupDecrypt(this.#at(sender), this.stores.senderKeys, body);
+  }
+
+  /** All that the stores hold, as the library serialized it: what an app has to move. */
+  stored(remote, distributionId) {
+    const { prekeys, signed, kyber, sessions, senderKeys } = this.stores;
+    const at = (address) => `${address.serviceId}.${address.deviceId}`;
+    const serialized = (kind, store) => [...store.records].map(([id, it]) => ({ kind: kind(id), record: it.serialize() }));
+    const key = (address) => senderKeys.records.get(`${at(address)}/${distributionId}`);
+    const found = sessions.records.get(at(remote));
+    return {
+      identity: this.key.serialize(),
+      prekeys: [
+        ...serialized(() => 'one-time', prekeys),
+        ...serialized(() => 'signed', signed),
+        ...serialized((id) => (kyber.oneTime.has(id) ? 'kem-one-time' : 'kem-last-resort'), kyber),
+      ],
+      session: found && Buffer.from(found, 'hex'),
+      senderKeys: [[null, key(this.address)], [remote, key(remote)]]
+        .filter(([, record]) => record)
+        .map(([sender, record]) => ({ sender, record: Buffer.from(record, 'hex') })),
+    };
   }
 
   /** The library tells neither the version nor the ratchet; its own messages do. */

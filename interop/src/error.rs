@@ -3,8 +3,8 @@
 
 use tuckseal::{
     AddressError, AttachmentError, CertificateError, DecodeError, DecryptError, EncryptError,
-    GroupDecryptError, GroupEncryptError, HandshakeError, InvalidSignature, KeyError, OpenError,
-    RecordError, SealError, SelfSend, SenderKeyError, SplitError, UntrustedIdentity,
+    GroupDecryptError, GroupEncryptError, HandshakeError, ImportError, InvalidSignature, KeyError,
+    OpenError, RecordError, SealError, SelfSend, SenderKeyError, SplitError, UntrustedIdentity,
 };
 
 /// The kinds of shim.md that this release answers.
@@ -113,6 +113,7 @@ kinds! {
     GroupEncryptError => |_| Kind::Limit;
     GroupDecryptError => group_decrypt;
     AttachmentError => attachment;
+    ImportError => import;
 }
 
 fn decode(error: &DecodeError) -> Kind {
@@ -188,6 +189,14 @@ fn open(error: &OpenError) -> Kind {
 fn attachment(error: &AttachmentError) -> Kind {
     match error {
         AttachmentError::TooLarge { .. } => Kind::Limit,
+        _ => Kind::InvalidMessage,
+    }
+}
+
+fn import(error: &ImportError) -> Kind {
+    match error {
+        ImportError::ForeignRecord => Kind::InvalidKey,
+        ImportError::UntrustedIdentity(_) => Kind::UntrustedIdentity,
         _ => Kind::InvalidMessage,
     }
 }

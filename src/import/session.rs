@@ -23,8 +23,11 @@ use prost::Message;
 /// Sessions that were taken over.
 #[derive(Clone, Debug)]
 pub struct ImportedSessions {
-    /// All sound sessions of the record; save it. The identity to store is in its [`SessionRecord::info`].
+    /// All sound sessions of the record; save it.
     pub record: SessionRecord,
+    /// The peer's identity in the newest session, to be stored as the trusted one; `None` for a record
+    /// without sessions.
+    pub remote_identity: Option<IdentityKey>,
     /// How many were left out because they cannot be used. If the current one was among them, the next
     /// message needs a new session.
     pub damaged: usize,
@@ -47,7 +50,8 @@ impl SessionRecord {
         trust: Trust,
     ) -> Result<ImportedSessions, ImportError> {
         let stored = storage::SessionRecord::decode(record).map_err(|_| ImportError::Damaged)?;
-        let mut imported = ImportedSessions { record: SessionRecord::new(), damaged: 0 };
+        let mut imported =
+            ImportedSessions { record: SessionRecord::new(), remote_identity: None, damaged: 0 };
         let mut newest = None;
         let mut read = |stored: &storage::Session| {
             let session = read_session(stored);
@@ -78,7 +82,7 @@ impl SessionRecord {
             Some((ours, _)) if ours != *local => Err(ImportError::ForeignRecord),
             Some((_, theirs)) => {
                 trust.check(&theirs)?;
-                Ok(imported)
+                Ok(ImportedSessions { remote_identity: Some(theirs), ..imported })
             }
             None if imported.damaged > 0 => Err(ImportError::Damaged),
             None => Ok(imported),

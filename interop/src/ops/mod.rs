@@ -5,6 +5,7 @@ mod attachment;
 mod certificate;
 mod fingerprint;
 mod group;
+mod import;
 mod multi;
 mod party;
 mod retry;
@@ -18,7 +19,7 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
 /// What this release can do, in the words of shim.md.
-const FEATURES: [&str; 9] = [
+const FEATURES: [&str; 10] = [
     "x3dh-v3",
     "pqxdh-v4",
     "spqr",
@@ -27,6 +28,7 @@ const FEATURES: [&str; 9] = [
     "sender-keys",
     "fingerprints",
     "retry",
+    "libsignal-import",
     "attachments",
 ];
 
@@ -75,6 +77,8 @@ impl Shim {
             "session.decrypt" => session::decrypt(self, request),
             "session.info" => session::info(self, request),
             "session.archive" => session::archive(self, request),
+            "session.import" => import::session(self, request),
+            "prekey.import" => import::prekey(self, request),
             "sealed.seal" => sealed::seal(self, request),
             "sealed.seal_multi" => multi::seal(self, request),
             "sealed.split" => multi::split(request),
@@ -86,6 +90,7 @@ impl Shim {
             "group.process" => group::process(self, request),
             "group.encrypt" => group::encrypt(self, request),
             "group.decrypt" => group::decrypt(self, request),
+            "group.import" => import::group(self, request),
             "fingerprint" => fingerprint::make(request),
             "fingerprint.compare" => fingerprint::compare(request),
             "xeddsa.sign" => xeddsa::sign(request),

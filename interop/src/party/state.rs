@@ -119,6 +119,44 @@ impl State {
         self.identities.insert(remote, identity);
     }
 
+    /// Puts a record that was taken over in the place of the remote's. The identity is that of its
+    /// newest session, if it has one.
+    pub(crate) fn replace(
+        &mut self,
+        remote: Address,
+        record: SessionRecord,
+        identity: Option<IdentityKey>,
+    ) {
+        self.sessions.insert(remote, record);
+        self.identities.extend(identity.map(|identity| (remote, identity)));
+    }
+
+    /// Keeps a prekey that was taken over; those made later get higher ids.
+    pub(crate) fn take_over_one_time(&mut self, prekey: PreKey) -> u32 {
+        let id = prekey.id;
+        self.one_time.insert(id, prekey);
+        self.taken(id.0)
+    }
+
+    /// The same of a signed prekey.
+    pub(crate) fn take_over_signed(&mut self, prekey: SignedPreKey) -> u32 {
+        let id = prekey.id;
+        self.signed.insert(id, prekey);
+        self.taken(id.0)
+    }
+
+    /// The same of a KEM prekey.
+    pub(crate) fn take_over_kem(&mut self, kem: KemUse, prekey: KemPreKey) -> u32 {
+        let id = prekey.id;
+        self.kem.insert(id, (kem, prekey));
+        self.taken(id.0)
+    }
+
+    fn taken(&mut self, id: u32) -> u32 {
+        self.next_id = self.next_id.max(id.saturating_add(1));
+        id
+    }
+
     /// Archives the current session with a remote, if there is one.
     pub(crate) fn archive(&mut self, remote: &Address) {
         if let Some(record) = self.sessions.get_mut(remote) {

@@ -20,10 +20,11 @@ fn operations_of_features_that_are_not_listed_are_unsupported() {
             "sender-keys",
             "fingerprints",
             "retry",
+            "libsignal-import",
             "attachments"
         ])
     );
-    for op in ["session.import", "", "Hello"] {
+    for op in ["session.export", "", "Hello"] {
         door.refused("unsupported", op, json!({}));
     }
 }

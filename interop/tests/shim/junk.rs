@@ -21,6 +21,10 @@ fn junk_in_any_argument_gets_an_answer_and_no_refusal_changes_the_state() {
             json!({"party": "alice", "remote": remote("bob"), "plaintext": "00", "now": BEGUN}),
         ),
         ("party.load", json!({"party": "bob", "state": door.dump("bob")})),
+        (
+            "session.import",
+            json!({"party": "alice", "remote": remote("bob"), "record": "0a020804"}),
+        ),
         ("retry.request", json!({"failed": first, "timestamp": 1, "device_id": 1})),
     ];
     let snapshot = [door.dump("alice"), door.dump("bob")];

@@ -14,6 +14,7 @@ mod contract;
 mod door;
 mod fingerprints;
 mod groups;
+mod imports;
 mod junk;
 mod repeat;
 mod sealed;
