@@ -133,6 +133,46 @@ pub(super) fn encaps2_from_state(state: &Secret<2080>, ek: &[u8; EK_LEN]) -> [u8
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rand_chacha::{
+        ChaCha20Rng,
+        rand_core::{Rng, SeedableRng},
+    };
+
+    /// The crate `ml-kem` is an independent code of FIPS 203: the parts, put together, are its keys and
+    /// ciphertexts, and either decapsulates what the other made.
+    #[test]
+    fn parts_are_those_of_the_standard() {
+        use ml_kem::{B32, Decapsulate, DecapsulationKey768, KeyExport};
+        let mut rng = ChaCha20Rng::from_seed([7; 32]);
+        for _ in 0..100 {
+            let (mut seed, mut m) = ([0; 64], [0; 32]);
+            rng.fill_bytes(&mut seed);
+            rng.fill_bytes(&mut m);
+            let dk = MlKem768::generate(&Secret::new(seed));
+            let theirs = DecapsulationKey768::from_seed(seed.into());
+            let public = [&ek(&dk)[..], &header(&dk)[..32]].concat();
+            assert_eq!(theirs.encapsulation_key().to_bytes()[..], public);
+
+            let (sent, secret) =
+                theirs.encapsulation_key().encapsulate_deterministic(&B32::from(m));
+            let m = Secret::new(m);
+            let (mut ct1, ours) = MlKem768::encaps1(header(&dk), &m);
+            let ct2 = MlKem768::encaps2(header(&dk), &m, ek(&dk));
+            assert_eq!(
+                ([&ct1[..], &ct2].concat(), &ours.as_bytes()[..]),
+                (sent.to_vec(), &secret[..])
+            );
+            assert_eq!(
+                MlKem768::decaps(&dk, &ct1, &ct2).as_bytes()[..],
+                theirs.decapsulate(&sent)[..]
+            );
+
+            ct1[5] ^= 1;
+            let changed = [&ct1[..], &ct2].concat();
+            let theirs = theirs.decapsulate(&changed[..].try_into().unwrap());
+            assert_eq!(MlKem768::decaps(&dk, &ct1, &ct2).as_bytes()[..], theirs[..]);
+        }
+    }
 
     #[test]
     fn both_sides_get_the_same_secret_and_a_foreign_key_is_noticed() {
