@@ -109,10 +109,11 @@ impl Accounts {
             .map_err(|_| ServiceError::Invalid("the registration cannot be checked"))??;
         match self.store.register(registering).await? {
             RegisterAnswer::NameTaken => Err(ServiceError::NameTaken),
-            RegisterAnswer::As(account, mailbox) => {
-                // A stream opened with the token of before must not go on.
+            RegisterAnswer::As(account, mailbox, epoch) => {
+                // A stream opened with the token of before must not go on. Other nodes may hear of it late,
+                // when one of the new token is there: they are told which are older.
                 self.bus.displace(mailbox, i64::MAX);
-                self.bus.elsewhere(None, Notice::Displaced(mailbox, i64::MAX));
+                self.bus.elsewhere(None, Notice::Displaced(mailbox, epoch));
                 Ok(Registered {
                     account: Bytes::copy_from_slice(&account.0),
                     device_id: FIRST_DEVICE.into(),

@@ -81,8 +81,9 @@ pub struct Registering {
 /// What became of a registration.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum RegisterAnswer {
-    /// Registered, as this account, with this mailbox.
-    As(AccountId, MailboxId),
+    /// Registered, as this account, with this mailbox; connections with an epoch below this one are of the
+    /// token of before.
+    As(AccountId, MailboxId, i64),
     /// The name belongs to another identity key.
     NameTaken,
 }

@@ -49,7 +49,7 @@ fn registering(account: u8, device: u8) -> Registering {
 
 async fn add(store: &Arc<dyn Store>, account: u8, device: u8) -> MailboxId {
     match store.register(registering(account, device)).await.unwrap() {
-        RegisterAnswer::As(id, mailbox) if id.0 == [account; 16] => mailbox,
+        RegisterAnswer::As(id, mailbox, _) if id.0 == [account; 16] => mailbox,
         _ => panic!("not registered"),
     }
 }
@@ -524,6 +524,20 @@ async fn latest_connection_has_the_mailbox_and_submissions_say_where_it_is() {
     assert_eq!(states, [MailboxState { mailbox, end: 4, epoch: second.epoch }]);
     store.release(mailbox, second.epoch).await.unwrap();
     assert_eq!(node_of(5).await, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn registering_again_is_newer_than_the_streams_before_and_older_than_those_after() {
+    let opened = Opened::postgres().await;
+    let store = Arc::clone(&opened.store);
+    let mailbox = add(&store, 1, 1).await;
+    let before = store.claim(mailbox, NodeId(7)).await.unwrap().epoch;
+    let RegisterAnswer::As(_, _, registered) = store.register(registering(1, 1)).await.unwrap()
+    else {
+        panic!("not registered");
+    };
+    let after = store.claim(mailbox, NodeId(7)).await.unwrap().epoch;
+    assert!(before < registered && registered < after, "{before} {registered} {after}");
 }
 
 macro_rules! on_every_store {

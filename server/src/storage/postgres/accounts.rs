@@ -58,12 +58,12 @@ pub(super) async fn register(
         return Ok(RegisterAnswer::NameTaken);
     };
     let known = has_same_keys(&changing, account_row, new).await?;
-    let mailbox = put_device(&changing, account_row, new).await?;
+    let (mailbox, epoch) = put_device(&changing, account_row, new).await?;
     if !known {
         keys::replace_all(&changing, mailbox, &new.keys).await?;
     }
     changing.commit().await?;
-    Ok(RegisterAnswer::As(account, mailbox))
+    Ok(RegisterAnswer::As(account, mailbox, epoch))
 }
 
 /// The account of the name, made if the name is free; none if another identity key has it. Its row stays locked.
@@ -104,7 +104,7 @@ async fn put_device(
     db: &Transaction<'_>,
     account: i64,
     new: &Registering,
-) -> Result<MailboxId, StoreError> {
+) -> Result<(MailboxId, i64), StoreError> {
     let sql = "INSERT INTO device (account, device, registration_id, token_hash, registered_keys, last_upload) \
                VALUES ($1, $2, $3, $4, $5, $5) ON CONFLICT (account, device) DO UPDATE SET \
                registration_id = $3, token_hash = $4, registered_keys = $5 RETURNING id";
@@ -113,7 +113,9 @@ async fn put_device(
     let (token, digest) = (&new.token_hash[..], &new.keys.digest[..]);
     let row = db.query_one(&insert, &[&account, &device, &id, &token, &digest]).await?;
     let mailbox = MailboxId(row.try_get(0)?);
-    let insert = "INSERT INTO mailbox (device) VALUES ($1) ON CONFLICT DO NOTHING";
-    db.execute(&db.prepare_cached(insert).await?, &[&mailbox.0]).await?;
-    Ok(mailbox)
+    // Connections of before are older than this, those of the new token newer.
+    let insert = "INSERT INTO mailbox (device) VALUES ($1)
+                  ON CONFLICT (device) DO UPDATE SET epoch = mailbox.epoch + 1 RETURNING epoch";
+    let row = db.query_one(&db.prepare_cached(insert).await?, &[&mailbox.0]).await?;
+    Ok((mailbox, row.try_get(0)?))
 }

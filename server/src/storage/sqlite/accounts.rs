@@ -48,7 +48,7 @@ pub(super) fn register(db: &Connection, new: &Registering) -> rusqlite::Result<R
     if known != Known::SameKeys {
         keys::replace_all(db, mailbox, &new.keys)?;
     }
-    Ok(RegisterAnswer::As(account, mailbox))
+    Ok(RegisterAnswer::As(account, mailbox, 0))
 }
 
 /// The account of the name, made if the name is free; none if another identity key has it.
