@@ -12,7 +12,7 @@ mod stage;
 use stage::{Person, Relay, Running, collect, database, event};
 use std::time::Duration;
 use tuckseal::{GroupDecryptError, SenderKeyMessage, SenderKeyRecord, ServiceId};
-use tuckseal_client::{Event, Failure, Group, GroupError, GroupId, SendError};
+use tuckseal_client::{Event, Failure, Group, GroupError, GroupId, SendError, Settings};
 
 async fn people<const N: usize>(relay: &Relay, names: [&str; N]) -> [Person; N] {
     let mut people = Vec::new();
@@ -174,6 +174,43 @@ async fn row_07_a_lost_sender_key_is_asked_for_and_the_message_comes_again() {
     says(&alice, id, "two", &[&bob, &carol]).await;
     says(&alice, id, "three", &[&bob, &carol]).await;
     drop(running);
+}
+
+/// Whatever was asked of a device before: a request for group messages does not wait for the time in which
+/// sessions are asked for and begun anew, an hour here.
+#[tokio::test(flavor = "multi_thread")]
+async fn row_07_messages_of_a_lost_sender_key_come_again_one_after_the_other() {
+    let relay = Relay::start().await;
+    let [alice, bob] = people(&relay, ["alice", "bob"]).await;
+    let mut settings = Settings::default();
+    settings.retry_interval = Duration::from_secs(60 * 60);
+    let (alice, bob) = (alice.reopen_with(settings).await, bob.reopen_with(settings).await);
+    let (_running, bobs) = (alice.spawn(), bob.spawn());
+    let id = alice.client.create_group("two", &accounts(&[&bob])).await.unwrap();
+    says(&alice, id, "before", &[&bob]).await;
+    // Once he was heard, nothing needs to be told a second time.
+    says(&bob, id, "hello", &[&alice]).await;
+    says(&alice, id, "hello bob", &[&bob]).await;
+    bobs.stop().await;
+    let bob = bob.tampered("DELETE FROM sender_key").await.reopen_with(settings).await;
+    // Three wait for him, and the key is lost again after each of those that follow.
+    for text in ["one", "two", "three"] {
+        alice.client.send_to_group(id, text).await.unwrap();
+    }
+    alice.sent().await;
+    let mut events = bob.client.events();
+    let mut bobs = bob.spawn();
+    let mut texts = collect(&bob, 3).await;
+    texts.sort();
+    assert_eq!(texts, ["one", "three", "two"]);
+    event(&mut events, |event| matches!(event, Event::AskedAgain { .. }).then_some(())).await;
+    let mut bob = bob;
+    for text in ["four", "five"] {
+        bobs.stop().await;
+        bob = bob.tampered("DELETE FROM sender_key").await.reopen_with(settings).await;
+        bobs = bob.spawn();
+        says(&alice, id, text, &[&bob]).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -49,6 +49,7 @@ enum Rejection {
         sender: Address,
         identity: IdentityKey,
         failure: Failure,
+        want: Want,
         failed: Failed,
     },
     Profile(ProfileError),
@@ -113,8 +114,13 @@ impl Receiver<'_> {
             Err(Rejection::Identity { sender, offered }) => {
                 self.hold(rows, sender, offered, envelope, server_ms, turn)
             }
-            Err(Rejection::Unreadable { sender, identity, failure, failed }) => {
-                self.unreadable(rows, sender, identity, failure, &failed, turn)
+            Err(Rejection::Unreadable { sender, identity, failure, want, failed }) => {
+                count(rows, Some(sender.service_id), failure, turn)?;
+                if self.is_of_use(rows, sender, failure, &failed)? {
+                    self.ask(rows, sender, identity, want, &failed, turn)
+                } else {
+                    Ok(())
+                }
             }
             Err(Rejection::Profile(error)) => Err(error),
         }
@@ -195,8 +201,7 @@ impl Receiver<'_> {
         rows.save_device(&device)?;
         if content.sequence > device.next {
             // It waits for others.
-            let interval = self.settings.retry_interval;
-            recovery::want(rows, interval, address, Want::Missing, None, turn)?;
+            recovery::want(rows, self.settings, address, Want::Missing, None, turn)?;
         }
         match &content.body {
             Body::Receipt(receipt) => receipts::take(rows, address.service_id, receipt, turn)?,
@@ -236,8 +241,8 @@ impl Receiver<'_> {
                 let server = Timestamp::from_millis(server_ms);
                 let failed = Failed { digests, ratchet_key: None, server };
                 let identity = *sealed.sender.identity_key();
-                let failure = Failure::Undecryptable;
-                return Err(Rejection::Unreadable { sender, identity, failure, failed });
+                let (failure, want) = (Failure::Undecryptable, Want::Group);
+                return Err(Rejection::Unreadable { sender, identity, failure, want, failed });
             }
         };
         rows.save_sender_key(sender, &id, &record)?;
@@ -277,33 +282,37 @@ impl Receiver<'_> {
         recovery::answer(rows, interval, &self.log_key, own, self.own, &asked, turn)
     }
 
-    /// Counts a message that no session can read, and asks for it again, unless that is of no use.
-    fn unreadable(
+    /// Whether a message that could not be read is to be asked for.
+    fn is_of_use(
+        &self,
+        rows: Rows<'_>,
+        sender: Address,
+        failure: Failure,
+        failed: &Failed,
+    ) -> Result<bool, ProfileError> {
+        let asked = rows.retry(sender)?.asked;
+        Ok(match failure {
+            // It came again because the relay has sent it again, not because the sender has.
+            Failure::Duplicate => failed.digests.iter().try_fold(true, |unseen, digest| {
+                Ok::<_, ProfileError>(unseen && !rows.has_seen(digest)?)
+            })?,
+            // The relay had it before we asked: the numbers of that request tell of it, if it has one.
+            _ => failed.ratchet_key.is_none() || failed.server > asked,
+        })
+    }
+
+    fn ask(
         &self,
         rows: Rows<'_>,
         sender: Address,
         identity: IdentityKey,
-        failure: Failure,
+        want: Want,
         failed: &Failed,
         turn: &mut Turn<'_>,
     ) -> Result<(), ProfileError> {
-        count(rows, Some(sender.service_id), failure, turn)?;
-        let asked = rows.retry(sender)?.asked;
-        let is_of_no_use = match failure {
-            // It came again because the relay has sent it again, not because the sender has.
-            Failure::Duplicate => failed.digests.iter().try_fold(false, |seen, digest| {
-                Ok::<_, ProfileError>(seen || rows.has_seen(digest)?)
-            })?,
-            // The relay had it before we asked: the numbers of that request tell of it, if it has one.
-            _ => failed.ratchet_key.is_some() && failed.server <= asked,
-        };
-        if is_of_no_use {
-            return Ok(());
-        }
         let peer = rows.peer(sender.service_id)?.unwrap_or(Peer::unknown(sender.service_id));
         rows.save_peer(&Peer { identity: Some(identity), ..peer })?;
-        let want = if failure == Failure::NoPreKey { Want::FailedAnew } else { Want::Failed };
-        recovery::want(rows, self.settings.retry_interval, sender, want, Some(failed), turn)
+        recovery::want(rows, self.settings, sender, want, Some(failed), turn)
     }
 
     /// The certificate must have been valid when the relay took the envelope: it may have waited there for
@@ -343,7 +352,9 @@ impl Receiver<'_> {
             _ => {
                 let digests = vec![digest(&sealed.content)];
                 let failed = Failed { digests, ratchet_key, server };
-                Rejection::Unreadable { sender, identity, failure, failed }
+                let is_anew = failure == Failure::NoPreKey;
+                let want = if is_anew { Want::FailedAnew } else { Want::Failed };
+                Rejection::Unreadable { sender, identity, failure, want, failed }
             }
         };
         let malformed = |_| unreadable(Failure::Undecryptable, None);

@@ -1,8 +1,10 @@
 //! What cannot be read is asked for again, and who asks us gets it from the log, in a new session if the
 //! old one is broken (W§10.6). A device is asked at most once in a time that doubles, and answered at most once
-//! in half of it, whatever it sends: nothing here can become a storm.
+//! in half of it, whatever it sends: nothing here can become a storm. Group messages are asked for in a
+//! shorter time, because they touch no session: each is sent again at most once to each member.
 //!
 //! ```text
+//! a group message fails ─► its digest                            ─► in plaintext, to its sender device
 //! a message fails ─► its digest and the first number that lacks ─► in plaintext, to its sender device
 //! a number lacks  ─► the first number that lacks                ─► in the session
 //! a prekey of ours is gone, or a backup was restored            ─► in a new session that we begin
@@ -15,7 +17,7 @@ use tuckseal::content::{Content, Retry as Request};
 use tuckseal::{Address, DecryptionErrorMessage, DeviceId, PlaintextContent, Timestamp};
 
 use super::receive::count;
-use super::settings::later;
+use super::settings::{Settings, later};
 use super::{Engine, Turn};
 use crate::event::{Event, Failure};
 use crate::store::{
@@ -41,7 +43,7 @@ pub(super) fn digest(message: &[u8]) -> Digest {
 /// Asks a device for something, now or when it may be asked again. The peer must be known.
 pub(super) fn want(
     rows: Rows<'_>,
-    interval: Duration,
+    settings: &Settings,
     address: Address,
     want: Want,
     failed: Option<&Failed>,
@@ -49,16 +51,38 @@ pub(super) fn want(
 ) -> Result<(), ProfileError> {
     let mut retry = rows.retry(address)?;
     retry.want = retry.want.max(want);
+    retry.not_before = match retry.want {
+        Want::Group => retry.not_before.min(for_groups(&retry, settings)),
+        _ => retry.not_before.max(for_sessions(&retry, settings)),
+    };
     match (&mut retry.failed, failed) {
         (Some(known), Some(failed)) => known.append(failed),
         (known @ None, failed) => *known = failed.cloned(),
         (Some(_), None) => {}
     }
-    if is_due(&retry, turn.now) {
-        ask(rows, interval, retry, turn)
+    // Group messages that fail one after the other are asked for together, when all of them are read.
+    if want != Want::Group && is_due(&retry, turn.now) {
+        ask(rows, settings, retry, turn)
     } else {
         rows.save_retry(&retry)
     }
+}
+
+fn wait(interval: Duration, attempts: u32) -> Duration {
+    interval.saturating_mul(1 << attempts.min(16)).min(INTERVAL_MAX)
+}
+
+/// When group messages may be asked for again.
+fn for_groups(retry: &Retry, settings: &Settings) -> Timestamp {
+    later(retry.asked, wait(settings.group_retry_interval, retry.attempts.saturating_sub(1)))
+}
+
+/// A request for group messages may have come before its time for all else.
+fn for_sessions(retry: &Retry, settings: &Settings) -> Timestamp {
+    if retry.asked == Timestamp::from_millis(0) {
+        return retry.asked;
+    }
+    later(retry.asked, settings.retry_interval)
 }
 
 /// A clock that was put back stops nothing for longer than the longest interval.
@@ -69,7 +93,7 @@ fn is_due(retry: &Retry, now: Timestamp) -> bool {
 /// Puts the request into the outbox.
 fn ask(
     rows: Rows<'_>,
-    interval: Duration,
+    settings: &Settings,
     mut retry: Retry,
     turn: &mut Turn<'_>,
 ) -> Result<(), ProfileError> {
@@ -87,10 +111,13 @@ fn ask(
     rows.save_device(&device)?;
     let (form, body) = request(rows, &device, asked, failed.as_ref())?;
     rows.insert_outbox(address.service_id, Some(address.device_id), form, &body)?;
-    let wait = interval.saturating_mul(1 << retry.attempts.min(16)).min(INTERVAL_MAX);
+    if asked == Want::Group && rows.early_count(address)? > 0 {
+        // It is perhaps too soon for what else was missing.
+        retry.want = Want::Missing;
+    }
+    retry.not_before = later(turn.now, wait(settings.retry_interval, retry.attempts));
     retry.attempts = retry.attempts.saturating_add(1);
     retry.asked = turn.now;
-    retry.not_before = later(turn.now, wait);
     rows.save_retry(&retry)?;
     turn.tell(Event::AskedAgain { account: address.service_id, device_id: address.device_id });
     Ok(())
@@ -116,7 +143,7 @@ fn request(
         device_id: device.address.device_id.get().into(),
     });
     Ok(match (asked, error) {
-        (Want::Failed, Some(error)) => {
+        (Want::Group | Want::Failed, Some(error)) => {
             let body = PlaintextContent::with_fields(&error, &content.encode());
             (Form::Plaintext, body.encode().to_vec())
         }
@@ -152,7 +179,14 @@ pub(super) fn answer(
     let Some(mut device) = rows.device(address)? else { return Ok(()) };
     let mut state = rows.retry(address)?;
     if (state.answered..later(state.answered, interval / 2)).contains(&turn.now) {
-        return count(rows, Some(address.service_id), Failure::AskedTooSoon, turn);
+        let failed = &asked.retry.failed;
+        let (account, device_id) = (address.service_id, address.device_id);
+        let messages = super::group::answer(rows, own, key, account, failed, turn)?;
+        if messages == 0 {
+            return count(rows, Some(account), Failure::AskedTooSoon, turn);
+        }
+        turn.tell(Event::SentAgain { account, device_id, messages });
+        return Ok(());
     }
     state.answered = turn.now;
     rows.save_retry(&state)?;
@@ -275,12 +309,11 @@ impl Engine {
 
     /// Asks for what is due.
     pub(super) fn ask_due(&mut self, turn: &mut Turn<'_>) -> Result<(), ProfileError> {
-        let interval = self.settings.retry_interval;
         while let Some(retry) =
             self.store.rows().next_retry()?.filter(|retry| is_due(retry, turn.now))
         {
             let account = retry.address.service_id;
-            self.store.commit(|rows| ask(rows, interval, retry, turn))?;
+            self.store.commit(|rows| ask(rows, &self.settings, retry, turn))?;
             self.pump(account, turn)?;
         }
         Ok(())

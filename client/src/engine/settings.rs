@@ -31,6 +31,9 @@ pub struct Settings {
     /// Least time between two requests to a device to send again, doubled for each without success up to an
     /// hour; half of it between two answers, and so between two new sessions, for a device that asks: 30 s.
     pub retry_interval: Duration,
+    /// Least time between two requests for group messages that could not be read, doubled for each without
+    /// success up to an hour: 1 s.
+    pub group_retry_interval: Duration,
     /// How long a sent message is kept, for who asks for it again: 14 days.
     pub sent_kept: Duration,
     /// Which receipts are sent: both.
@@ -54,6 +57,7 @@ impl Default for Settings {
             prekey_kept: Duration::from_secs(30 * DAY_SECS),
             parallel: 8,
             retry_interval: Duration::from_secs(30),
+            group_retry_interval: Duration::from_secs(1),
             sent_kept: Duration::from_secs(14 * DAY_SECS),
             receipts: Receipts::DeliveredAndRead,
             sent_messages: 10_000,

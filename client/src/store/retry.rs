@@ -14,10 +14,12 @@ pub(crate) enum Want {
     Nothing = 0,
     /// Numbers are missing; the session works.
     Missing = 1,
+    /// A group message could not be read: its key is missing; the session works.
+    Group = 2,
     /// A message could not be read: the session is broken.
-    Failed = 2,
+    Failed = 3,
     /// The same, and our prekeys cannot be used: we begin the next session.
-    FailedAnew = 3,
+    FailedAnew = 4,
 }
 
 /// Messages of one device that are named in a request; the others are told by their numbers.
@@ -87,7 +89,8 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Retry> {
         want: match row.get::<_, u8>(2)? {
             0 => Want::Nothing,
             1 => Want::Missing,
-            2 => Want::Failed,
+            2 => Want::Group,
+            3 => Want::Failed,
             _ => Want::FailedAnew,
         },
         failed: digests.map(|digests| Failed { digests, ratchet_key, server }),
