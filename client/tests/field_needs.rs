@@ -135,7 +135,11 @@ async fn throw(relay: &Relay, at: &Person, content: &[u8]) {
     let mut id = [0; 16];
     rand::Rng::fill_bytes(&mut rand::rng(), &mut id);
     let message = DeviceMessage { device_id: 1, registration_id, content: content.to_vec().into() };
-    let body = Submission { submission_id: id.to_vec().into(), messages: vec![message] };
+    let body = Submission {
+        submission_id: id.to_vec().into(),
+        messages: vec![message],
+        background: false,
+    };
     let response = reqwest::Client::new()
         .put(format!("{}/v1/messages/{}", relay.url, at.client.account()))
         .header("content-type", "application/x-protobuf")

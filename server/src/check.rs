@@ -8,6 +8,7 @@ use crate::bus::NatsBus;
 use crate::config::Config;
 use crate::http::tls;
 use crate::identity::ServerIdentity;
+use crate::push::{Apns, Fcm};
 use crate::service::now_ms;
 use crate::storage::NodeId;
 use crate::storage::postgres::PostgresStore;
@@ -34,6 +35,7 @@ pub async fn check(config: &Config) -> Verdict {
         ("bus", bus(config).await),
         ("listen", listen(config)),
         ("tls", certificate(config)),
+        ("push", push(config)),
     ];
     for (name, finding) in &findings {
         match finding {
@@ -94,6 +96,15 @@ async fn bus(config: &Config) -> Finding {
     let name = format!("check-{:x}", rand::random::<u64>());
     NatsBus::connect(address, name, NodeId(0)).await.map_err(|error| error.to_string())?;
     Ok(format!("{address} gives back what is sent"))
+}
+
+fn push(config: &Config) -> Finding {
+    let push = &config.push;
+    Apns::open(push).map_err(|error| error.to_string())?;
+    Fcm::open(push).map_err(|error| error.to_string())?;
+    let named = [("APNs", &push.apns_key_file), ("FCM", &push.fcm_account_file)];
+    let named = named.into_iter().filter(|(_, file)| file.is_some()).map(|(name, _)| name);
+    Ok(["Web Push"].into_iter().chain(named).collect::<Vec<_>>().join(", "))
 }
 
 fn listen(config: &Config) -> Finding {

@@ -4,6 +4,7 @@
 
 mod address;
 mod limits;
+mod push;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -13,6 +14,7 @@ use serde::Deserialize;
 
 pub use address::Address;
 pub use limits::{LimitSettings, Limits};
+pub use push::PushSettings;
 
 /// Settings as given on the command line or in the environment.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -77,6 +79,9 @@ pub struct Settings {
     #[arg(long, value_name = "FILTER", env = "TUCKSEAL_LOG")]
     pub log: Option<String>,
     #[allow(missing_docs, reason = "its fields carry the help")]
+    #[command(flatten, next_help_heading = "Push (table [push] of the file)")]
+    pub push: PushSettings,
+    #[allow(missing_docs, reason = "its fields carry the help")]
     #[command(flatten, next_help_heading = "Limits (table [limits] of the file)")]
     pub limits: LimitSettings,
 }
@@ -123,6 +128,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Filter of the log.
     pub log: String,
+    /// Waking devices.
+    pub push: PushSettings,
     /// Sizes, rates and times.
     pub limits: Limits,
 }
@@ -153,6 +160,9 @@ pub enum ConfigError {
     /// A certificate without its key, or the other way round.
     #[error("tls_certificate_file and tls_key_file go together; set both or none")]
     HalfTls,
+    /// A key for Apple's service without what belongs to it.
+    #[error("apns_key_file needs apns_key_id, apns_team_id and apns_topic; set all four or none")]
+    HalfApns,
     /// A limit has no sense.
     #[error("limit {name} must be {rule}")]
     Limit {
@@ -179,6 +189,7 @@ impl Config {
         let file = arguments.config.as_deref().map_or_else(|| Ok(Settings::default()), read)?;
         let config = arguments.settings.or(file).complete();
         config.limits.check()?;
+        config.push.check()?;
         if config.bus.is_some() && config.database.is_none() {
             return Err(ConfigError::BusAlone);
         }
@@ -224,14 +235,24 @@ impl fmt::Display for Config {
             ("log_format", text(&format!("{:?}", self.log_format).to_lowercase())),
             ("log", text(&self.log)),
         ];
-        for (name, value) in lines {
-            match value {
-                Some(value) => writeln!(f, "{name} = {value}")?,
-                None => writeln!(f, "# {name} =")?,
-            }
-        }
+        write_lines(f, lines)?;
+        writeln!(f, "\n[push]")?;
+        write_lines(f, self.push.lines())?;
         writeln!(f, "\n[limits]\n{}", self.limits)
     }
+}
+
+fn write_lines<const N: usize>(
+    f: &mut fmt::Formatter<'_>,
+    lines: [(&'static str, Option<String>); N],
+) -> fmt::Result {
+    for (name, value) in lines {
+        match value {
+            Some(value) => writeln!(f, "{name} = {value}")?,
+            None => writeln!(f, "# {name} =")?,
+        }
+    }
+    Ok(())
 }
 
 fn read(path: &Path) -> Result<Settings, ConfigError> {
@@ -258,6 +279,7 @@ impl Settings {
             relay_secret_file: self.relay_secret_file.or(other.relay_secret_file),
             log_format: self.log_format.or(other.log_format),
             log: self.log.or(other.log),
+            push: self.push.or(other.push),
             limits: self.limits.or(other.limits),
         }
     }
@@ -278,6 +300,7 @@ impl Settings {
             relay_secret_file: self.relay_secret_file,
             log_format: self.log_format.unwrap_or(LogFormat::Text),
             log: self.log.unwrap_or_else(|| "info".into()),
+            push: self.push,
             limits: self.limits.complete(),
         }
     }

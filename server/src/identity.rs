@@ -123,6 +123,12 @@ impl ServerIdentity {
         self.derive(b"tuckseal-attachment")
     }
 
+    /// The private key of Web Push. All but one of 2^32 derived numbers are good ones.
+    #[must_use]
+    pub fn vapid_secret(&self) -> Zeroizing<[u8; 32]> {
+        self.derive(b"tuckseal-vapid")
+    }
+
     /// The key of envelope ids.
     #[must_use]
     pub fn envelope_key(&self) -> Zeroizing<[u8; 16]> {

@@ -15,6 +15,7 @@ mod http;
 mod identity;
 mod log;
 mod metrics;
+pub mod push;
 mod server;
 pub mod service;
 pub mod storage;

@@ -66,6 +66,9 @@ metrics! {
         NOTICES_LOST "tuckseal_bus_notices_lost_total" "Notices that found the queue full; the sweep does their work.";
         SWEPT "tuckseal_sweep_found_total" "Mailboxes in which a sweep found something: lost wake-ups.";
         DISPLACED "tuckseal_streams_displaced_total" "Streams closed because the device opened another.";
+        PUSH_SENT "tuckseal_push_sent_total" "Wake-ups that push services have taken.";
+        PUSH_FAILED "tuckseal_push_failed_total" "Wake-ups that a push service refused or did not take in time.";
+        PUSH_GONE "tuckseal_push_gone_total" "Registrations that push services do not know any more.";
         UPLOADED "tuckseal_attachment_bytes_received_total" "Bytes of attachments received.";
     }
     gauges {

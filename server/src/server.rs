@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::http::tls::{self, TlsError};
 use crate::http::{self, App};
 use crate::identity::{IdentityError, ServerIdentity};
+use crate::push::{PushError, Senders};
 use crate::service::Services;
 use crate::storage::postgres::{PostgresOpenError, PostgresStore};
 use crate::storage::sqlite::{OpenError, SqliteStore};
@@ -57,6 +58,9 @@ pub enum ServerError {
     /// The certificate.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// Push.
+    #[error(transparent)]
+    Push(#[from] PushError),
     /// The address cannot be listened on.
     #[error("cannot listen on {address}: {source}; choose another address or stop what uses it")]
     Listen {
@@ -95,6 +99,7 @@ impl Server {
         let lock = open_data_dir(&config.data_dir)?;
         let identity = ServerIdentity::load_or_create(&config)?;
         let tls = config.tls_files().map(|(chain, key)| tls::acceptor(chain, key)).transpose()?;
+        let senders = Senders::open(&config, &identity)?;
         let node = NodeId(i64::from_be_bytes(rand::random()));
         let bus = open_bus(&config, &identity, node).await?;
         let store = open_store(&config).await?;
@@ -104,8 +109,8 @@ impl Server {
             None => None,
         };
         let files = AttachmentFiles::new(config.attachments());
-        let services =
-            Services::new(Arc::clone(&store), files, (bus, node), identity, config.limits);
+        let (shared, limits) = (Arc::clone(&store), config.limits);
+        let services = Services::new(shared, files, (bus, node), senders, identity, limits);
         let (stopping, open) = (CancellationToken::new(), TaskTracker::new());
         let app = Arc::new(App { services, store, stopping, open });
         Ok(Self { listener, address, metrics, tls, app, _lock: lock })
@@ -129,6 +134,8 @@ impl Server {
         if let Some(listener) = metrics {
             tokio::spawn(http::accept(listener, None, http::metrics_router(), Arc::clone(&app)));
         }
+        let waking = app.services.push.clone().run(app.stopping.clone());
+        let waking = tokio::spawn(waking);
         let keeping = tokio::spawn(keep_house(Arc::clone(&app)));
         shutdown.await;
         tracing::info!("stopping");
@@ -140,7 +147,7 @@ impl Server {
         if timeout(grace, app.open.wait()).await.is_err() {
             tracing::warn!(open = app.open.len(), "connections did not end in time");
         }
-        let _ = keeping.await;
+        let _ = tokio::join!(keeping, waking);
         app.store.close().await.map_err(ServerError::Close)?;
         tracing::info!("stopped");
         Ok(())
@@ -256,5 +263,6 @@ async fn keep_house(app: Arc<App>) {
             tracing::warn!(%error, "expired attachments");
         }
         app.services.keys.tidy();
+        app.services.push.tidy();
     }
 }

@@ -13,6 +13,54 @@ pub struct ServerInfo {
     /// the server's clock
     #[prost(uint64, tag = "4")]
     pub now_ms: u64,
+    /// how devices can be woken
+    #[prost(message, optional, tag = "5")]
+    pub push: ::core::option::Option<PushOffer>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PushOffer {
+    /// 65 bytes: subscribe with it, so that nobody else can wake the device
+    #[prost(bytes = "bytes", tag = "1")]
+    pub vapid_key: ::prost::bytes::Bytes,
+    /// the server has a key for Apple's service
+    #[prost(bool, tag = "2")]
+    pub apns: bool,
+    /// the server has a key for Google's service
+    #[prost(bool, tag = "3")]
+    pub fcm: bool,
+}
+/// PUT /v1/push: how to wake this device when something waits for it. Replaces what was registered before.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PushRegistration {
+    #[prost(oneof = "push_registration::Target", tags = "1, 2, 3")]
+    pub target: ::core::option::Option<push_registration::Target>,
+}
+/// Nested message and enum types in `PushRegistration`.
+pub mod push_registration {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Target {
+        #[prost(message, tag = "1")]
+        Web(super::WebPush),
+        /// device token of Apple's service, in hex
+        #[prost(string, tag = "2")]
+        Apns(::prost::alloc::string::String),
+        /// registration token of Google's service
+        #[prost(string, tag = "3")]
+        Fcm(::prost::alloc::string::String),
+    }
+}
+/// A Web Push or UnifiedPush subscription.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WebPush {
+    /// https, at most 1,024 bytes
+    #[prost(string, tag = "1")]
+    pub endpoint: ::prost::alloc::string::String,
+    /// 65 bytes: the public key of the subscription, not compressed
+    #[prost(bytes = "bytes", tag = "2")]
+    pub p256dh: ::prost::bytes::Bytes,
+    /// 16 bytes
+    #[prost(bytes = "bytes", tag = "3")]
+    pub auth: ::prost::bytes::Bytes,
 }
 /// POST /v1/challenges
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -160,6 +208,9 @@ pub struct Submission {
     /// exactly one for each device of the recipient
     #[prost(message, repeated, tag = "2")]
     pub messages: ::prost::alloc::vec::Vec<DeviceMessage>,
+    /// nobody need be disturbed for it (receipts and the like): woken late, at low priority
+    #[prost(bool, tag = "3")]
+    pub background: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeviceMessage {
@@ -198,6 +249,9 @@ pub struct MultiSubmission {
     /// for each recipient; empty when a device token is shown
     #[prost(message, repeated, tag = "3")]
     pub access: ::prost::alloc::vec::Vec<RecipientAccess>,
+    /// nobody need be disturbed for it: woken late, at low priority
+    #[prost(bool, tag = "4")]
+    pub background: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RecipientAccess {

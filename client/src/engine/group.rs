@@ -268,7 +268,9 @@ impl Engine {
         };
         let submission_id = Bytes::copy_from_slice(&message.submission_id);
         let body: Bytes =
-            MultiSubmission { submission_id, sent: sent.into(), access }.encode_to_vec().into();
+            MultiSubmission { submission_id, sent: sent.into(), access, background: false }
+                .encode_to_vec()
+                .into();
         self.last_ticket += 1;
         let ticket = self.last_ticket;
         turn.actions.push(Action::SubmitMulti { ticket, body: body.clone(), by });

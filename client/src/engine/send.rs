@@ -169,8 +169,11 @@ impl Engine {
         let Some(messages) = self.seal(&certificate, &identity, ciphertexts, hint, turn) else {
             return self.give_up(account, first.id, Refused::ByServer { status: 400 }, turn);
         };
-        let submission =
-            Submission { submission_id: Bytes::copy_from_slice(&submission_id), messages };
+        let submission = Submission {
+            submission_id: Bytes::copy_from_slice(&submission_id),
+            messages,
+            background: matches!(first.form, Form::Loose),
+        };
         let body = submission.encode_to_vec().into();
         let message = first.id;
         self.launch(account, Stage::Submission { message, submission_id, body }, turn)

@@ -139,8 +139,11 @@ fn submission(device: &Device, size: usize, sent: Instant) -> client_frame::Body
         content: content.into(),
     };
     let id: [u8; 16] = rand::random();
-    let submission =
-        Submission { submission_id: Bytes::copy_from_slice(&id), messages: vec![message] };
+    let submission = Submission {
+        submission_id: Bytes::copy_from_slice(&id),
+        messages: vec![message],
+        background: false,
+    };
     client_frame::Body::Submissions(Submissions {
         submissions: vec![StreamSubmission {
             account: Bytes::copy_from_slice(&device.account),

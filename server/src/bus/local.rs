@@ -22,9 +22,13 @@ impl LocalBus {
     pub(super) fn heed(&self, notice: Notice) {
         match notice {
             Notice::Look(mailboxes) => {
-                mailboxes.into_iter().for_each(|mailbox| self.wake(mailbox, Wake::Look));
+                for mailbox in mailboxes {
+                    self.wake(mailbox, Wake::Look);
+                }
             }
-            Notice::Keys(mailbox) => self.wake(mailbox, Wake::Keys),
+            Notice::Keys(mailbox) => {
+                self.wake(mailbox, Wake::Keys);
+            }
             Notice::Displaced(mailbox, before) => self.displace(mailbox, before),
         }
     }
@@ -47,11 +51,15 @@ impl Bus for LocalBus {
         Subscription { inbox, leave: Some(Box::new(move |inbox| bus.leave(mailbox, inbox))) }
     }
 
-    fn wake(&self, mailbox: MailboxId, wake: Wake) {
+    fn wake(&self, mailbox: MailboxId, wake: Wake) -> bool {
         let listener = self.lock().get(&mailbox).cloned();
-        if let Some(inbox) = listener {
-            inbox.wake(wake);
-        }
+        let Some(inbox) = listener else { return false };
+        inbox.wake(wake);
+        true
+    }
+
+    fn has_listener(&self, mailbox: MailboxId) -> bool {
+        self.lock().contains_key(&mailbox)
     }
 
     fn displace(&self, mailbox: MailboxId, before: i64) {

@@ -37,8 +37,11 @@ pub trait Bus: Send + Sync + 'static {
     /// Takes the place of the mailbox's listener; one that was there learns that it is displaced.
     fn subscribe(&self, mailbox: MailboxId) -> Subscription;
 
-    /// Tells the listener, if there is one on this node.
-    fn wake(&self, mailbox: MailboxId, wake: Wake);
+    /// Tells the listener, if there is one on this node, and says whether there is.
+    fn wake(&self, mailbox: MailboxId, wake: Wake) -> bool;
+
+    /// Whether there is a listener on this node.
+    fn has_listener(&self, mailbox: MailboxId) -> bool;
 
     /// Ends the listener, if there is one on this node with an epoch before this one, as if another had taken its
     /// place. A listener that has no epoch yet stays: if it is late, the sweep sees it.

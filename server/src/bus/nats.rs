@@ -101,8 +101,12 @@ impl Bus for NatsBus {
         self.local.subscribe(mailbox)
     }
 
-    fn wake(&self, mailbox: MailboxId, wake: Wake) {
-        self.local.wake(mailbox, wake);
+    fn wake(&self, mailbox: MailboxId, wake: Wake) -> bool {
+        self.local.wake(mailbox, wake)
+    }
+
+    fn has_listener(&self, mailbox: MailboxId) -> bool {
+        self.local.has_listener(mailbox)
     }
 
     fn displace(&self, mailbox: MailboxId, before: i64) {

@@ -119,6 +119,20 @@ limits! {
     attachment_burst_kib = 2_097_152, "TUCKSEAL_ATTACHMENT_BURST_KIB";
     /// Attachments that one device may upload in an hour, after the burst, in KiB
     attachment_kib_per_hour = 262_144, "TUCKSEAL_ATTACHMENT_KIB_PER_HOUR";
+    /// Wake-ups for a device that is away wait up to this many seconds: they gather, and their time tells nothing
+    push_delay_secs = 1, "TUCKSEAL_PUSH_DELAY_SECS";
+    /// Time between two urgent wake-ups of one device, in seconds
+    push_interval_secs = 10, "TUCKSEAL_PUSH_INTERVAL_SECS";
+    /// Time between two wake-ups of one device that are not urgent, in seconds
+    push_background_secs = 1_200, "TUCKSEAL_PUSH_BACKGROUND_SECS";
+    /// A device that has not fetched within this many seconds although it was connected is woken, once
+    push_unfetched_secs = 60, "TUCKSEAL_PUSH_UNFETCHED_SECS";
+    /// How long a push service may keep a wake-up, in seconds
+    push_ttl_secs = 86_400, "TUCKSEAL_PUSH_TTL_SECS";
+    /// Registrations for push that one device may make at once
+    push_burst = 10, "TUCKSEAL_PUSH_BURST";
+    /// Registrations for push that one device may make in an hour, after the burst
+    push_per_hour = 30, "TUCKSEAL_PUSH_PER_HOUR";
     /// How long the answer to a bundle request is kept for its repetition, in seconds
     replay_ttl_secs = 60, "TUCKSEAL_REPLAY_TTL_SECS";
     /// Bundle answers kept for repetitions

@@ -10,6 +10,7 @@ mod error;
 mod health;
 mod keys;
 mod messages;
+mod push;
 mod stream;
 pub(crate) mod tls;
 mod trace;
@@ -78,6 +79,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
                 .delete(attachments::remove)
                 .options(attachments::options),
         )
+        .route("/v1/push", put(push::register).delete(push::unregister))
         .route("/v1/stream", get(stream::open))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))

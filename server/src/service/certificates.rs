@@ -1,7 +1,7 @@
 //! Sender certificates: short-lived, by the server key under the trust root.
 
 use bytes::Bytes;
-use tuckseal::service::{SenderCertificateAnswer, ServerInfo};
+use tuckseal::service::{PushOffer, SenderCertificateAnswer, ServerInfo};
 use tuckseal::{DeviceId, IdentityKey, SenderCertificate, SenderFields, ServiceId, Timestamp};
 
 use super::accounts::Caller;
@@ -13,14 +13,16 @@ use crate::identity::ServerIdentity;
 /// Issues sender certificates and says who the server is.
 pub struct Certificates {
     identity: ServerIdentity,
+    push: PushOffer,
     ttl_secs: u64,
     max_envelope_bytes: u64,
 }
 
 impl Certificates {
-    pub(super) fn new(identity: ServerIdentity, limits: &Limits) -> Self {
+    pub(super) fn new(identity: ServerIdentity, push: PushOffer, limits: &Limits) -> Self {
         Self {
             identity,
+            push,
             ttl_secs: limits.certificate_ttl_secs,
             max_envelope_bytes: limits.max_envelope_bytes,
         }
@@ -34,6 +36,7 @@ impl Certificates {
             trust_root: Bytes::copy_from_slice(&self.identity.trust_root.serialize()),
             max_envelope_bytes: self.max_envelope_bytes,
             now_ms: now_ms().unsigned_abs(),
+            push: Some(self.push.clone()),
         }
     }
 

@@ -9,6 +9,7 @@ mod error;
 pub mod keys;
 pub mod limits;
 pub mod multi;
+pub mod push;
 pub mod relay;
 mod replay;
 
@@ -21,11 +22,13 @@ use certificates::Certificates;
 pub use error::ServiceError;
 
 use keys::Keys;
+use push::Push;
 use relay::Relay;
 
 use crate::bus::Bus;
 use crate::config::Limits;
 use crate::identity::ServerIdentity;
+use crate::push::Senders;
 use crate::storage::{AttachmentFiles, NodeId, Store};
 
 /// All services of one node.
@@ -36,6 +39,8 @@ pub struct Services {
     pub keys: Keys,
     /// Mailboxes.
     pub relay: Relay,
+    /// Waking devices that are away.
+    pub push: Push,
     /// Attachments.
     pub attachments: Attachments,
     /// Sender certificates.
@@ -51,15 +56,18 @@ impl Services {
         store: Arc<dyn Store>,
         files: AttachmentFiles,
         (bus, node): (Arc<dyn Bus>, NodeId),
+        senders: Senders,
         identity: ServerIdentity,
         limits: Limits,
     ) -> Self {
+        let push = Push::new(Arc::clone(&store), Arc::clone(&bus), senders, &limits);
         Self {
             accounts: Accounts::new(Arc::clone(&store), Arc::clone(&bus), &identity, &limits),
             keys: Keys::new(Arc::clone(&store), Arc::clone(&bus), &limits),
-            relay: Relay::new(store, (bus, node), &identity, &limits),
+            relay: Relay::new(store, (bus, node), push.clone(), &identity, &limits),
             attachments: Attachments::new(files, &identity, &limits),
-            certificates: Certificates::new(identity, &limits),
+            certificates: Certificates::new(identity, push.offer(), &limits),
+            push,
             limits,
         }
     }

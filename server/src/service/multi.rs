@@ -9,6 +9,7 @@ use tuckseal::{SentMessage, SentRecipient, ServiceIdKind};
 use super::accounts::sha256;
 use super::error::ServiceError;
 use super::relay::{Relay, dedup};
+use crate::push::Urgency;
 use crate::storage::{AccountId, Append, AppendAnswer, Authority, Mismatch, NewMessage, Recipient};
 
 /// Recipients of one transaction.
@@ -37,6 +38,7 @@ impl Relay {
         right: MultiRight,
         submission: MultiSubmission,
     ) -> Result<MultiAccepted, ServiceError> {
+        let urgency = if submission.background { Urgency::Background } else { Urgency::Urgent };
         let id = submission_id(&submission)?;
         let sent = self.split(&submission.sent)?;
         let keys = access_keys(right, &submission.access)?;
@@ -62,7 +64,7 @@ impl Relay {
                 self.new_append(recipients.collect(), sent.shared.clone())
             })
             .collect();
-        let storing = parts.into_iter().map(|part| self.store(part));
+        let storing = parts.into_iter().map(|part| self.store(part, urgency));
         let answers = futures_util::future::try_join_all(storing).await?;
         for (to, answer) in sent.recipients.iter().zip(answers.into_iter().flatten()) {
             match answer {

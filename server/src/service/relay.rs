@@ -11,11 +11,13 @@ use super::accounts::sha256;
 use super::delivery::Window;
 use super::envelope_id::EnvelopeIds;
 use super::error::ServiceError;
+use super::push::{Push, Reason};
 use super::{millis, now_ms};
 use crate::bus::{Bus, Notice, Subscription, Wake};
 use crate::config::Limits;
 use crate::identity::ServerIdentity;
 use crate::metrics;
+use crate::push::Urgency;
 use crate::storage::{
     AccountId, Append, AppendAnswer, Authority, Backlog, MailboxId, MailboxState, NewMessage,
     NodeId, Placed, Quota, ReadLimit, Recipient, Store, StoredEnvelope,
@@ -38,6 +40,7 @@ pub struct Relay {
     store: Arc<dyn Store>,
     bus: Arc<dyn Bus>,
     node: NodeId,
+    push: Push,
     ids: EnvelopeIds,
     pub(super) max_envelope_bytes: u64,
     pub(super) max_recipients: u64,
@@ -51,6 +54,7 @@ impl Relay {
     pub(super) fn new(
         store: Arc<dyn Store>,
         (bus, node): (Arc<dyn Bus>, NodeId),
+        push: Push,
         identity: &ServerIdentity,
         limits: &Limits,
     ) -> Self {
@@ -60,6 +64,7 @@ impl Relay {
             store,
             bus,
             node,
+            push,
             ids: EnvelopeIds::new(&identity.envelope_key()),
             max_envelope_bytes: limits.max_envelope_bytes,
             max_recipients: limits.max_recipients,
@@ -88,9 +93,10 @@ impl Relay {
         right: Right,
         submission: Submission,
     ) -> Result<(), ServiceError> {
+        let urgency = if submission.background { Urgency::Background } else { Urgency::Urgent };
         let recipient = self.checked(to, right, submission)?;
         let append = self.new_append(vec![recipient], Bytes::new());
-        match self.store(append).await?.pop() {
+        match self.store(append, urgency).await?.pop() {
             Some(AppendAnswer::Stored(_) | AppendAnswer::Repeated) => Ok(()),
             Some(AppendAnswer::Mismatch(mismatch)) => Err(ServiceError::Devices(mismatch)),
             Some(AppendAnswer::Unauthorised) => Err(ServiceError::Unauthorised),
@@ -99,15 +105,23 @@ impl Relay {
     }
 
     /// Stores and wakes, even when the caller hangs up between the two.
-    pub(super) async fn store(&self, append: Append) -> Result<Vec<AppendAnswer>, ServiceError> {
+    pub(super) async fn store(
+        &self,
+        append: Append,
+        urgency: Urgency,
+    ) -> Result<Vec<AppendAnswer>, ServiceError> {
         let (envelopes, received_ms) = (envelopes(&append), append.now_ms);
         let (store, bus, here) = (Arc::clone(&self.store), Arc::clone(&self.bus), self.node);
+        let push = self.push.clone();
         let storing = tokio::spawn(async move {
             let answers = store.append(append).await?;
             count(&answers);
             for (answer, contents) in answers.iter().zip(envelopes.contents) {
                 if let AppendAnswer::Stored(placed) = answer {
-                    wake(&*bus, placed, contents, (&envelopes.shared, received_ms));
+                    let away = wake(&*bus, placed, contents, (&envelopes.shared, received_ms));
+                    let noting =
+                        |placed: &Placed| push.note(placed.mailbox, reason(placed, here), urgency);
+                    away.into_iter().for_each(noting);
                 }
             }
             wake_elsewhere(&*bus, here, &answers);
@@ -150,6 +164,8 @@ impl Relay {
         if let Err(error) = self.store.release(mailbox, epoch).await {
             tracing::debug!(%error, "a place was not given up");
         }
+        // It may have gone without all that it had.
+        self.push.note(mailbox, Reason::Unfetched, Urgency::Urgent);
     }
 
     /// Compares all connected mailboxes with the store: finds wake-ups that were lost and connections that were
@@ -343,19 +359,32 @@ fn envelopes(append: &Append) -> Envelopes {
     Envelopes { contents: contents.collect(), shared: append.shared.clone() }
 }
 
-fn wake(
+/// Gives those whose device is not connected here.
+fn wake<'a>(
     bus: &dyn Bus,
-    placed: &[Placed],
+    placed: &'a [Placed],
     contents: Vec<Bytes>,
     (shared, received_ms): (&Bytes, i64),
-) {
+) -> Vec<&'a Placed> {
+    let mut away = Vec::new();
     for (placed, content) in placed.iter().zip(contents) {
         let shared = shared.clone();
         let envelope = StoredEnvelope { seq: placed.seq, received_ms, content, shared };
-        bus.wake(placed.mailbox, Wake::Stored(envelope));
+        if !bus.wake(placed.mailbox, Wake::Stored(envelope)) {
+            away.push(placed);
+        }
         if placed.dropped > 0 {
             // The mailbox knows how many; the device is to be told.
             bus.wake(placed.mailbox, Wake::Look);
         }
+    }
+    away
+}
+
+/// A device that is at another node is woken only if it does not fetch there: the node may be no more.
+fn reason(placed: &Placed, here: NodeId) -> Reason {
+    match placed.node {
+        Some(node) if node != here => Reason::Unfetched,
+        _ => Reason::Away,
     }
 }

@@ -11,10 +11,11 @@ pub use attachments::{AttachmentFiles, AttachmentName, Upload, Uploaded};
 pub use rows::{
     AccountId, AccountRow, Append, AppendAnswer, Authority, Backlog, Claim, DeviceRow, Fetch,
     KemUse, KeyCollision, KeyKind, KeySet, KeyState, MailboxId, MailboxState, Mismatch, NewMessage,
-    NodeId, OneTime, Placed, PreKeyRow, PutKeys, Quota, ReadLimit, Recipient, RegisterAnswer,
-    Registering, StoredEnvelope, TakenDevice,
+    NodeId, OneTime, Placed, PreKeyRow, PushRow, PutKeys, Quota, ReadLimit, Recipient,
+    RegisterAnswer, Registering, StoredEnvelope, TakenDevice,
 };
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 /// An answer of the store that is not there yet.
@@ -72,6 +73,15 @@ pub trait Store: Send + Sync + 'static {
 
     /// Gives the mailbox up, if no later connection has it.
     fn release(&self, mailbox: MailboxId, epoch: i64) -> Answer<'_, ()>;
+
+    /// Where the device is woken, as it was registered, in place of what was there; none: nowhere.
+    fn put_push(&self, mailbox: MailboxId, registration: Option<Bytes>) -> Answer<'_, ()>;
+
+    /// The registration has ended; one that took its place stays.
+    fn end_push(&self, mailbox: MailboxId, registration: Bytes) -> Answer<'_, ()>;
+
+    /// Those of these mailboxes that hold something and whose device is registered for push.
+    fn to_push(&self, mailboxes: Vec<MailboxId>) -> Answer<'_, Vec<PushRow>>;
 
     /// How far these mailboxes have come. Unknown ones are left out.
     fn states(&self, mailboxes: Vec<MailboxId>) -> Answer<'_, Vec<MailboxState>>;

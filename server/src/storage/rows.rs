@@ -310,6 +310,17 @@ pub struct Mismatch {
     pub stale: Vec<u8>,
 }
 
+/// A device that is registered for push and has something to fetch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PushRow {
+    /// Its mailbox.
+    pub mailbox: MailboxId,
+    /// As it was registered.
+    pub registration: Bytes,
+    /// When the oldest envelope came, in milliseconds.
+    pub oldest_ms: i64,
+}
+
 /// How much to read at once.
 #[derive(Debug, Clone, Copy)]
 pub struct ReadLimit {

@@ -33,7 +33,7 @@ async fn slot(party: &Party, size: usize) -> AttachmentSlot {
 
 /// No credential but the path.
 fn bare(party: &Party, method: Method, path: &str) -> RequestBuilder {
-    reqwest::Client::new().request(method, format!("http://{}{path}", party.address))
+    crate::world::http().request(method, format!("http://{}{path}", party.address))
 }
 
 async fn patch(party: &Party, slot: &AttachmentSlot, offset: usize, bytes: &[u8]) -> Response {

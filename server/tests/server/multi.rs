@@ -30,6 +30,7 @@ fn submission(recipients: &[&Party], shared: &[u8]) -> MultiSubmission {
         submission_id: Bytes::copy_from_slice(&random::<16>()),
         sent: sent(recipients, shared),
         access: access.collect(),
+        background: false,
     }
 }
 

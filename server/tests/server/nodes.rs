@@ -2,6 +2,7 @@
 
 use reqwest::StatusCode;
 use tempfile::TempDir;
+use tuckseal_server::Config;
 
 use crate::stores::{Database, Nats};
 use crate::world::{Party, World, one_time_keys, texts};
@@ -19,6 +20,14 @@ const KEYS: [&str; 4] =
 
 impl Cluster {
     pub(crate) async fn start(nodes: usize, nats: Option<Nats>, sweep_secs: u64) -> Self {
+        Self::set(nodes, nats, |config| config.limits.sweep_interval_secs = sweep_secs).await
+    }
+
+    pub(crate) async fn set(
+        nodes: usize,
+        nats: Option<Nats>,
+        change: impl Fn(&mut Config),
+    ) -> Self {
         let database = Database::create().await;
         let mut cluster = Self { database, nats, keys: None, nodes: Vec::new() };
         for _ in 0..nodes {
@@ -26,7 +35,7 @@ impl Cluster {
             let world = World::set(folder, |config| {
                 config.database = Some(cluster.database.setting().parse().unwrap());
                 config.bus = cluster.nats.as_ref().map(|nats| nats.address().parse().unwrap());
-                config.limits.sweep_interval_secs = sweep_secs;
+                change(config);
             });
             let world = world.await;
             cluster.keys = Some(world.folder.path().to_owned());

@@ -15,7 +15,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::crash::{program, start};
 use crate::stores::{Database, Nats};
-use crate::world::{PATIENCE, Party, World, one_time_keys, texts};
+use crate::world::{PATIENCE, Party, World, http, one_time_keys, texts};
 
 fn tls_file(name: &str) -> String {
     format!("{}/tests/server/tls/{name}", env!("CARGO_MANIFEST_DIR"))
@@ -82,7 +82,8 @@ async fn counters_have_a_port_of_their_own_and_name_nobody() {
     bob.receive(&bob.submission(b"two")).await;
     let mut stream = bob.stream().await;
     assert_eq!(stream.backlog().await.len(), 2);
-    let text = reqwest::get(format!("http://{free}/metrics")).await.unwrap().text().await.unwrap();
+    let text =
+        http().get(format!("http://{free}/metrics")).send().await.unwrap().text().await.unwrap();
     for expected in [
         "tuckseal_envelopes_accepted_total 2",
         "tuckseal_envelopes_delivered_total 2",

@@ -7,11 +7,14 @@ mod accounts;
 mod keys;
 mod mailbox;
 mod presence;
+mod push;
 mod row;
 mod schema;
 mod writer;
 
 use std::sync::Arc;
+
+use bytes::Bytes;
 
 use deadpool_postgres::Pool;
 
@@ -20,8 +23,8 @@ use writer::{Attempts, Writer};
 
 use super::{
     AccountId, AccountRow, Answer, Append, AppendAnswer, Backlog, Claim, DeviceRow, Fetch, KeySet,
-    KeyState, MailboxId, MailboxState, NodeId, PutKeys, ReadLimit, RegisterAnswer, Registering,
-    Store, TakenDevice,
+    KeyState, MailboxId, MailboxState, NodeId, PushRow, PutKeys, ReadLimit, RegisterAnswer,
+    Registering, Store, TakenDevice,
 };
 
 /// The store. Clones share it.
@@ -159,6 +162,20 @@ impl Store for PostgresStore {
 
     fn release(&self, mailbox: MailboxId, epoch: i64) -> Answer<'_, ()> {
         Box::pin(async move { presence::release(&self.pool.get().await?, mailbox, epoch).await })
+    }
+
+    fn put_push(&self, mailbox: MailboxId, registration: Option<Bytes>) -> Answer<'_, ()> {
+        Box::pin(
+            async move { push::put(&self.pool.get().await?, mailbox, registration.as_ref()).await },
+        )
+    }
+
+    fn end_push(&self, mailbox: MailboxId, registration: Bytes) -> Answer<'_, ()> {
+        Box::pin(async move { push::end(&self.pool.get().await?, mailbox, &registration).await })
+    }
+
+    fn to_push(&self, mailboxes: Vec<MailboxId>) -> Answer<'_, Vec<PushRow>> {
+        Box::pin(async move { push::due(&self.pool.get().await?, &mailboxes).await })
     }
 
     fn states(&self, mailboxes: Vec<MailboxId>) -> Answer<'_, Vec<MailboxState>> {

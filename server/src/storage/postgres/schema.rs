@@ -7,7 +7,10 @@ use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, R
 use tokio_postgres::{Config, NoTls};
 
 /// One step each, in order; `schema_version` counts those that were taken.
-const MIGRATIONS: [&str; 1] = [include_str!("../migrations/postgres/0001_first.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("../migrations/postgres/0001_first.sql"),
+    include_str!("../migrations/postgres/0002_push.sql"),
+];
 const KNOWN: i32 = MIGRATIONS.len() as i32;
 /// "tuckseal" as a number: the advisory lock under which one node at a time migrates.
 const MIGRATION_LOCK: i64 = 0x7475_636b_7365_616c;

@@ -6,12 +6,15 @@ mod accounts;
 mod backup;
 mod keys;
 mod mailbox;
+mod push;
 mod readers;
 mod schema;
 mod writer;
 
 use std::path::Path;
 use std::sync::Arc;
+
+use bytes::Bytes;
 
 pub use backup::{BackupError, backup};
 use readers::Readers;
@@ -20,8 +23,8 @@ use writer::Writer;
 
 use super::{
     AccountId, AccountRow, Answer, Append, AppendAnswer, Backlog, Claim, DeviceRow, Fetch, KeySet,
-    KeyState, MailboxId, MailboxState, NodeId, PutKeys, ReadLimit, RegisterAnswer, Registering,
-    Store, TakenDevice,
+    KeyState, MailboxId, MailboxState, NodeId, PushRow, PutKeys, ReadLimit, RegisterAnswer,
+    Registering, Store, TakenDevice,
 };
 
 /// About what a command without bodies writes, in bytes.
@@ -122,6 +125,18 @@ impl Store for SqliteStore {
 
     fn release(&self, _mailbox: MailboxId, _epoch: i64) -> Answer<'_, ()> {
         Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn put_push(&self, mailbox: MailboxId, registration: Option<Bytes>) -> Answer<'_, ()> {
+        Box::pin(self.writer.call(SMALL, move |db| push::put(db, mailbox, registration.as_ref())))
+    }
+
+    fn end_push(&self, mailbox: MailboxId, registration: Bytes) -> Answer<'_, ()> {
+        Box::pin(self.writer.call(SMALL, move |db| push::end(db, mailbox, &registration)))
+    }
+
+    fn to_push(&self, mailboxes: Vec<MailboxId>) -> Answer<'_, Vec<PushRow>> {
+        Box::pin(self.readers.read(move |db| push::due(db, &mailboxes)))
     }
 
     fn states(&self, mailboxes: Vec<MailboxId>) -> Answer<'_, Vec<MailboxState>> {

@@ -6,7 +6,10 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 /// One step each, in order; `user_version` counts those that were taken.
-const MIGRATIONS: [&str; 1] = [include_str!("../migrations/sqlite/0001_first.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("../migrations/sqlite/0001_first.sql"),
+    include_str!("../migrations/sqlite/0002_push.sql"),
+];
 const KNOWN: u32 = MIGRATIONS.len() as u32;
 const STATEMENTS: usize = 64;
 /// Pages of log after which the writer copies them into the file.

@@ -1,0 +1,230 @@
+//! Waking devices that are away: when, how often, and what a push service sees of it.
+
+use bytes::Bytes;
+use prost::Message;
+use reqwest::{Method, StatusCode};
+use serde_json::Value;
+use tuckseal::service::{
+    PushOffer, PushRegistration, ServerInfo, WebPush, push_registration::Target,
+};
+use tuckseal_server::config::Limits;
+
+use crate::nodes::Cluster;
+use crate::peers::{Peer, python, script};
+use crate::stores::Nats;
+use crate::world::{Party, World, message, refusal};
+
+/// The process that plays push service and device.
+struct Endpoint {
+    peer: Peer,
+    port: u64,
+    p256dh: Bytes,
+    auth: Bytes,
+}
+
+impl Endpoint {
+    async fn start() -> Option<Self> {
+        let mut python = python("Web Push against an independent endpoint")?;
+        let mut peer = Peer::start(python.arg(script("push_endpoint.py")));
+        let said = peer.line().await;
+        let bytes = |name: &str| hex::decode(said[name].as_str().unwrap()).unwrap().into();
+        let port = said["port"].as_u64().unwrap();
+        Some(Self { peer, port, p256dh: bytes("p256dh"), auth: bytes("auth") })
+    }
+
+    /// A subscription whose endpoint answers with this status.
+    fn subscription(&self, answering: u16) -> PushRegistration {
+        web(&format!("http://127.0.0.1:{}/push/{answering}", self.port), &self.p256dh, &self.auth)
+    }
+
+    async fn request(&mut self) -> Value {
+        let line = self.peer.line().await;
+        assert_eq!(line.get("error"), None, "{line}");
+        line
+    }
+}
+
+fn web(endpoint: &str, p256dh: &Bytes, auth: &Bytes) -> PushRegistration {
+    let (p256dh, auth) = (p256dh.clone(), auth.clone());
+    PushRegistration {
+        target: Some(Target::Web(WebPush { endpoint: endpoint.into(), p256dh, auth })),
+    }
+}
+
+fn quick(limits: &mut Limits) {
+    (limits.push_interval_secs, limits.push_background_secs) = (1, 2);
+    limits.push_unfetched_secs = 2;
+}
+
+async fn world() -> World {
+    World::set(tempfile::tempdir().unwrap(), |config| {
+        config.push.push_private_endpoints = true;
+        config.push.push_contact = Some("mailto:op@example.org".into());
+        quick(&mut config.limits);
+    })
+    .await
+}
+
+async fn register(party: &Party, registration: &PushRegistration) -> reqwest::Response {
+    let request = party.own(Method::PUT, "/v1/push").body(registration.encode_to_vec());
+    request.send().await.unwrap()
+}
+
+async fn registered(party: &Party, registration: &PushRegistration) {
+    assert_eq!(register(party, registration).await.status(), StatusCode::NO_CONTENT);
+}
+
+async fn offer(party: &Party) -> PushOffer {
+    let info = party.request(Method::GET, "/v1/server").send().await.unwrap();
+    message::<ServerInfo>(info).await.push.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wake_up_is_encrypted_signed_and_says_nothing() {
+    let Some(mut endpoint) = Endpoint::start().await else { return };
+    let world = world().await;
+    let bob = world.party("bob").await;
+    registered(&bob, &endpoint.subscription(201)).await;
+    bob.receive_text("a secret").await;
+    let request = endpoint.request().await;
+    assert_eq!(request["body"], "wake");
+    assert_eq!((&request["encoding"], &request["topic"]), (&"aes128gcm".into(), &"wake".into()));
+    assert_eq!((&request["urgency"], &request["ttl"]), (&"high".into(), &86_400.into()));
+    assert_eq!(request["verified"], true);
+    let claims = &request["claims"];
+    assert_eq!(claims["aud"], format!("http://127.0.0.1:{}", endpoint.port));
+    assert_eq!(claims["sub"], "mailto:op@example.org");
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    assert!((now..=now + 24 * 3600).contains(&claims["exp"].as_u64().unwrap()));
+    let key = base64::Engine::encode(
+        &base64::engine::general_purpose::URL_SAFE_NO_PAD,
+        offer(&bob).await.vapid_key,
+    );
+    assert_eq!(request["key"], key.as_str());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_messages_are_few_wake_ups_and_a_fetch_cancels() {
+    let Some(mut endpoint) = Endpoint::start().await else { return };
+    let world = World::set(tempfile::tempdir().unwrap(), |config| {
+        config.push.push_private_endpoints = true;
+        (config.limits.push_interval_secs, config.limits.push_background_secs) = (5, 5);
+    });
+    let world = world.await;
+    let bob = world.party("bob").await;
+    registered(&bob, &endpoint.subscription(201)).await;
+    let begun = std::time::Instant::now();
+    for n in 0..50 {
+        bob.receive_text(&n.to_string()).await;
+    }
+    endpoint.request().await;
+    let mut wake_ups = 1;
+    while !endpoint.peer.is_silent(1).await {
+        wake_ups += 1;
+    }
+    assert!(wake_ups <= 1 + begun.elapsed().as_secs() / 5, "{wake_ups}");
+    // The next one is due five seconds after the last; by then all is fetched.
+    bob.receive_text("one more").await;
+    let mut stream = bob.stream().await;
+    let backlog = stream.backlog().await;
+    stream.ack(&backlog).await;
+    stream.leave().await;
+    assert!(endpoint.peer.is_silent(7_000).await, "nothing waits, and somebody was woken");
+    let mut submission = bob.submission(b"a receipt");
+    submission.background = true;
+    assert_eq!(bob.receive(&submission).await.status(), StatusCode::OK);
+    assert_eq!(endpoint.request().await["urgency"], "low");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connected_device_is_woken_only_after_it_went_without_fetching_and_once() {
+    let Some(mut endpoint) = Endpoint::start().await else { return };
+    let world = world().await;
+    let bob = world.party("bob").await;
+    registered(&bob, &endpoint.subscription(201)).await;
+    let mut stream = bob.stream().await;
+    stream.backlog().await;
+    bob.receive_text("not acknowledged").await;
+    stream.envelope().await;
+    assert!(endpoint.peer.is_silent(1_500).await, "it is connected");
+    drop(stream);
+    endpoint.request().await;
+    assert!(endpoint.peer.is_silent(4_000).await, "once is enough");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn subscription_that_is_gone_is_forgotten_and_one_that_took_its_place_is_not() {
+    let Some(mut endpoint) = Endpoint::start().await else { return };
+    let world = world().await;
+    let (bob, eve) = (world.party("bob").await, world.party("eve").await);
+    let registrations = || crate::world::rows(&world.database(), "push");
+    for status in [404, 410] {
+        registered(&bob, &endpoint.subscription(status)).await;
+        assert_eq!(registrations(), 1);
+        bob.receive_text("x").await;
+        endpoint.request().await;
+        let forgotten = async {
+            while registrations() > 0 {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(crate::world::PATIENCE, forgotten).await.expect("it is kept");
+    }
+    // Refused for good and refused for now are no reason to forget.
+    for (party, status) in [(&bob, 503), (&eve, 403)] {
+        registered(party, &endpoint.subscription(status)).await;
+        party.receive_text("y").await;
+        endpoint.request().await;
+    }
+    assert_eq!(registrations(), 2);
+    let gone = bob.own(Method::DELETE, "/v1/push").send().await.unwrap();
+    assert_eq!((gone.status(), registrations()), (StatusCode::NO_CONTENT, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn device_of_a_node_that_died_is_woken_by_another() {
+    let Some(mut endpoint) = Endpoint::start().await else { return };
+    let cluster = Cluster::set(2, Some(Nats::start().await), |config| {
+        config.push.push_private_endpoints = true;
+        quick(&mut config.limits);
+    });
+    let cluster = cluster.await;
+    let bob = cluster.nodes[0].party("bob").await;
+    registered(&bob, &endpoint.subscription(201)).await;
+    let mut stream = bob.stream().await;
+    stream.backlog().await;
+    let bob = cluster.at(1, bob);
+    // The place is the first node's in the database; the device there gets it and does not acknowledge.
+    bob.receive_text("for whoever is left").await;
+    stream.envelope().await;
+    endpoint.request().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn endpoint_in_an_inner_network_and_what_is_no_subscription_are_refused() {
+    let world = World::with(|limits| limits.push_burst = 13).await;
+    let bob = world.party("bob").await;
+    let key = offer(&bob).await.vapid_key;
+    let auth = Bytes::from_static(&[7; 16]);
+    let refused = [
+        web("https://127.0.0.1/x", &key, &auth),
+        web("https://169.254.169.254/latest/meta-data", &key, &auth),
+        web("https://[::1]:5432/", &key, &auth),
+        web("http://push.example/x", &key, &auth),
+        web("https://user:pw@push.example/x", &key, &auth),
+        web("file:///etc/passwd", &key, &auth),
+        web(&format!("https://push.example/{}", "x".repeat(1024)), &key, &auth),
+        web("https://push.example/x", &Bytes::from_static(&[4; 65]), &auth),
+        web("https://push.example/x", &key, &Bytes::from_static(&[7; 15])),
+        PushRegistration { target: Some(Target::Apns("00ff".into())) },
+        PushRegistration { target: Some(Target::Fcm("token".into())) },
+        PushRegistration { target: None },
+    ];
+    for registration in &refused {
+        assert_eq!(refusal(register(&bob, registration).await).await, 400, "{registration:?}");
+    }
+    registered(&bob, &web("https://push.example/x", &key, &auth)).await;
+    assert_eq!(refusal(register(&bob, &refused[0]).await).await, 429);
+    let anonymous = bob.request(Method::PUT, "/v1/push").send().await.unwrap();
+    assert_eq!(refusal(anonymous).await, 401);
+}
