@@ -123,13 +123,16 @@ impl<'a> Reader<'a> {
         Some(all)
     }
 
-    /// A private key, which is written clamped (W§2.2).
+    /// The bytes of a private key, which is written clamped (W§2.2).
+    #[inline]
+    pub(crate) fn clamped(&mut self) -> Option<&'a [u8; 32]> {
+        self.array().filter(|[first, .., last]: &&[u8; 32]| first & 7 == 0 && last >> 6 == 1)
+    }
+
     #[inline]
     pub(crate) fn private_key(&mut self) -> Option<PrivateKey> {
-        let bytes: &[u8; 32] = self.array()?;
-        let [first, .., last] = bytes;
-        let clamped = first & 7 == 0 && last >> 6 == 1;
-        clamped.then(|| PrivateKey::clamp(Secret::new(*bytes)))
+        let bytes = self.clamped()?;
+        Some(PrivateKey::clamp(Secret::new(*bytes)))
     }
 
     #[inline]

@@ -29,6 +29,7 @@ impl<const N: usize> Secret<N> {
         Self([0; N])
     }
 
+    #[inline]
     pub(crate) fn as_bytes(&self) -> &[u8; N] {
         &self.0
     }
@@ -91,6 +92,7 @@ impl SecretBytes {
 impl core::ops::Deref for SecretBytes {
     type Target = [u8];
 
+    #[inline]
     fn deref(&self) -> &[u8] {
         &self.0
     }

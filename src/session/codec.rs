@@ -13,9 +13,10 @@
 //! ```
 
 use super::record::{Archived, MAX_ARCHIVED, Pending, Session, SessionRecord};
-use crate::crypto::{KemPublicKey, KeyPair, PublicKey, SecretBytes};
+use crate::crypto::secret::Secret;
+use crate::crypto::{KemPublicKey, KeyPair, PrivateKey, PublicKey, SecretBytes};
 use crate::identity::IdentityKey;
-use crate::keys::RootKey;
+use crate::keys::{ChainKey, RootKey};
 use crate::message::SessionVersion;
 use crate::prekey::{KemPreKeyId, PreKeyId, SignedPreKeyId};
 use crate::ratchet::TripleRatchet;
@@ -197,17 +198,17 @@ pub(super) fn decode_session(bytes: &[u8]) -> Option<Box<Session>> {
     input.0.is_empty().then_some(session)
 }
 
+/// Keys stay where they are stored until the session is there to be filled, so that they move once.
 fn read_session(input: &mut Reader<'_>) -> Option<Box<Session>> {
     let version = version_of(&[input.u8()?])?;
-    let base_key = input.public_key()?;
-    let local_identity = IdentityKey::new(input.public_key()?);
-    let remote_identity = IdentityKey::new(input.public_key()?);
+    let [base_key, local_identity, remote_identity] =
+        [input.array()?, input.array()?, input.array()?];
     let local_registration_id = input.u32()?;
     let remote_registration_id = input.u32()?;
     let previous_counter = input.u32()?;
-    let root = RootKey::new(input.secret()?);
-    let ratchet = KeyPair::from_stored(input.private_key()?, input.public_key()?);
-    let sender = SenderChain { ratchet, chain: Chain::read(input)? };
+    let root = input.array()?;
+    let (private, public) = (input.clamped()?, input.array()?);
+    let (chain_key, index) = (input.array()?, input.u32()?);
     let count = usize::from(input.u8()?);
     if count > MAX_RECEIVER_CHAINS {
         return None;
@@ -219,24 +220,39 @@ fn read_session(input: &mut Reader<'_>) -> Option<Box<Session>> {
     let pending = read_pending(input)?;
     Some(Box::new(Session {
         version,
-        local_identity,
-        remote_identity,
+        local_identity: IdentityKey::new(PublicKey::from_u(*local_identity)),
+        remote_identity: IdentityKey::new(PublicKey::from_u(*remote_identity)),
         local_registration_id,
         remote_registration_id,
-        base_key,
+        base_key: PublicKey::from_u(*base_key),
         pending,
         ratchet: TripleRatchet {
-            double: DoubleRatchet { root, previous_counter, sender, receivers, ready },
+            double: DoubleRatchet {
+                root: RootKey::new(Secret::new(*root)),
+                previous_counter,
+                sender: SenderChain {
+                    ratchet: KeyPair::from_stored(
+                        PrivateKey::clamp(Secret::new(*private)),
+                        PublicKey::from_u(*public),
+                    ),
+                    chain: Chain { key: ChainKey::new(Secret::new(*chain_key)), index },
+                },
+                receivers,
+                ready,
+            },
             pq,
         },
     }))
 }
 
 fn read_receiver(input: &mut Reader<'_>) -> Option<ReceiverChain> {
-    let ratchet_key = input.public_key()?;
-    let chain = Chain::read(input)?;
-    let skipped = SkippedSeeds::read(input, chain.index)?;
-    Some(ReceiverChain { ratchet_key, chain, skipped })
+    let (ratchet_key, chain_key, index) = (input.array()?, input.array()?, input.u32()?);
+    let skipped = SkippedSeeds::read(input, index)?;
+    Some(ReceiverChain {
+        ratchet_key: PublicKey::from_u(*ratchet_key),
+        chain: Chain { key: ChainKey::new(Secret::new(*chain_key)), index },
+        skipped,
+    })
 }
 
 fn read_pending(input: &mut Reader<'_>) -> Option<Option<Pending>> {

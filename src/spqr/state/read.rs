@@ -10,14 +10,15 @@ use crate::spqr::braid::{Braid, Phase};
 use crate::spqr::chain::{
     Chain, ChainLimits, Direction, Link, NextRoot, RecvSide, SendSide, SideKey,
 };
-use crate::spqr::erasure::{Chunk, Decoder, Encoder, Whole, rows};
+use crate::spqr::erasure::{Chunk, Decoder, Encoder, Whole};
+use crate::spqr::gf::Row;
 use crate::spqr::mlkem::KeptKey;
 use crate::spqr::skipped::SkippedKeys;
 use crate::spqr::{MinVersion, Negotiation, V1};
 use crate::stored::Reader;
 use alloc::{boxed::Box, vec::Vec};
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
     pub(super) fn v1(&mut self) -> Option<Box<V1>> {
         if self.u8()? != FORMAT {
             return None;
@@ -44,28 +45,32 @@ impl Reader<'_> {
         let direction = self.direction()?;
         let limits = self.limits().filter(|limits| *limits == limits.effective())?;
         let (current_epoch, send_epoch) = (self.u64()?, self.u64()?);
-        let next_root = NextRoot::new(self.secret()?);
+        let next_root = self.array()?;
         let count = self.u8()?.into();
         let links = self.repeated(count, SHORTEST_LINK_LEN, Self::link)?;
         let older = u64::try_from(links.len().checked_sub(1)?).ok()?;
-        (older <= current_epoch).then_some(Chain {
+        if older > current_epoch {
+            return None;
+        }
+        Some(Chain {
             direction,
             limits,
             current_epoch,
             send_epoch,
-            next_root,
+            next_root: NextRoot::new(Secret::new(*next_root)),
             links,
         })
     }
 
     fn link(&mut self) -> Option<Link> {
-        let counter = self.u32()?;
-        let key = self.option(|input| input.secret().map(SideKey::new))?;
-        let send = SendSide { counter, key };
-        let counter = self.u32()?;
-        let key = SideKey::new(self.secret()?);
+        let (sent, sending) = (self.u32()?, self.option(Self::array)?);
+        let (counter, receiving) = (self.u32()?, self.array()?);
         let skipped = self.skipped(counter)?;
-        Some(Link { send, recv: RecvSide { counter, key, skipped } })
+        let side_key = |bytes: &[u8; 32]| SideKey::new(Secret::new(*bytes));
+        Some(Link {
+            send: SendSide { counter: sent, key: sending.map(side_key) },
+            recv: RecvSide { counter, key: side_key(receiving), skipped },
+        })
     }
 
     /// Ascending, and all before the newest message.
@@ -89,14 +94,19 @@ impl Reader<'_> {
 
     fn braid(&mut self) -> Option<Braid> {
         let epoch = self.u64().filter(|epoch| *epoch > 0)?;
-        let authenticator = Authenticator { root: self.secret()?, mac_key: self.secret()? };
-        Some(Braid { epoch, authenticator, phase: self.phase()? })
+        let (root, mac_key) = (self.array()?, self.array()?);
+        let phase = self.phase()?;
+        let (root, mac_key) = (Secret::new(*root), Secret::new(*mac_key));
+        Some(Braid { epoch, authenticator: Authenticator { root, mac_key }, phase })
     }
 
     fn phase(&mut self) -> Option<Phase> {
         Some(match self.u8()? {
             0 => Phase::Key(KeySide::KeysUnsampled),
-            1 => Phase::Key(KeySide::KeysSampled { dk: self.kept_key()?, header: self.encoder()? }),
+            1 => {
+                let (dk, header) = (self.kept_key()?, self.encoder()?);
+                Phase::Key(KeySide::KeysSampled { dk, header })
+            }
             2 => {
                 let (dk, ek, ct1) = (self.kept_key()?, self.encoder()?, self.decoder()?);
                 Phase::Key(KeySide::HeaderSent { dk, ek, ct1 })
@@ -135,7 +145,10 @@ impl Reader<'_> {
 
     fn kept_key(&mut self) -> Option<KeptKey> {
         match self.u8()? {
-            0 => self.secret().map(KeptKey::Seed),
+            0 => {
+                let seed = self.array()?;
+                Some(KeptKey::Seed(Secret::new(*seed)))
+            }
             1 => self.boxed().map(KeptKey::Expanded),
             _ => None,
         }
@@ -151,7 +164,8 @@ impl Reader<'_> {
     }
 
     fn payload<const N: usize>(&mut self) -> Option<Whole<N>> {
-        Some(rows(&[self.bytes(32 * N)?]))
+        let (rows, _) = self.bytes(32 * N)?.as_chunks();
+        Box::<[Row]>::from(rows).try_into().ok()
     }
 
     /// Ascending indices, as they are held.
