@@ -15,6 +15,7 @@ use tokio_util::io::ReaderStream;
 use super::App;
 use super::body::Protobuf;
 use super::error::Refusal;
+use super::openapi::{CredentialRefusals, Problem, Refusals};
 use crate::metrics;
 use crate::service::ServiceError;
 use crate::service::accounts::Caller;
@@ -33,6 +34,14 @@ const OFFSET_TYPE: &str = "application/offset+octet-stream";
 /// Bytes that a download reads at once.
 const CHUNK: usize = 64 * 1024;
 
+#[utoipa::path(
+    options,
+    path = "/v1/attachments",
+    tag = "attachments",
+    summary = "What is supported of tus",
+    security(()),
+    responses((status = 204, description = "In headers"), Refusals),
+)]
 pub(super) async fn options(State(app): State<Arc<App>>) -> Response {
     let headers = [
         (TUS_RESUMABLE, VERSION),
@@ -43,6 +52,28 @@ pub(super) async fn options(State(app): State<Arc<App>>) -> Response {
     (StatusCode::NO_CONTENT, headers).into_response()
 }
 
+#[utoipa::path(
+    options,
+    path = "/v1/attachments/{capability}",
+    tag = "attachments",
+    summary = "What is supported of tus",
+    security(()),
+    params(("capability" = String, Path, description = "As the slot named it")),
+    responses((status = 204, description = "In headers"), Refusals),
+)]
+pub(super) async fn options_of(state: State<Arc<App>>) -> Response {
+    options(state).await
+}
+
+#[utoipa::path(
+    post,
+    path = "/v1/attachments",
+    tag = "attachments",
+    summary = "Room for an attachment",
+    security(("device" = [])),
+    params(("tus-resumable" = String, Header, description = "1.0.0"), ("upload-length" = u64, Header, description = "Bytes")),
+    responses((status = 201, description = "AttachmentSlot", body = Vec<u8>, content_type = "application/x-protobuf"), (status = 412, description = "Other version of tus", body = Problem, content_type = "application/problem+json"), CredentialRefusals),
+)]
 pub(super) async fn create(
     State(app): State<Arc<App>>,
     caller: Caller,
@@ -60,6 +91,15 @@ pub(super) async fn create(
 }
 
 /// How far an upload has come, or how large an attachment is.
+#[utoipa::path(
+    head,
+    path = "/v1/attachments/{capability}",
+    tag = "attachments",
+    summary = "How far an upload has come, or how large an attachment is",
+    security(()),
+    params(("capability" = String, Path, description = "As the slot named it"), ("tus-resumable" = String, Header, description = "1.0.0")),
+    responses((status = 200, description = "In headers"), (status = 404, description = "No such attachment", body = Problem, content_type = "application/problem+json"), (status = 412, description = "Other version of tus", body = Problem, content_type = "application/problem+json"), Refusals),
+)]
 pub(super) async fn head(
     State(app): State<Arc<App>>,
     Path(capability): Path<String>,
@@ -84,6 +124,16 @@ pub(super) async fn head(
     Ok(answer)
 }
 
+#[utoipa::path(
+    patch,
+    path = "/v1/attachments/{capability}",
+    tag = "attachments",
+    summary = "Bytes from an offset on",
+    security(()),
+    params(("capability" = String, Path, description = "As the slot named it"), ("tus-resumable" = String, Header, description = "1.0.0"), ("upload-offset" = u64, Header, description = "Bytes that were there before")),
+    request_body(content = Vec<u8>, content_type = "application/offset+octet-stream"),
+    responses((status = 204, description = "They are on disk"), (status = 404, description = "No such attachment", body = Problem, content_type = "application/problem+json"), (status = 409, description = "Not the offset up to which it has come", body = Problem, content_type = "application/problem+json"), (status = 412, description = "Other version of tus", body = Problem, content_type = "application/problem+json"), (status = 423, description = "Another request writes", body = Problem, content_type = "application/problem+json"), Refusals),
+)]
 pub(super) async fn upload(
     State(app): State<Arc<App>>,
     Path(capability): Path<String>,
@@ -158,6 +208,15 @@ async fn receive(
     came.map(|()| offset)
 }
 
+#[utoipa::path(
+    delete,
+    path = "/v1/attachments/{capability}",
+    tag = "attachments",
+    summary = "Give an upload up",
+    security(()),
+    params(("capability" = String, Path, description = "As the slot named it"), ("tus-resumable" = String, Header, description = "1.0.0")),
+    responses((status = 204, description = "It is gone"), (status = 404, description = "No such attachment", body = Problem, content_type = "application/problem+json"), (status = 412, description = "Other version of tus", body = Problem, content_type = "application/problem+json"), (status = 423, description = "Another request writes", body = Problem, content_type = "application/problem+json"), Refusals),
+)]
 pub(super) async fn remove(
     State(app): State<Arc<App>>,
     Path(capability): Path<String>,
@@ -169,6 +228,15 @@ pub(super) async fn remove(
     Ok((StatusCode::NO_CONTENT, [(TUS_RESUMABLE, VERSION)]).into_response())
 }
 
+#[utoipa::path(
+    get,
+    path = "/v1/attachments/{capability}",
+    tag = "attachments",
+    summary = "An attachment, or one range of it",
+    security(()),
+    params(("capability" = String, Path, description = "As the slot named it"), ("range" = Option<String>, Header, description = "One range of bytes")),
+    responses((status = 200, description = "All of it", body = Vec<u8>, content_type = "application/octet-stream"), (status = 206, description = "The range", body = Vec<u8>, content_type = "application/octet-stream"), (status = 404, description = "No such attachment, or not whole yet", body = Problem, content_type = "application/problem+json"), (status = 416, description = "No byte of the range is there", body = Problem, content_type = "application/problem+json"), Refusals),
+)]
 pub(super) async fn download(
     State(app): State<Arc<App>>,
     Path(capability): Path<String>,

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
 use tuckseal::service::{DeviceMismatch, Refused};
 
 use super::body::Protobuf;
+use super::openapi::Problem;
 use crate::service::ServiceError;
 use crate::storage::{Mismatch, StoreError};
 
@@ -30,14 +30,6 @@ impl From<ServiceError> for Refusal {
     fn from(error: ServiceError) -> Self {
         Self::Service(error)
     }
-}
-
-#[derive(Serialize)]
-struct Problem {
-    r#type: String,
-    title: &'static str,
-    status: u16,
-    detail: String,
 }
 
 impl IntoResponse for Refusal {

@@ -10,11 +10,21 @@ use super::App;
 use super::auth::{Credential, account};
 use super::body::{Encoded, Protobuf};
 use super::error::Refusal;
+use super::openapi::{CredentialRefusals, Problem};
 use crate::service::accounts::Caller;
 use crate::service::keys::{Fetcher, Wanted};
 
 const REQUEST_ID: &str = "request-id";
 
+#[utoipa::path(
+    put,
+    path = "/v1/keys",
+    tag = "keys",
+    summary = "Upload prekeys: all or none",
+    security(("device" = [])),
+    request_body(content = Vec<u8>, content_type = "application/x-protobuf", description = "KeysUpload"),
+    responses((status = 200, description = "KeyCounts", body = Vec<u8>, content_type = "application/x-protobuf"), (status = 409, description = "An id was used for another key, or too many keys wait", body = Problem, content_type = "application/problem+json"), CredentialRefusals),
+)]
 pub(super) async fn upload(
     State(app): State<Arc<App>>,
     caller: Caller,
@@ -23,6 +33,14 @@ pub(super) async fn upload(
     Ok(Protobuf(app.services.keys.upload(&caller, upload).await?))
 }
 
+#[utoipa::path(
+    get,
+    path = "/v1/keys",
+    tag = "keys",
+    summary = "What is left of the own prekeys",
+    security(("device" = [])),
+    responses((status = 200, description = "KeyCounts", body = Vec<u8>, content_type = "application/x-protobuf"), CredentialRefusals),
+)]
 pub(super) async fn counts(
     State(app): State<Arc<App>>,
     caller: Caller,
@@ -30,6 +48,15 @@ pub(super) async fn counts(
     Ok(Protobuf(app.services.keys.counts(&caller).await?))
 }
 
+#[utoipa::path(
+    get,
+    path = "/v1/keys/{account}/{device}",
+    tag = "keys",
+    summary = "Take a bundle of each wanted device",
+    security(("device" = []), ("access_key" = [])),
+    params(("account" = String, Path, pattern = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$", description = "Lowercase, with hyphens"), ("device" = String, Path, description = "1 to 127, or *"), ("request-id" = Option<String>, Header, description = "32 hex digits; the same one gets the same answer for a minute")),
+    responses((status = 200, description = "Bundles", body = Vec<u8>, content_type = "application/x-protobuf"), (status = 404, description = "No such account or device", body = Problem, content_type = "application/problem+json"), CredentialRefusals),
+)]
 pub(super) async fn fetch(
     State(app): State<Arc<App>>,
     credential: Credential,

@@ -9,10 +9,21 @@ use super::App;
 use super::auth::{Credential, account};
 use super::body::Protobuf;
 use super::error::Refusal;
+use super::openapi::{CredentialRefusals, Problem};
 use crate::service::accounts::Caller;
 use crate::service::multi::MultiRight;
 use crate::service::relay::Right;
 
+#[utoipa::path(
+    put,
+    path = "/v1/messages/{account}",
+    tag = "messages",
+    summary = "Hand in a message for all devices of an account",
+    security(("device" = []), ("access_key" = [])),
+    params(("account" = String, Path, pattern = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$", description = "Lowercase, with hyphens")),
+    request_body(content = Vec<u8>, content_type = "application/x-protobuf", description = "Submission"),
+    responses((status = 200, description = "Accepted: it is on disk", body = Vec<u8>, content_type = "application/x-protobuf"), (status = 404, description = "No such account", body = Problem, content_type = "application/problem+json"), (status = 409, description = "DeviceMismatch: devices are missing or do not exist; nothing was stored", body = Vec<u8>, content_type = "application/x-protobuf"), (status = 410, description = "DeviceMismatch: devices were registered anew; nothing was stored", body = Vec<u8>, content_type = "application/x-protobuf"), CredentialRefusals),
+)]
 pub(super) async fn submit(
     State(app): State<Arc<App>>,
     credential: Credential,
@@ -27,6 +38,15 @@ pub(super) async fn submit(
     Ok(Protobuf(Accepted {}))
 }
 
+#[utoipa::path(
+    put,
+    path = "/v1/messages/multi",
+    tag = "messages",
+    summary = "Hand in one message for many accounts",
+    security((), ("device" = [])),
+    request_body(content = Vec<u8>, content_type = "application/x-protobuf", description = "MultiSubmission"),
+    responses((status = 200, description = "MultiAccepted", body = Vec<u8>, content_type = "application/x-protobuf"), CredentialRefusals),
+)]
 pub(super) async fn submit_multi(
     State(app): State<Arc<App>>,
     caller: Option<Caller>,

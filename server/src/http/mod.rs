@@ -10,6 +10,7 @@ mod error;
 mod health;
 mod keys;
 mod messages;
+mod openapi;
 mod push;
 mod stream;
 pub(crate) mod tls;
@@ -21,9 +22,13 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::header;
 use axum::middleware::from_fn;
-use axum::routing::{get, head, options, post, put};
+use axum::routing::get;
+use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use utoipa::OpenApi;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
+use utoipa_axum::routes;
 
 pub(crate) use connections::accept;
 
@@ -60,29 +65,34 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     let limit = |bytes: u64| DefaultBodyLimit::max(usize::try_from(bytes).unwrap_or(usize::MAX));
     let keys_limit = limit(app.services.limits.max_keys_bytes);
     let submission_limit = limit(app.services.limits.max_submission_bytes);
-    Router::new()
-        .route("/v1/accounts", post(accounts::register).layer(keys_limit))
-        .route("/v1/keys", get(keys::counts).put(keys::upload).layer(keys_limit))
-        .route("/v1/messages/{account}", put(messages::submit).layer(submission_limit))
-        .route("/v1/messages/multi", put(messages::submit_multi).layer(submission_limit))
-        .route("/v1/server", get(certificates::server_info))
-        .route("/v1/challenges", post(accounts::challenge))
-        .route("/v1/keys/{account}/{device}", get(keys::fetch))
-        .route("/v1/certificates/sender", get(certificates::sender))
-        .route("/v1/usernames/{name}", get(accounts::by_name))
-        .route("/v1/attachments", options(attachments::options).post(attachments::create))
-        .route(
-            "/v1/attachments/{capability}",
-            head(attachments::head)
-                .get(attachments::download)
-                .patch(attachments::upload)
-                .delete(attachments::remove)
-                .options(attachments::options),
-        )
-        .route("/v1/push", put(push::register).delete(push::unregister))
-        .route("/v1/stream", get(stream::open))
-        .route("/healthz", get(health::alive))
-        .route("/readyz", get(health::ready))
+    let (router, api) = OpenApiRouter::with_openapi(openapi::Api::openapi())
+        .routes(routes!(accounts::register).layer(keys_limit))
+        .routes(routes!(keys::counts, keys::upload).layer(keys_limit))
+        .routes(routes!(messages::submit).layer(submission_limit))
+        .routes(routes!(messages::submit_multi).layer(submission_limit))
+        .routes(routes!(certificates::server_info))
+        .routes(routes!(accounts::challenge))
+        .routes(routes!(keys::fetch))
+        .routes(routes!(certificates::sender))
+        .routes(routes!(accounts::by_name))
+        .routes(routes!(attachments::options, attachments::create))
+        .routes(routes!(
+            attachments::head,
+            attachments::download,
+            attachments::upload,
+            attachments::remove,
+            attachments::options_of
+        ))
+        .routes(routes!(push::register, push::unregister))
+        .routes(routes!(stream::open))
+        .routes(routes!(health::alive))
+        .routes(routes!(health::ready))
+        .split_for_parts();
+    // It serialises: it is made of maps and strings.
+    let api: Bytes = api.to_json().unwrap_or_default().into();
+    let kind = [(header::CONTENT_TYPE, "application/json")];
+    router
+        .route("/openapi.json", get(|| async move { (kind, api) }))
         .fallback(error::no_such_resource)
         .method_not_allowed_fallback(error::no_such_method)
         .layer(DefaultBodyLimit::max(SMALL_BODY))

@@ -15,6 +15,7 @@ mod hostile;
 mod keys;
 mod multi;
 mod nodes;
+mod openapi;
 mod operating;
 mod peers;
 mod privacy;

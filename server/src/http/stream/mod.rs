@@ -21,6 +21,7 @@ use tuckseal::service::{ClientFrame, client_frame, server_frame};
 
 use super::App;
 use super::error::Refusal;
+use super::openapi::CredentialRefusals;
 use crate::metrics;
 use crate::service::ServiceError;
 use crate::service::accounts::Caller;
@@ -33,6 +34,14 @@ const BUFFER: usize = 4096;
 /// How long an envelope handed over in memory waits for the one before it.
 const HOLE: Duration = Duration::from_millis(50);
 
+#[utoipa::path(
+    get,
+    path = "/v1/stream",
+    tag = "stream",
+    summary = "Open a WebSocket of ServerFrame and ClientFrame",
+    security((), ("device" = [])),
+    responses((status = 101, description = "It is one now"), CredentialRefusals),
+)]
 pub(super) async fn open(
     State(app): State<Arc<App>>,
     caller: Option<Caller>,
