@@ -4,7 +4,7 @@ use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::{Mutex, broadcast};
-use tuckseal::content::{AttachmentPointer, Data};
+use tuckseal::content::{AttachmentPointer, Data, Typing};
 use tuckseal::{Fingerprint, IdentityKey, PublicKey, ServiceId, SessionInfo};
 
 use crate::engine::{Change, Engine, Settings};
@@ -240,6 +240,25 @@ impl Client {
     pub async fn mark_read(&self, messages: &[MessageId]) -> Result<(), ProfileError> {
         let messages = messages.to_vec();
         self.shell.call(move |engine, turn| engine.mark_read(&messages, turn)).await
+    }
+
+    /// Tells a peer that somebody is writing to them, or has stopped: at once or not at all, while the stream
+    /// is open and nothing else waits for them. Call it when the writing begins, and every few seconds while it
+    /// goes on. It is as anonymous as a message, and tells the relay of one envelope.
+    ///
+    /// # Errors
+    /// [`ProfileError`].
+    pub async fn typing(&self, to: ServiceId, typing: Typing) -> Result<(), ProfileError> {
+        self.shell.call(move |engine, turn| engine.typing(&[to], typing, turn)).await
+    }
+
+    /// As [`Client::typing`], to each other member of the group that is named in it; to nobody when we are in
+    /// none of that id.
+    ///
+    /// # Errors
+    /// [`ProfileError`].
+    pub async fn typing_in_group(&self, typing: Typing) -> Result<(), ProfileError> {
+        self.shell.call(move |engine, turn| engine.typing_in_group(typing, turn)).await
     }
 
     /// What two people compare to know that nobody stands between them: digits to read, bytes to scan; and

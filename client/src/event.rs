@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tuckseal::content::ReceiptKind;
+use tuckseal::content::{ReceiptKind, Typing};
 use tuckseal::{DeviceId, IdentityKey, ServiceId};
 
 use crate::message::{GroupId, Message, SentId};
@@ -61,6 +61,13 @@ pub enum Event {
         kind: ReceiptKind,
         /// As [`crate::Client::send`] returned them.
         messages: Vec<SentId>,
+    },
+    /// Somebody is writing to us, or has stopped; told while it happens alone.
+    Typing {
+        /// Who.
+        account: ServiceId,
+        /// What they do, and in which group if in one. Show a start for some seconds: its end may not come.
+        typing: Typing,
     },
     /// A group has other members, another name, or is new: look at [`crate::Client::groups`].
     GroupChanged {

@@ -9,10 +9,10 @@
 
 mod stage;
 
-use stage::{Person, Relay, collect, numbers};
+use stage::{Person, Relay, collect, database, event, numbers};
 use tempfile::TempDir;
 use tuckseal::ServiceId;
-use tuckseal::content::ReceiptKind;
+use tuckseal::content::{ReceiptKind, Typing};
 use tuckseal_client::{Event, Receipts, RunError, SendError, SentState, Settings};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -289,4 +289,64 @@ async fn who_wants_no_receipts_sends_none() {
     };
     assert_eq!(stage::event(&mut events, told).await, "the answer");
     assert_eq!(alice.client.sent_state(sent).await.unwrap(), SentState::Accepted);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_writing_is_told_at_once_or_never() {
+    let relay = Relay::start().await;
+    let [alice, bob] =
+        [Person::register(&relay, "alice").await, Person::register(&relay, "bob").await];
+    let (running, bobs) = (alice.spawn(), bob.spawn());
+    let (a, b) = (alice.client.account(), bob.client.account());
+    let started = Typing::Started { group: None };
+    // To a stranger nothing is said.
+    alice.client.typing(b, started).await.unwrap();
+    let group = alice.client.create_group("two", &[b]).await.unwrap();
+    alice.send(&bob, "one").await;
+    collect(&bob, 1).await;
+    bob.send(&alice, "two").await;
+    collect(&alice, 1).await;
+    alice.sent().await;
+    bobs.stop().await;
+
+    // This waits at the relay, and says nothing any more when it is read.
+    alice.client.typing(b, started).await.unwrap();
+    alice.sent().await;
+    let bob = bob.reopen().await;
+    let mut events = bob.client.events();
+    let _bobs = bob.spawn();
+    let early = event(&mut events, |event| match event {
+        Event::Typing { .. } => Some(true),
+        Event::QueueEmpty => Some(false),
+        _ => None,
+    });
+    assert!(!early.await);
+    let now_typing = |event| match event {
+        Event::Typing { account, typing } => Some((account, typing)),
+        _ => None,
+    };
+    for typing in [started, Typing::Stopped { group: None }] {
+        alice.client.typing(b, typing).await.unwrap();
+        assert_eq!(event(&mut events, now_typing).await, (a, typing));
+        alice.sent().await;
+    }
+    // In a group that both are in, and in none.
+    let nowhere = Typing::Started { group: Some([9; 16]) };
+    alice.client.typing_in_group(nowhere).await.unwrap();
+    alice.client.typing(b, nowhere).await.unwrap();
+    alice.sent().await;
+    let both = Typing::Started { group: Some(group.0) };
+    alice.client.typing_in_group(both).await.unwrap();
+    let heard = [event(&mut events, now_typing).await, event(&mut events, now_typing).await];
+    // Of a group that Bob has not heard of yet, nobody knows who may write.
+    assert_eq!(heard, [(a, nowhere), (a, both)]);
+
+    // Without a stream nothing is put by for later.
+    running.stop().await;
+    let alice = alice.reopen().await;
+    alice.client.typing(b, started).await.unwrap();
+    let waiting = "SELECT count(*) FROM outbox WHERE state < 2";
+    let count: u32 =
+        database(alice.folder.path()).query_row(waiting, (), |row| row.get(0)).unwrap();
+    assert_eq!(count, 0);
 }

@@ -105,7 +105,7 @@ impl Engine {
         self.announce(&group, &before, turn)
     }
 
-    fn own_group(&self, id: GroupId) -> Result<Option<Group>, ProfileError> {
+    pub(super) fn own_group(&self, id: GroupId) -> Result<Option<Group>, ProfileError> {
         Ok(self.store.rows().group(id)?.filter(|group| group.standing == Standing::Member))
     }
 

@@ -2,6 +2,7 @@
 
 use tuckseal::{IdentityKey, ServiceId};
 
+use super::Link;
 use super::receive::{Receiver, tell_all};
 use super::send::forget_stream;
 use super::{Engine, Turn, order};
@@ -35,6 +36,8 @@ impl Engine {
             trust_root: self.account.trust_root,
             settings: &self.settings,
             log_key: self.store.log_key(),
+            // They have waited.
+            link: Link::Up,
         };
         self.store.commit(|rows| {
             let peer = offered(rows, account, key)?;

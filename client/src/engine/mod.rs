@@ -19,6 +19,7 @@ mod receive;
 mod recovery;
 mod send;
 mod settings;
+mod typing;
 
 use std::collections::HashMap;
 
@@ -46,7 +47,10 @@ const TRIM: std::time::Duration = std::time::Duration::from_secs(60 * 60);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Link {
     Down,
+    /// What waited at the relay is coming in.
     Up,
+    /// All of it has come.
+    Live,
 }
 
 /// See the module.
@@ -152,7 +156,10 @@ impl Engine {
             Input::Disconnected => self.link = Link::Down,
             Input::Stopped => self.stopped(),
             Input::Delivered(envelopes) => self.delivered(&envelopes, turn)?,
-            Input::QueueEmpty => turn.tell(Event::QueueEmpty),
+            Input::QueueEmpty => {
+                self.link = Link::Live;
+                turn.tell(Event::QueueEmpty);
+            }
             Input::Gap { dropped } => turn.tell(Event::Dropped { count: dropped }),
             Input::ServerInfo(info) => self.server_info(&info, turn),
             Input::KeyCounts(counts) => self.key_counts(counts, turn)?,
@@ -270,7 +277,7 @@ impl Engine {
             self.server_time(turn.now).as_millis().saturating_add(CERTIFICATE_MARGIN_MS);
         let fresh =
             self.certificate.as_ref().is_some_and(|it| it.expires().as_millis() > wanted_until);
-        if !fresh && self.link == Link::Up && self.certificate_request == Request::Idle {
+        if !fresh && self.link != Link::Down && self.certificate_request == Request::Idle {
             self.certificate_request = Request::OnItsWay { attempt: 0 };
             turn.actions.push(Action::FetchCertificate);
         }

@@ -15,7 +15,8 @@ use super::order::{self, Taken};
 use super::receipts;
 use super::recovery::{self, Asked, digest};
 use super::send::forget_stream;
-use super::{Action, Engine, Settings, Turn};
+use super::typing;
+use super::{Action, Engine, Link, Settings, Turn};
 use crate::event::{Event, Failure};
 use crate::message::GroupId;
 use crate::store::{
@@ -34,6 +35,7 @@ pub(super) struct Receiver<'a> {
     pub(super) trust_root: PublicKey,
     pub(super) settings: &'a Settings,
     pub(super) log_key: LogKey,
+    pub(super) link: Link,
 }
 
 /// Why an envelope gave no message.
@@ -74,6 +76,7 @@ impl Engine {
             trust_root: self.account.trust_root,
             settings: &self.settings,
             log_key,
+            link: self.link,
         };
         for batch in envelopes.chunks(BATCH) {
             self.store.commit(|rows| {
@@ -205,6 +208,9 @@ impl Receiver<'_> {
         }
         match &content.body {
             Body::Receipt(receipt) => receipts::take(rows, address.service_id, receipt, turn)?,
+            Body::Typing(typing) => {
+                typing::take(rows, self.link, address.service_id, *typing, turn)?;
+            }
             Body::Unsupported(_) => {
                 count(rows, Some(address.service_id), Failure::Unsupported, turn)?;
             }
