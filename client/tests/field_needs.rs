@@ -140,6 +140,8 @@ async fn throw(relay: &Relay, at: &Person, content: &[u8]) {
         messages: vec![message],
         background: false,
     };
+    // Without a provider of cryptography, reqwest makes no client, although nothing here needs one.
+    let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
     let response = reqwest::Client::new()
         .put(format!("{}/v1/messages/{}", relay.url, at.client.account()))
         .header("content-type", "application/x-protobuf")
