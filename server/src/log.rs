@@ -1,7 +1,7 @@
 //! The log: on the error output, as text or JSON. What is logged holds no account, name, key or address.
 
 use tracing::{Level, Metadata};
-use tracing_subscriber::filter::{EnvFilter, FilterExt, filter_fn};
+use tracing_subscriber::filter::{EnvFilter, FilterExt, LevelFilter, filter_fn};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -33,10 +33,11 @@ pub fn start(config: &Config) -> Result<(), LogError> {
         LogFormat::Text => lines.boxed(),
         LogFormat::Json => lines.json().boxed(),
     };
+    // Says that it lets everything through, so that the filter decides what is not even looked at: without it, each
+    // frame of a stream would come here for nothing.
+    let discreet = filter_fn(is_discreet).with_max_level_hint(LevelFilter::TRACE);
     // An error means that a log is there.
-    let _ = tracing_subscriber::registry()
-        .with(lines.with_filter(filter.and(filter_fn(is_discreet))))
-        .try_init();
+    let _ = tracing_subscriber::registry().with(lines.with_filter(filter.and(discreet))).try_init();
     Ok(())
 }
 

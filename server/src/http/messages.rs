@@ -1,5 +1,6 @@
 //! `PUT /v1/messages/{account}`, `PUT /v1/messages/multi`.
 
+use std::future::Future;
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
@@ -10,9 +11,11 @@ use super::auth::{Credential, account};
 use super::body::Protobuf;
 use super::error::Refusal;
 use super::openapi::{CredentialRefusals, Problem};
+use crate::service::ServiceError;
 use crate::service::accounts::Caller;
 use crate::service::multi::MultiRight;
 use crate::service::relay::Right;
+use crate::storage::StoreError;
 
 #[utoipa::path(
     put,
@@ -34,7 +37,8 @@ pub(super) async fn submit(
         Credential::Device(_) => Right::Token,
         Credential::AccessKey(key) => Right::AccessKey(key),
     };
-    app.services.relay.submit(account(&to)?, right, submission).await?;
+    let to = account(&to)?;
+    to_the_end(async move { app.services.relay.submit(to, right, submission).await }).await?;
     Ok(Protobuf(Accepted {}))
 }
 
@@ -53,5 +57,14 @@ pub(super) async fn submit_multi(
     Protobuf(submission): Protobuf<MultiSubmission>,
 ) -> Result<Protobuf<MultiAccepted>, Refusal> {
     let right = caller.map_or(MultiRight::AccessKeys, |_| MultiRight::Token);
-    Ok(Protobuf(app.services.relay.submit_multi(right, submission).await?))
+    let submitting = async move { app.services.relay.submit_multi(right, submission).await };
+    Ok(Protobuf(to_the_end(submitting).await?))
+}
+
+/// A caller that hangs up ends the request, but not what comes after the commit.
+async fn to_the_end<T: Send + 'static>(
+    submitting: impl Future<Output = Result<T, ServiceError>> + Send + 'static,
+) -> Result<T, ServiceError> {
+    let submitting = tokio::spawn(submitting).await;
+    submitting.unwrap_or(Err(ServiceError::Store(StoreError::Stopping)))
 }

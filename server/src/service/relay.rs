@@ -84,6 +84,9 @@ impl Relay {
     /// Stores a submission for all devices of its recipient and wakes those that are connected. The answer comes
     /// when it is durable; the same submission id again stores nothing.
     ///
+    /// Drive it to its end: dropped between the commit and the wake-up, it leaves the wake-up to the sweep, and no push
+    /// is sent.
+    ///
     /// # Errors
     /// [`ServiceError::Devices`], [`ServiceError::Unauthorised`], [`ServiceError::NotFound`],
     /// [`ServiceError::Invalid`], [`ServiceError::TooLarge`] or the store's; nothing was stored.
@@ -104,30 +107,25 @@ impl Relay {
         }
     }
 
-    /// Stores and wakes, even when the caller hangs up between the two.
+    /// Stores and wakes.
     pub(super) async fn store(
         &self,
         append: Append,
         urgency: Urgency,
     ) -> Result<Vec<AppendAnswer>, ServiceError> {
         let (envelopes, received_ms) = (envelopes(&append), append.now_ms);
-        let (store, bus, here) = (Arc::clone(&self.store), Arc::clone(&self.bus), self.node);
-        let push = self.push.clone();
-        let storing = tokio::spawn(async move {
-            let answers = store.append(append).await?;
-            count(&answers);
-            for (answer, contents) in answers.iter().zip(envelopes.contents) {
-                if let AppendAnswer::Stored(placed) = answer {
-                    let away = wake(&*bus, placed, contents, (&envelopes.shared, received_ms));
-                    let noting =
-                        |placed: &Placed| push.note(placed.mailbox, reason(placed, here), urgency);
-                    away.into_iter().for_each(noting);
+        let answers = self.store.append(append).await?;
+        count(&answers);
+        for (answer, contents) in answers.iter().zip(envelopes.contents) {
+            if let AppendAnswer::Stored(placed) = answer {
+                let away = wake(&*self.bus, placed, contents, (&envelopes.shared, received_ms));
+                for placed in away {
+                    self.push.note(placed.mailbox, reason(placed, self.node), urgency);
                 }
             }
-            wake_elsewhere(&*bus, here, &answers);
-            Ok(answers)
-        });
-        storing.await.map_err(|_| ServiceError::Store(crate::storage::StoreError::Stopping))?
+        }
+        wake_elsewhere(&*self.bus, self.node, &answers);
+        Ok(answers)
     }
 
     pub(super) fn new_append(&self, recipients: Vec<Recipient>, shared: Bytes) -> Append {

@@ -29,8 +29,10 @@ use mailbox::Mailbox;
 use socket::Socket;
 use submitting::{Shown, Submitting};
 
-/// Read and write buffer of a stream, in bytes: most streams are idle.
-const BUFFER: usize = 4096;
+/// Read buffer of a stream, in bytes. Those of devices are idle mostly, and send acknowledgements; those without a
+/// token send messages.
+const DEVICE_BUFFER: usize = 1024;
+const BARE_BUFFER: usize = 4096;
 /// How long an envelope handed over in memory waits for the one before it.
 const HOLE: Duration = Duration::from_millis(50);
 
@@ -53,15 +55,15 @@ pub(super) async fn open(
     let largest = app.services.limits.max_submission_bytes;
     let largest = usize::try_from(largest).unwrap_or(usize::MAX);
     let upgrade = upgrade
-        .read_buffer_size(BUFFER)
-        .write_buffer_size(BUFFER)
+        .read_buffer_size(if caller.is_some() { DEVICE_BUFFER } else { BARE_BUFFER })
+        .write_buffer_size(BARE_BUFFER)
         .max_write_buffer_size(usize::MAX)
         .max_frame_size(largest)
         .max_message_size(largest);
     let open = app.open.token();
     Ok(upgrade.on_upgrade(move |socket| {
         let socket = Socket::new(socket, app.services.limits.stream_write_secs);
-        Stream::new(app, caller, socket, open).run()
+        Box::new(Stream::new(app, caller, socket, open)).run()
     }))
 }
 
@@ -108,17 +110,24 @@ impl Stream {
         }
     }
 
-    async fn run(mut self) {
-        let end = match self.begin().await {
+    /// Boxed: a task whose future owns what it changes keeps a second place for it.
+    async fn run(mut self: Box<Self>) {
+        let end = match Box::pin(self.begin()).await {
             Ok(()) => self.serve().await,
             Err(end) => end,
         };
-        if let Some(mailbox) = self.mailbox {
+        Box::pin(self.end(end)).await;
+    }
+
+    async fn end(self: Box<Self>, end: End) {
+        let Self { socket, mailbox, submitting, _counted, _open, .. } = *self;
+        submitting.leave();
+        if let Some(mailbox) = mailbox {
             mailbox.release().await;
         }
         match end {
-            End::Close(code, reason) => self.socket.close(code, reason).await,
-            End::Left => self.socket.drain().await,
+            End::Close(code, reason) => socket.close(code, reason).await,
+            End::Left => socket.drain().await,
             End::Gone => {}
         }
     }
@@ -132,6 +141,8 @@ impl Stream {
 
     async fn serve(&mut self) -> End {
         let stopping = self.app.stopping.clone();
+        // One for all turns: each one made anew takes a lock that all streams have in common.
+        let mut stopped = std::pin::pin!(stopping.cancelled());
         let period = Duration::from_secs(self.app.services.limits.ping_interval_secs);
         let mut ticks = interval(period);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -145,7 +156,7 @@ impl Stream {
             let hole_since = self.mailbox.as_ref().and_then(Mailbox::hole_since);
             let readable = self.submitting.has_room();
             let done = tokio::select! {
-                () = stopping.cancelled() => Err(End::Close(close_code::RESTART, "the server restarts")),
+                () = &mut stopped => Err(End::Close(close_code::RESTART, "the server restarts")),
                 wakes = mailbox::wakes(self.mailbox.as_ref()) => match &mut self.mailbox {
                     Some(mailbox) => mailbox.woken(wakes, &mut self.socket).await,
                     None => Ok(()),

@@ -60,6 +60,13 @@ impl Submitting {
         Ok(())
     }
 
+    /// The stream is at its end: what is under way goes on without it, so that its recipients are woken.
+    pub(super) fn leave(self) {
+        if !self.waiting.is_empty() {
+            tokio::spawn(self.waiting.for_each(|_| std::future::ready(())));
+        }
+    }
+
     /// All answers that are there, at least one. Never ready while nothing is under way.
     pub(super) async fn answers(&mut self) -> SubmissionAnswers {
         let Some(first) = self.waiting.next().await else { return std::future::pending().await };

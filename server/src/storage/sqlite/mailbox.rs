@@ -5,6 +5,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+use super::accepted::Accepted;
 use crate::storage::{
     Append, AppendAnswer, Authority, Backlog, MailboxId, MailboxState, Mismatch, NewMessage,
     Placed, Quota, ReadLimit, Recipient, StoredEnvelope,
@@ -13,16 +14,20 @@ use crate::storage::{
 /// Rows that one purge looks at, of each table.
 const SLICE: i64 = 500;
 
-pub(super) fn append(db: &Connection, new: &Append) -> rusqlite::Result<Vec<AppendAnswer>> {
+pub(super) fn append(
+    db: &Connection,
+    accepted: &Accepted,
+    new: &Append,
+) -> rusqlite::Result<Vec<AppendAnswer>> {
     let payload = Payload::hold(db, new)?;
-    let answers = new.recipients.iter().map(|to| append_for(db, to, &payload, new));
+    let answers = new.recipients.iter().map(|to| append_for((db, accepted), to, &payload, new));
     let answers = answers.collect::<rusqlite::Result<Vec<_>>>()?;
     payload.release_surplus(db, &answers)?;
     Ok(answers)
 }
 
 fn append_for(
-    db: &Connection,
+    (db, accepted): (&Connection, &Accepted),
     to: &Recipient,
     payload: &Payload,
     new: &Append,
@@ -31,22 +36,20 @@ fn append_for(
         Ok(account) => account,
         Err(refusal) => return Ok(refusal),
     };
-    let devices = devices(db, account)?;
-    let plan = match plan(&devices, &to.messages) {
+    let plan = match plan(devices(db, account)?, &to.messages) {
         Ok(plan) => plan,
         Err(mismatch) => {
-            return Ok(if accepted(db, to)? {
+            return Ok(if accepted.contains(db, &to.dedup)? {
                 AppendAnswer::Repeated
             } else {
                 AppendAnswer::Mismatch(mismatch)
             });
         }
     };
-    let sql = "INSERT INTO submission (key, at_ms) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
-    if db.prepare_cached(sql)?.execute(params![to.dedup, new.now_ms])? == 0 {
+    if !accepted.note(db, &to.dedup, new.now_ms)? {
         return Ok(AppendAnswer::Repeated);
     }
-    let placed = plan.into_iter().map(|(mailbox, message)| put(db, mailbox, message, payload, new));
+    let placed = plan.into_iter().map(|(device, message)| put(db, device, message, payload, new));
     placed.collect::<rusqlite::Result<_>>().map(AppendAnswer::Stored)
 }
 
@@ -112,64 +115,72 @@ fn authorised(db: &Connection, to: &Recipient) -> rusqlite::Result<Result<i64, A
     })
 }
 
+/// A device of the recipient, and what its mailbox holds.
 struct Device {
     mailbox: MailboxId,
     device: u8,
     registration_id: u32,
+    next_seq: i64,
+    count: i64,
+    bytes: i64,
 }
 
 fn devices(db: &Connection, account: i64) -> rusqlite::Result<Vec<Device>> {
-    let sql = "SELECT id, device, registration_id FROM device WHERE account = ?1 ORDER BY device";
+    let sql = "SELECT d.id, d.device, d.registration_id, m.next_seq, m.count, m.bytes \
+               FROM device d JOIN mailbox m ON m.device = d.id WHERE d.account = ?1 ORDER BY d.device";
     let mut query = db.prepare_cached(sql)?;
     let rows = query.query_map([account], |row| {
         Ok(Device {
             mailbox: MailboxId(row.get(0)?),
             device: row.get(1)?,
             registration_id: row.get(2)?,
+            next_seq: row.get(3)?,
+            count: row.get(4)?,
+            bytes: row.get(5)?,
         })
     })?;
     rows.collect()
 }
 
 /// One message for each device, or how they differ.
-fn plan<'a>(
-    devices: &[Device],
-    messages: &'a [NewMessage],
-) -> Result<Vec<(MailboxId, &'a NewMessage)>, Mismatch> {
+fn plan(
+    devices: Vec<Device>,
+    messages: &[NewMessage],
+) -> Result<Vec<(Device, &NewMessage)>, Mismatch> {
     let mut mismatch = Mismatch::default();
-    let mut plan = Vec::with_capacity(messages.len());
     for message in messages {
         match devices.iter().find(|device| device.device == message.device) {
             None => mismatch.extra.push(message.device),
             Some(device) if device.registration_id != message.registration_id => {
                 mismatch.stale.push(message.device)
             }
-            Some(device) => plan.push((device.mailbox, message)),
+            Some(_) => {}
         }
     }
     let named = |device: &&Device| messages.iter().any(|message| message.device == device.device);
     mismatch.missing =
         devices.iter().filter(|device| !named(device)).map(|device| device.device).collect();
-    if mismatch == Mismatch::default() { Ok(plan) } else { Err(mismatch) }
-}
-
-fn accepted(db: &Connection, to: &Recipient) -> rusqlite::Result<bool> {
-    db.prepare_cached("SELECT 1 FROM submission WHERE key = ?1")?.exists([to.dedup])
+    if mismatch == Mismatch::default() {
+        // Both are in the order of the devices, and the same devices.
+        Ok(devices.into_iter().zip(messages).collect())
+    } else {
+        Err(mismatch)
+    }
 }
 
 fn put(
     db: &Connection,
-    mailbox: MailboxId,
+    device: Device,
     message: &NewMessage,
     payload: &Payload,
     new: &Append,
 ) -> rusqlite::Result<Placed> {
+    let (mailbox, seq) = (device.mailbox, device.next_seq);
     let size = signed(message.content.len()) + payload.size;
-    let sql = "UPDATE mailbox SET next_seq = next_seq + 1, count = count + 1, bytes = bytes + ?2 WHERE device = ?1 \
-               RETURNING next_seq - 1, count, bytes";
-    let (seq, count, bytes): (i64, i64, i64) = db
-        .prepare_cached(sql)?
-        .query_row(params![mailbox.0, size], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    let (count, bytes) = (device.count + 1, device.bytes + size);
+    // No RETURNING: SQLite keeps its rows in a table of their own first.
+    let sql = "UPDATE mailbox SET next_seq = ?2, count = ?3, bytes = ?4 WHERE device = ?1";
+    db.prepare_cached(sql)?.execute([mailbox.0, seq + 1, count, bytes])?;
     let sql = "INSERT INTO envelope (mailbox, seq, received_ms, expires_ms, size, payload, body) \
                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
     db.prepare_cached(sql)?.execute(params![
@@ -267,22 +278,41 @@ pub(super) fn states(
     Ok(states)
 }
 
+/// Devices mostly acknowledge what lies side by side: that goes in one stroke.
 pub(super) fn delete(db: &Connection, mailbox: MailboxId, seqs: &[i64]) -> rusqlite::Result<()> {
-    let mut delete = db.prepare_cached(
-        "DELETE FROM envelope WHERE mailbox = ?1 AND seq = ?2 RETURNING size, payload",
-    )?;
+    let mut seqs = seqs.to_vec();
+    seqs.sort_unstable();
+    seqs.dedup();
     let (mut count, mut bytes) = (0, 0);
-    for seq in seqs {
-        let gone: Option<(i64, Option<i64>)> = delete
-            .query_row(params![mailbox.0, seq], |row| Ok((row.get(0)?, row.get(1)?)))
-            .optional()?;
-        if let Some((size, payload)) = gone {
-            count += 1;
-            bytes += size;
-            release(db, payload, 1)?;
+    for run in seqs.chunk_by(|seq, next| seq.checked_add(1) == Some(*next)) {
+        let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
+        let place = params![mailbox.0, first, last];
+        let sql = "SELECT count(*), coalesce(sum(size), 0), count(payload) FROM envelope \
+                   WHERE mailbox = ?1 AND seq BETWEEN ?2 AND ?3";
+        let (found, size, shared): (i64, i64, i64) = db
+            .prepare_cached(sql)?
+            .query_row(place, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        if shared > 0 {
+            release_all(db, place)?;
         }
+        let sql = "DELETE FROM envelope WHERE mailbox = ?1 AND seq BETWEEN ?2 AND ?3";
+        db.prepare_cached(sql)?.execute(place)?;
+        count += found;
+        bytes += size;
     }
     forget(db, mailbox, (count, bytes), 0)
+}
+
+/// Gives up the payloads of the envelopes in this part of a mailbox.
+fn release_all(db: &Connection, place: &[&dyn rusqlite::ToSql]) -> rusqlite::Result<()> {
+    let sql = "SELECT payload, count(*) FROM envelope \
+               WHERE mailbox = ?1 AND seq BETWEEN ?2 AND ?3 AND payload IS NOT NULL GROUP BY payload";
+    let mut query = db.prepare_cached(sql)?;
+    let rows = query.query_map(place, |row| Ok((row.get(0)?, row.get(1)?)))?;
+    for (payload, count) in rows.collect::<rusqlite::Result<Vec<_>>>()? {
+        release(db, payload, count)?;
+    }
+    Ok(())
 }
 
 fn forget(
@@ -311,6 +341,7 @@ pub(super) fn told_dropped(
 
 pub(super) fn purge(
     db: &Connection,
+    accepted: &Accepted,
     now_ms: i64,
     submissions_before_ms: i64,
 ) -> rusqlite::Result<u64> {
@@ -331,8 +362,7 @@ pub(super) fn purge(
         release(db, *payload, 1)?;
         forget(db, *mailbox, (1, *size), 1)?;
     }
-    let sql = "DELETE FROM submission WHERE key IN (SELECT key FROM submission WHERE at_ms < ?1 ORDER BY at_ms LIMIT ?2)";
-    let forgotten = db.prepare_cached(sql)?.execute(params![submissions_before_ms, SLICE])?;
+    let forgotten = accepted.forget(db, submissions_before_ms, SLICE)?;
     Ok((expired.len() + forgotten) as u64)
 }
 

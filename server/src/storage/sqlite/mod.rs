@@ -2,6 +2,7 @@
 //!
 //! `writer` commits, `readers` read; `accounts`, `keys` and `mailbox` hold the statements of their tables.
 
+mod accepted;
 mod accounts;
 mod backup;
 mod keys;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use accepted::Accepted;
 pub use backup::{BackupError, backup};
 use readers::Readers;
 pub use schema::OpenError;
@@ -35,6 +37,7 @@ const SMALL: usize = 256;
 pub struct SqliteStore {
     writer: Arc<Writer>,
     readers: Readers,
+    accepted: Arc<Accepted>,
 }
 
 impl SqliteStore {
@@ -45,7 +48,8 @@ impl SqliteStore {
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         let db = schema::open(path)?;
         let readers = Readers::open(path)?;
-        Ok(Self { writer: Arc::new(Writer::start(db, mailbox::delete)?), readers })
+        let accepted = Arc::new(Accepted::load(&db)?);
+        Ok(Self { writer: Arc::new(Writer::start(db, mailbox::delete)?), readers, accepted })
     }
 }
 
@@ -93,7 +97,8 @@ impl Store for SqliteStore {
         let messages = append.recipients.iter().flat_map(|recipient| &recipient.messages);
         let weight: usize = messages.map(|message| message.content.len() + SMALL).sum();
         let weight = weight + append.shared.len();
-        Box::pin(self.writer.call(weight, move |db| mailbox::append(db, &append)))
+        let accepted = Arc::clone(&self.accepted);
+        Box::pin(self.writer.call(weight, move |db| mailbox::append(db, &accepted, &append)))
     }
 
     fn read_after(&self, mailbox: MailboxId, cursor: i64, limit: ReadLimit) -> Answer<'_, Backlog> {
@@ -113,9 +118,9 @@ impl Store for SqliteStore {
     }
 
     fn purge(&self, now_ms: i64, submissions_before_ms: i64) -> Answer<'_, u64> {
-        Box::pin(
-            self.writer.call(SMALL, move |db| mailbox::purge(db, now_ms, submissions_before_ms)),
-        )
+        let accepted = Arc::clone(&self.accepted);
+        let purge = move |db: &_| mailbox::purge(db, &accepted, now_ms, submissions_before_ms);
+        Box::pin(self.writer.call(SMALL, purge))
     }
 
     /// The latest connection of this process has the mailbox: its bus sees to that.

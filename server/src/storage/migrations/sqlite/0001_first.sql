@@ -80,9 +80,9 @@ CREATE TABLE payload (
     body BLOB NOT NULL
 ) STRICT;
 
--- Submissions that were accepted: 16 bytes of SHA-256(submission id || recipient).
+-- Submissions that were accepted, in order of arrival: a log without an index (sqlite/accepted.rs).
 CREATE TABLE submission (
-    key   BLOB PRIMARY KEY,
+    id    INTEGER PRIMARY KEY,
+    key   BLOB NOT NULL,                 -- 16 bytes of SHA-256(submission id || recipient)
     at_ms INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
-CREATE INDEX submission_age ON submission (at_ms);
+) STRICT;
