@@ -60,3 +60,12 @@ wire:
 # What would be published.
 publish-check:
     cargo publish --workspace --dry-run --allow-dirty
+
+# Nodes, database, standby, bus and the line to it are killed, cut and stalled at random for so many seconds.
+chaos SECONDS="600" SEED="1":
+    TUCKSEAL_CHAOS_SECS={{SECONDS}} TUCKSEAL_CHAOS_SEED={{SEED}} cargo test -p tuckseal-server --test server chaos_long -- --ignored --nocapture
+
+# The relay beside RabbitMQ, Redis, PostgreSQL, Mosquitto and JetStream, in one run. A broker that is missing is named.
+bench-relay MESSAGES="20000" ROUNDS="2":
+    cargo build --release -p tuckseal-server
+    cargo run --release --manifest-path benches/relay/Cargo.toml -- target/release/tuckseal-server {{MESSAGES}} {{ROUNDS}}

@@ -1,7 +1,7 @@
 //! Two nodes, a database and a bus, each of them killed while everybody talks: nothing accepted is missing, the order
 //! of every sender holds, nothing is stored twice, no prekey goes out twice.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -13,29 +13,41 @@ use reqwest::StatusCode;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
 use tuckseal::service::{Bundles, Envelope, server_frame};
 
 use crate::crash::program;
 use crate::stores::Nats;
 use crate::world::{Party, one_time_keys};
 
-const DEVICES: usize = 3;
-const SENDERS: usize = 4;
+pub(crate) const DEVICES: usize = 3;
+pub(crate) const SENDERS: usize = 4;
 /// Accepted messages between one kill and the next.
 const CALM: usize = 60;
-const PAUSE: Duration = Duration::from_millis(20);
+/// What the node answers while its database is away, and the balancer while nodes are.
+const GONE: [StatusCode; 3] =
+    [StatusCode::SERVICE_UNAVAILABLE, StatusCode::BAD_GATEWAY, StatusCode::GATEWAY_TIMEOUT];
+pub(crate) const PAUSE: Duration = Duration::from_millis(20);
 const KEYS: [&str; 4] =
     ["trust-root.public", "server.private", "server.certificate", "relay.secret"];
 
 /// A PostgreSQL of the test's own, so that it can be killed.
-struct Postgres {
+pub(crate) struct Postgres {
     bin: PathBuf,
     folder: TempDir,
-    port: u16,
+    pub(crate) port: u16,
 }
 
 impl Postgres {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
+        let own = Self::place().await;
+        own.run("initdb", &["-D", &own.data(), "-U", "postgres", "-A", "trust", "--no-sync"]).await;
+        own.up().await;
+        own
+    }
+
+    /// A folder and a port, with nothing in them.
+    pub(crate) async fn place() -> Self {
         let found = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
         let mut bins: Vec<PathBuf> = found.map(|entry| entry.unwrap().path().join("bin")).collect();
         bins.sort();
@@ -49,29 +61,25 @@ impl Postgres {
             let _ =
                 Command::new(command[0]).args(&command[1..]).stderr(Stdio::null()).status().await;
         }
-        let data = own.data();
-        own.run("initdb", &["-D", &data, "-U", "postgres", "-A", "trust", "--no-sync"]).await;
-        drop(free);
-        own.up().await;
         own
     }
 
-    fn data(&self) -> String {
+    pub(crate) fn data(&self) -> String {
         self.folder.path().join("data").display().to_string()
     }
 
-    async fn up(&self) {
+    pub(crate) async fn up(&self) {
         let options = format!("-p {} -h 127.0.0.1 -k {}", self.port, self.folder.path().display());
         let log = self.folder.path().join("log").display().to_string();
         self.run("pg_ctl", &["-D", &self.data(), "-l", &log, "-o", &options, "-w", "start"]).await;
     }
 
     /// Ends it without a checkpoint, as a crash does.
-    async fn crash(&self) {
+    pub(crate) async fn crash(&self) {
         self.run("pg_ctl", &["-D", &self.data(), "-m", "immediate", "stop"]).await;
     }
 
-    async fn run(&self, name: &str, arguments: &[&str]) {
+    pub(crate) async fn run(&self, name: &str, arguments: &[&str]) {
         let status = Command::from(self.command(name, arguments)).status().await;
         let status = status.unwrap();
         assert!(status.success(), "{name} {arguments:?}");
@@ -101,8 +109,11 @@ impl Drop for Postgres {
     }
 }
 
+/// How many messages a receiver waits for, once that is known.
+pub(crate) type Wanted = Arc<Mutex<Option<usize>>>;
+
 /// Where the nodes are now.
-type Addresses = Arc<Mutex<Vec<SocketAddr>>>;
+pub(crate) type Addresses = Arc<Mutex<Vec<SocketAddr>>>;
 
 struct Node {
     folder: TempDir,
@@ -128,23 +139,23 @@ impl Node {
     }
 }
 
-fn copy_keys(from: &Path, to: &Path) {
+pub(crate) fn copy_keys(from: &Path, to: &Path) {
     for name in KEYS {
         std::fs::copy(from.join(name), to.join(name)).unwrap();
     }
 }
 
 /// What the talkers share.
-struct Talk {
-    addresses: Addresses,
-    accepted: AtomicUsize,
-    stop: AtomicBool,
-    turn: AtomicUsize,
+pub(crate) struct Talk {
+    pub(crate) addresses: Addresses,
+    pub(crate) accepted: AtomicUsize,
+    pub(crate) stop: AtomicBool,
+    pub(crate) turn: AtomicUsize,
 }
 
 impl Talk {
     /// One node after the other.
-    fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         let addresses = self.addresses.lock().unwrap();
         addresses[self.turn.fetch_add(1, Ordering::Relaxed) % addresses.len()]
     }
@@ -155,7 +166,7 @@ impl Talk {
 }
 
 /// Sends one message after the other, each until it is accepted. Gives how many were.
-async fn send(talk: Arc<Talk>, devices: Vec<Party>, sender: usize) -> Vec<usize> {
+pub(crate) async fn send(talk: Arc<Talk>, devices: Vec<Party>, sender: usize) -> Vec<usize> {
     let mut accepted = vec![0; DEVICES];
     let mut device = sender;
     while !talk.stopped() {
@@ -166,7 +177,8 @@ async fn send(talk: Arc<Talk>, devices: Vec<Party>, sender: usize) -> Vec<usize>
             let at = Party { address: talk.address(), ..devices[device].clone() };
             match at.try_receive(&submission).await {
                 Ok(StatusCode::OK) => break,
-                Ok(StatusCode::SERVICE_UNAVAILABLE) | Err(_) => tokio::time::sleep(PAUSE).await,
+                Ok(status) if GONE.contains(&status) => tokio::time::sleep(PAUSE).await,
+                Err(_) => tokio::time::sleep(PAUSE).await,
                 Ok(other) => panic!("{other}"),
             }
         }
@@ -177,7 +189,11 @@ async fn send(talk: Arc<Talk>, devices: Vec<Party>, sender: usize) -> Vec<usize>
 }
 
 /// Receives, acknowledges and reconnects until `wanted` are there. Gives the texts in the order of first delivery.
-async fn receive(talk: Arc<Talk>, device: Party, wanted: Arc<Mutex<Option<usize>>>) -> Vec<String> {
+pub(crate) async fn receive(
+    talk: Arc<Talk>,
+    device: Party,
+    wanted: Arc<Mutex<Option<usize>>>,
+) -> Vec<String> {
     let (mut ids, mut texts) = (BTreeSet::new(), Vec::new());
     let enough = |got: usize| wanted.lock().unwrap().is_some_and(|wanted| got >= wanted);
     while !enough(texts.len()) {
@@ -207,7 +223,7 @@ async fn receive(talk: Arc<Talk>, device: Party, wanted: Arc<Mutex<Option<usize>
 }
 
 /// Takes bundles. Gives the ids of the one-time prekeys that came.
-async fn take(talk: Arc<Talk>, device: Party) -> Vec<u32> {
+pub(crate) async fn take(talk: Arc<Talk>, device: Party) -> Vec<u32> {
     let mut ids = Vec::new();
     while !talk.stopped() {
         let at = Party { address: talk.address(), ..device.clone() };
@@ -257,8 +273,9 @@ async fn every_part_is_killed_and_nothing_that_was_accepted_is_missing() {
     let senders: Vec<_> = (0..SENDERS)
         .map(|sender| tokio::spawn(send(Arc::clone(&talk), devices.clone(), sender)))
         .collect();
-    let takers: Vec<_> =
-        (0..4).map(|n| tokio::spawn(take(Arc::clone(&talk), devices[n % 2].clone()))).collect();
+    let takers: Vec<_> = (0..4)
+        .map(|n| (n % 2, tokio::spawn(take(Arc::clone(&talk), devices[n % 2].clone()))))
+        .collect();
 
     for event in ["node 0", "bus", "node 1", "database", "node 0", "database", "bus", "node 1"] {
         let calm_until = talk.accepted.load(Ordering::Relaxed) + CALM;
@@ -281,22 +298,33 @@ async fn every_part_is_killed_and_nothing_that_was_accepted_is_missing() {
             }
         }
     }
+    let given = end(&talk, senders, takers, (receivers, wanted)).await;
+    assert!(given[..2].iter().all(|given| !given.is_empty()));
+}
+
+/// Stops the talk and checks it: nothing accepted is missing or there twice, the order of every sender holds, no
+/// prekey went out twice. Gives the prekeys that went out, by device.
+pub(crate) async fn end(
+    talk: &Talk,
+    senders: Vec<JoinHandle<Vec<usize>>>,
+    takers: Vec<(usize, JoinHandle<Vec<u32>>)>,
+    (receivers, wanted): (Vec<JoinHandle<Vec<String>>>, Vec<Wanted>),
+) -> Vec<BTreeSet<u32>> {
     talk.stop.store(true, Ordering::Relaxed);
     let mut accepted = Vec::new();
     for sender in senders {
         accepted.push(sender.await.unwrap());
     }
-    let mut given: BTreeMap<usize, BTreeSet<u32>> = BTreeMap::new();
-    for (n, taker) in takers.into_iter().enumerate() {
+    let mut given = vec![BTreeSet::new(); DEVICES];
+    for (device, taker) in takers {
         for id in taker.await.unwrap() {
-            assert!(given.entry(n % 2).or_default().insert(id), "prekey {id} went out twice");
+            assert!(given[device].insert(id), "prekey {id} went out twice");
         }
     }
-    assert!(given.values().all(|given| !given.is_empty()));
     for (device, (receiver, wanted)) in receivers.into_iter().zip(&wanted).enumerate() {
         let all: usize = accepted.iter().map(|accepted| accepted[device]).sum();
         *wanted.lock().unwrap() = Some(all);
-        let received = tokio::time::timeout(Duration::from_secs(60), receiver).await;
+        let received = tokio::time::timeout(Duration::from_secs(90), receiver).await;
         let received = received.expect("an accepted message is missing").unwrap();
         assert_eq!(received.len(), all, "stored twice");
         for (sender, accepted) in accepted.iter().enumerate() {
@@ -306,4 +334,5 @@ async fn every_part_is_killed_and_nothing_that_was_accepted_is_missing() {
             assert!(own.iter().copied().eq(sent.iter()), "order of sender {sender} at {device}");
         }
     }
+    given
 }

@@ -10,6 +10,8 @@
 mod accounts;
 mod attachments;
 mod chaos;
+mod chaos_long;
+mod cluster;
 mod crash;
 mod hostile;
 mod keys;
