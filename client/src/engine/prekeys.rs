@@ -91,11 +91,9 @@ fn make_one_time(
     for id in first..first.saturating_add(one_time) {
         rows.insert_one_time(&PreKey::generate(PreKeyId(id), &mut rng))?;
     }
-    for id in first_kem..first_kem.saturating_add(kem) {
-        rows.insert_kem(
-            &KemPreKey::generate(KemPreKeyId(id), identity, &mut rng, now),
-            KemUse::OneTime,
-        )?;
+    let ids = (first_kem..first_kem.saturating_add(kem)).map(KemPreKeyId);
+    for prekey in KemPreKey::generate_many(ids, identity, &mut rng, now) {
+        rows.insert_kem(&prekey, KemUse::OneTime)?;
     }
     Ok(())
 }

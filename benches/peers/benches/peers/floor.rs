@@ -10,6 +10,7 @@ use cbc::cipher::{
 use curve25519_dalek::montgomery::MontgomeryPoint;
 use ed25519_dalek::{Signature, Signer, SigningKey, Verifier};
 use graviola::key_agreement::x25519;
+use graviola::signing::eddsa::Ed25519SigningKey;
 use hkdf::Hkdf;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Sha256, block_api::compress256};
@@ -19,6 +20,8 @@ type HmacSha256 = Hmac<Sha256>;
 const KEY: [u8; 32] = [7; 32];
 /// Identities, version, ratchet key and counters: what the MAC covers beside the body.
 pub const MACED: usize = 66 + 1 + 35 + 4 + 3;
+/// Version, distribution, chain, iteration and a length: what a group message signs beside the body.
+pub const SIGNED: usize = 1 + 18 + 6 + 3 + 3;
 
 /// Keys that the primitives work on.
 pub struct Floor {
@@ -27,6 +30,7 @@ pub struct Floor {
     montgomery: MontgomeryPoint,
     signer: SigningKey,
     signature: Signature,
+    fast_signer: Ed25519SigningKey,
     kem: kem::DecapsulationKey,
     kem_public: kem::EncapsulationKey,
     ciphertext: Vec<u8>,
@@ -45,6 +49,7 @@ impl Floor {
             secret,
             signature: signer.sign(&[1; 33]),
             signer,
+            fast_signer: Ed25519SigningKey::from_bytes(&[9; 32]).unwrap(),
             ciphertext: ciphertext.as_ref().to_vec(),
             kem,
             kem_public,
@@ -100,7 +105,47 @@ impl Floor {
     /// An identity, a signed prekey and 100 one-time prekeys.
     pub fn keys(&self) {
         self.x25519_base(102);
-        black_box(self.signer.sign(&[1; 33]));
+        black_box(self.fast_signer.sign(&[1; 33]));
+    }
+
+    /// The same with 100 KEM prekeys, each signed.
+    pub fn keys_with_kem(&self) {
+        self.keys();
+        for _ in 0..100 {
+            black_box(kem::DecapsulationKey::generate(&kem::ML_KEM_1024).unwrap());
+            black_box(self.fast_signer.sign(&[1; 1569]));
+        }
+    }
+
+    /// Chain step, message keys, AES-256-CBC, and a signature by the fastest code there is: it takes
+    /// Ed25519 keys alone, and so cannot make the signatures of W§3.
+    pub fn group_encrypt(&self, mut body: Vec<u8>, len: usize) -> [u8; 64] {
+        black_box(chain_step());
+        black_box::<[u8; 48]>(hkdf(&[0; 32], &KEY));
+        let cipher = cbc::Encryptor::<Aes256>::new(&KEY.into(), &[0; 16].into());
+        cipher.encrypt_padded::<Pkcs7>(&mut body[SIGNED..], len).unwrap();
+        self.fast_signer.sign(&body)
+    }
+
+    /// A signature by dalek, which can make those of W§3.
+    pub fn dalek_signature(&self) -> Signature {
+        self.signer.sign(black_box(&[1; 33]))
+    }
+
+    /// Ed25519 verification under a key that is at hand, chain step, message keys, AES-256-CBC.
+    pub fn group_decrypt(&self, (mut body, signature): (Vec<u8>, Signature)) {
+        black_box(&self.signer.verifying_key()).verify(&body, &signature).unwrap();
+        black_box(chain_step());
+        black_box::<[u8; 48]>(hkdf(&[0; 32], &KEY));
+        let cipher = cbc::Decryptor::<Aes256>::new(&KEY.into(), &[0; 16].into());
+        cipher.decrypt_padded::<NoPadding>(&mut body[SIGNED..]).unwrap();
+    }
+
+    /// What [`Floor::group_decrypt`] reads.
+    pub fn group_message(&self, len: usize) -> (Vec<u8>, Signature) {
+        let body = group_buffer(len);
+        let signature = self.signer.sign(&body);
+        (body, signature)
     }
 }
 
@@ -158,4 +203,9 @@ pub fn padded(len: usize) -> usize {
 /// What [`encrypt`] and [`decrypt`] work on.
 pub fn buffer(len: usize) -> Vec<u8> {
     vec![0; MACED + padded(len)]
+}
+
+/// What [`Floor::group_encrypt`] works on.
+pub fn group_buffer(len: usize) -> Vec<u8> {
+    vec![0; SIGNED + padded(len)]
 }

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, unreachable_pub)]
 
 mod floor;
+mod groups;
 mod measure;
 mod mls;
 mod olm;
@@ -18,8 +19,9 @@ use olm::Olm;
 use std::cell::RefCell;
 use story::{KemKind, Offer, Party, talking};
 use tuckseal::{
-    AgreementPolicy, IdentityKeyPair, PreKey, PreKeyId, PreKeySignalMessage, PreKeys,
-    SessionRecord, SignalMessage, SignedPreKey, SignedPreKeyId, Trust,
+    AgreementPolicy, IdentityKeyPair, KemPreKey, KemPreKeyId, PreKey, PreKeyId,
+    PreKeySignalMessage, PreKeys, SessionRecord, SignalMessage, SignedPreKey, SignedPreKeyId,
+    Trust,
 };
 
 /// One end of a session between two that are talking.
@@ -70,6 +72,8 @@ fn main() {
     reversed();
     begin();
     keys();
+    keys_with_kem();
+    groups::one_way();
 }
 
 fn mls_pair() -> ((mls::Member, openmls::group::MlsGroup), (mls::Member, openmls::group::MlsGroup))
@@ -354,5 +358,30 @@ fn keys() {
                 },
             ),
         )],
+    );
+}
+
+fn keys_with_kem() {
+    let floor = Floor::new();
+    let party = RefCell::new(Party::new(1));
+    let make = |many: bool| {
+        let Party { rng, now, .. } = &mut *party.borrow_mut();
+        let identity = IdentityKeyPair::generate(rng);
+        let signed = SignedPreKey::generate(SignedPreKeyId(1), &identity, rng, *now);
+        let one_time = (1..=100).map(|id| PreKey::generate(PreKeyId(id), rng)).collect::<Vec<_>>();
+        let ids = (1..=100).map(KemPreKeyId);
+        let kem = if many {
+            KemPreKey::generate_many(ids, &identity, rng, *now)
+        } else {
+            ids.map(|id| KemPreKey::generate(id, &identity, rng, *now)).collect()
+        };
+        (identity, signed, one_time, kem)
+    };
+    row(
+        "the same and 100 signed one-time KEM prekeys",
+        1,
+        contender(|| (), |()| floor.keys_with_kem()),
+        contender(|| (), |()| make(true)),
+        vec![("tuckseal, one KEM prekey after the other", contender(|| (), |()| make(false)))],
     );
 }

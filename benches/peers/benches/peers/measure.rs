@@ -30,7 +30,8 @@ pub fn contender<'a, A, R>(
     })
 }
 
-/// Measures an operation and prints a row: microseconds of each, and the ratio to the floor.
+/// Measures an operation and prints a row: microseconds of each, and the ratio to the floor. Words on the
+/// command line choose the rows in whose names they are.
 /// `per` is the number of messages that one operation stands for.
 pub fn row(
     name: &str,
@@ -39,6 +40,10 @@ pub fn row(
     ours: Contender<'_>,
     others: Vec<(&str, Contender<'_>)>,
 ) {
+    let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
+    if wanted.is_some_and(|words| !name.contains(&words)) {
+        return;
+    }
     let mut names = vec!["floor", "tuckseal"];
     let mut all = vec![floor, ours];
     for (name, contender) in others {

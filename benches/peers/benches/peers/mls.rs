@@ -7,6 +7,8 @@ use openmls_rust_crypto::OpenMlsRustCrypto;
 
 const SUITE: Ciphersuite = Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519;
 
+pub type Group = MlsGroup;
+
 pub struct Member {
     provider: OpenMlsRustCrypto,
     signer: SignatureKeyPair,

@@ -1,5 +1,8 @@
 //! vodozemac: Olm. A 3DH without a check of signatures, and a double ratchet without a post-quantum part.
 
+use vodozemac::megolm::{
+    GroupSession, InboundGroupSession, MegolmMessage, SessionConfig as MegolmConfig,
+};
 use vodozemac::olm::{Account, OlmMessage, PreKeyMessage, Session, SessionConfig};
 
 pub struct Olm {
@@ -56,4 +59,24 @@ pub fn encrypt(session: &mut Session, plaintext: &[u8]) -> Vec<u8> {
 
 pub fn decrypt(session: &mut Session, body: &[u8]) -> Vec<u8> {
     session.decrypt(&OlmMessage::from_parts(1, body).unwrap()).unwrap()
+}
+
+/// Megolm: encrypts on and on.
+pub fn megolm_sender(plaintext: &[u8]) -> impl FnMut(()) -> Vec<u8> + use<'_> {
+    let mut session = GroupSession::new(MegolmConfig::version_1());
+    move |()| session.encrypt(plaintext).to_bytes()
+}
+
+/// A sender of Megolm and who reads it.
+pub fn megolm(
+    plaintext: &[u8],
+) -> (impl FnMut() -> Vec<u8> + use<'_>, impl FnMut(Vec<u8>) -> Vec<u8> + use<>) {
+    let mut sender = GroupSession::new(MegolmConfig::version_1());
+    let key = sender.session_key();
+    let mut reader = InboundGroupSession::new(&key, MegolmConfig::version_1());
+    let read = move |body: Vec<u8>| {
+        let message = MegolmMessage::from_bytes(&body).unwrap();
+        reader.decrypt(&message).unwrap().plaintext
+    };
+    (move || sender.encrypt(plaintext).to_bytes(), read)
 }
