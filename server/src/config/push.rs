@@ -28,13 +28,13 @@ pub struct PushSettings {
     /// The app's bundle id
     #[arg(long, value_name = "ID", env = "TUCKSEAL_APNS_TOPIC")]
     pub apns_topic: Option<String>,
-    /// Apple's server [default: https://api.push.apple.com]
+    /// Apple's server [default: `https://api.push.apple.com`]
     #[arg(long, value_name = "URL", env = "TUCKSEAL_APNS_SERVER")]
     pub apns_server: Option<String>,
     /// Service account for Google's service, the JSON file that Google gives out
     #[arg(long, value_name = "FILE", env = "TUCKSEAL_FCM_ACCOUNT_FILE")]
     pub fcm_account_file: Option<PathBuf>,
-    /// Google's server [default: https://fcm.googleapis.com]
+    /// Google's server [default: `https://fcm.googleapis.com`]
     #[arg(long, value_name = "URL", env = "TUCKSEAL_FCM_SERVER")]
     pub fcm_server: Option<String>,
 }
