@@ -65,7 +65,7 @@ publish-check:
 chaos SECONDS="600" SEED="1":
     TUCKSEAL_CHAOS_SECS={{SECONDS}} TUCKSEAL_CHAOS_SEED={{SEED}} cargo test -p tuckseal-server --test server chaos_long -- --ignored --nocapture
 
-# The relay beside RabbitMQ, Redis, PostgreSQL, Mosquitto and JetStream, in one run. A broker that is missing is named.
-bench-relay MESSAGES="20000" ROUNDS="2":
-    cargo build --release -p tuckseal-server
-    cargo run --release --manifest-path benches/relay/Cargo.toml -- target/release/tuckseal-server {{MESSAGES}} {{ROUNDS}}
+# What docs/scaling.md cannot measure, simulated. Needs nothing but rustc.
+scaling:
+    rustc --edition 2024 -O -o target/scaling docs/scaling.rs
+    target/scaling

@@ -26,9 +26,11 @@ impl Pair {
     pub(crate) async fn start() -> Self {
         let (primary, standby) = (Postgres::start().await, Postgres::place().await);
         let pair = Self { primary, standby };
-        pair.clone_to_standby().await;
+        // Before the copy is made, so that it has this too: a standby that is promoted without it answers before
+        // anybody else has what it answers, and what it then loses it gives out again.
         pair.sql(&pair.primary, "ALTER SYSTEM SET synchronous_standby_names = '*'").await;
         pair.sql(&pair.primary, "SELECT pg_reload_conf()").await;
+        pair.clone_to_standby().await;
         pair
     }
 
