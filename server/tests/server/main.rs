@@ -13,6 +13,7 @@ mod chaos;
 mod chaos_long;
 mod cluster;
 mod crash;
+mod deploy;
 mod hostile;
 mod keys;
 mod multi;

@@ -1,0 +1,88 @@
+//! `deploy/` names counters, settings and alarms: they are those that there are.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use clap::Parser;
+use tuckseal_server::{Arguments, Config};
+
+use crate::world::{PATIENCE, World, http};
+
+fn deploy(name: &str) -> PathBuf {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy")).join(name)
+}
+
+fn text(name: &str) -> String {
+    std::fs::read_to_string(deploy(name)).unwrap()
+}
+
+/// All names of counters in a text.
+fn counters(text: &str) -> BTreeSet<String> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    words.filter(|word| word.starts_with("tuckseal_")).map(Into::into).collect()
+}
+
+async fn served() -> BTreeSet<String> {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let world = World::set(tempfile::tempdir().unwrap(), |config| {
+        config.metrics_listen = Some(free);
+    });
+    let world = world.await;
+    world.party("bob").await;
+    let asked = http().get(format!("http://{free}/metrics")).send();
+    let served =
+        tokio::time::timeout(PATIENCE, asked).await.unwrap().unwrap().text().await.unwrap();
+    counters(&served)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dashboard_and_alarms_name_counters_that_there_are_and_the_dashboard_all_of_them() {
+    let served = served().await;
+    assert!(served.len() > 20);
+    let dashboard: serde_json::Value =
+        serde_json::from_str(&text("grafana/tuckseal.json")).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap().iter();
+    let queries = panels.flat_map(|panel| panel["targets"].as_array().unwrap());
+    let queries: String =
+        queries.map(|target| format!("{} ", target["expr"].as_str().unwrap())).collect();
+    assert_eq!(counters(&queries), served);
+    let alarms = counters(&text("prometheus/alerts.yml"));
+    assert!(!alarms.is_empty() && alarms.is_subset(&served), "{alarms:?}");
+    let runbook = counters(include_str!("../../../docs/operating.md"));
+    let unknown: Vec<_> = runbook.difference(&served).collect();
+    assert!(unknown.is_empty(), "{unknown:?}");
+}
+
+#[test]
+fn every_alarm_is_in_the_runbook() {
+    let alarms = text("prometheus/alerts.yml");
+    let names: Vec<&str> =
+        alarms.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    assert!(names.len() >= 10);
+    let runbook = include_str!("../../../docs/operating.md");
+    for name in names {
+        assert!(runbook.contains(&format!("| `{name}` |")), "{name} is not in docs/operating.md");
+    }
+}
+
+#[derive(Parser)]
+struct Command {
+    #[command(flatten)]
+    arguments: Arguments,
+}
+
+#[test]
+fn settings_and_flags_are_understood() {
+    let settings = deploy("settings.toml");
+    let command = Command::parse_from(["x", "--config", settings.to_str().unwrap()]);
+    let config = Config::load(command.arguments).unwrap();
+    assert!(config.bus.is_some() && config.database.is_some());
+    let unit = text("tuckseal-server.service");
+    let start = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap();
+    Config::load(Command::parse_from(start.split(' ')).arguments).unwrap();
+    // What the balancer waits for is longer than what a node gives.
+    let balancer = text("haproxy.cfg");
+    let client = balancer.lines().find_map(|line| line.trim().strip_prefix("timeout client "));
+    let secs: u64 = client.unwrap().trim_end_matches('s').parse().unwrap();
+    assert!(secs > config.limits.body_timeout_secs);
+}
