@@ -23,7 +23,7 @@ const REGISTRATION_IDS: u32 = 0x3FFC;
 /// Whom to register, and where.
 #[derive(Debug, Clone)]
 pub struct Registration {
-    /// The server's address, as `http://host:port`.
+    /// The server's address, as `https://host` or `http://host:port`.
     pub server: String,
     /// The name by which others find this account.
     pub name: String,

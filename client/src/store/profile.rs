@@ -12,7 +12,7 @@ use super::{ProfileError, Rows};
 /// What is drawn once, before the server hears of us.
 #[derive(Debug, Clone)]
 pub(crate) struct Own {
-    /// Base address, as `http://host:port`.
+    /// Base address, as `https://host` or `http://host:port`.
     pub(crate) server: String,
     /// The name that was asked for.
     pub(crate) name: String,

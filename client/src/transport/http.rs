@@ -4,16 +4,14 @@
 use bytes::Bytes;
 use prost::Message;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
-use std::sync::Arc;
 use std::time::Duration;
-use tokio_rustls::rustls;
 use tuckseal::ServiceId;
 use tuckseal::service::{
     AccountAnswer, AttachmentSlot, Bundles, Challenge, DeviceMismatch, KeyCounts, KeysUpload,
     MultiAccepted, Registered, SenderCertificateAnswer, ServerInfo, SignedRegistration,
 };
 
-use super::{ServerError, SubmitError, access_key, device_token};
+use super::{ServerError, SubmitError, access_key, device_token, tls};
 use crate::engine::Authority;
 use crate::store::{Account, SentBy};
 
@@ -37,18 +35,20 @@ pub(crate) struct Http {
 
 impl Http {
     /// # Errors
-    /// [`ServerError::Address`] for an address that is not `http://…`.
+    /// [`ServerError::Address`] for an address that is not `https://…` or `http://…`, [`ServerError::Tls`].
     pub(crate) fn new(server: &str) -> Result<Self, ServerError> {
         let server = server.trim_end_matches('/').to_owned();
-        let usable = reqwest::Url::parse(&server)
-            .is_ok_and(|url| url.scheme() == "http" && url.has_host() && url.path() == "/");
+        let usable = reqwest::Url::parse(&server).is_ok_and(|url| {
+            matches!(url.scheme(), "http" | "https") && url.has_host() && url.path() == "/"
+        });
         let address = || ServerError::Address { server: server.clone() };
         if !usable {
             return Err(address());
         }
+        let tls = tls::config(&server)?;
         let client = || {
             reqwest::Client::builder()
-                .tls_backend_preconfigured(no_tls().map_err(|_| address())?)
+                .tls_backend_preconfigured(tls.clone())
                 .timeout(REQUEST_TIMEOUT)
                 .connect_timeout(CONNECT_TIMEOUT)
                 .redirect(reqwest::redirect::Policy::none())
@@ -320,14 +320,4 @@ fn refusal(response: &Response) -> ServerError {
         400..500 => ServerError::Refused { status },
         _ => ServerError::Answer,
     }
-}
-
-/// http alone is spoken; a TLS that trusts nobody has to be named all the same, because reqwest would look
-/// for one of the process as soon as anything in the build makes it able to use TLS.
-fn no_tls() -> Result<rustls::ClientConfig, rustls::Error> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    Ok(rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(rustls::RootCertStore::empty())
-        .with_no_client_auth())
 }

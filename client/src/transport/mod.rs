@@ -3,6 +3,7 @@
 
 pub(crate) mod http;
 pub(crate) mod stream;
+mod tls;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -23,11 +24,16 @@ pub enum ServerError {
         server: String,
     },
     /// The address of the server is none that this release can call.
-    #[error("{server} is not an address of the form http://host:port")]
+    #[error("{server} is not an address of the form https://host:port or http://host:port")]
     Address {
         /// As given.
         server: String,
     },
+    /// There are no certificates to trust.
+    #[error(
+        "the certificates of this system cannot be used: install its package of CA certificates"
+    )]
+    Tls,
     /// 401
     #[error("the server does not accept who we say we are")]
     Unauthorised,

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use prost::Message;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -10,10 +11,12 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::{HeaderValue, StatusCode};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message as Frame};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
+use tokio_tungstenite::{
+    Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config,
+};
 use tuckseal::service::{Ack, ClientFrame, ServerFrame, client_frame, server_frame};
 
-use super::{ServerError, device_token};
+use super::{ServerError, device_token, tls};
 use crate::store::Account;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -56,7 +59,8 @@ impl Stream {
         let config = WebSocketConfig::default()
             .max_message_size(Some(MAX_FRAME_BYTES))
             .max_frame_size(Some(MAX_FRAME_BYTES));
-        let opening = connect_async_with_config(request, Some(config), true);
+        let tls = Some(Connector::Rustls(Arc::new(tls::config(server)?)));
+        let opening = connect_async_tls_with_config(request, Some(config), true, tls);
         match timeout(CONNECT_TIMEOUT, opening).await {
             Ok(Ok((socket, _))) => Ok(Self { server: server.to_owned(), socket }),
             Ok(Err(Error::Http(response))) => Err(match response.status() {

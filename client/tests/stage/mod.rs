@@ -21,6 +21,8 @@ pub struct Relay {
     pub url: String,
     pub folder: TempDir,
     listen: std::net::SocketAddr,
+    /// Certificate and key.
+    tls: Option<(String, String)>,
     running: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
 }
 
@@ -28,9 +30,20 @@ impl Relay {
     pub async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let listen = ([127, 0, 0, 1], 0).into();
-        let mut relay = Self { url: String::new(), folder, listen, running: None };
+        let mut relay = Self { url: String::new(), folder, listen, tls: None, running: None };
         relay.start_again().await;
         relay.url = format!("http://{}", relay.listen);
+        relay
+    }
+
+    /// One that speaks https, under the name that its certificate has.
+    pub async fn start_with_tls(certificate: String, key: String) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let listen = ([127, 0, 0, 1], 0).into();
+        let tls = Some((certificate, key));
+        let mut relay = Self { url: String::new(), folder, listen, tls, running: None };
+        relay.start_again().await;
+        relay.url = format!("https://localhost:{}", relay.listen.port());
         relay
     }
 
@@ -38,6 +51,8 @@ impl Relay {
     pub async fn start_again(&mut self) {
         let mut config = Config::new(self.folder.path());
         config.listen = self.listen;
+        config.tls_certificate_file = self.tls.as_ref().map(|(file, _)| file.into());
+        config.tls_key_file = self.tls.as_ref().map(|(_, file)| file.into());
         let server = Server::bind(config).await.unwrap();
         self.listen = server.local_addr();
         let (stop, stopped) = oneshot::channel::<()>();
