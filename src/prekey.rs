@@ -102,9 +102,7 @@ impl KemPreKey {
         rng: &mut impl CryptoRng,
         now: Timestamp,
     ) -> Self {
-        let pair = KemKeyPair::generate(rng);
-        let signature = identity.private_key().sign(&pair.public().serialize(), rng);
-        Self { id, pair, signature, created: now }
+        Self::signed_by(&SigningKey::new(identity.private_key().clone()), id, rng, now)
     }
 
     /// Fresh KEM prekeys with these ids: the same as one after the other, with the same draws, and about
@@ -116,12 +114,18 @@ impl KemPreKey {
         now: Timestamp,
     ) -> Vec<Self> {
         let signer = SigningKey::new(identity.private_key().clone());
-        let one = |id| {
-            let pair = KemKeyPair::generate(rng);
-            let signature = signer.sign(&pair.public().serialize(), rng);
-            Self { id, pair, signature, created: now }
-        };
-        ids.into_iter().map(one).collect()
+        ids.into_iter().map(|id| Self::signed_by(&signer, id, rng, now)).collect()
+    }
+
+    fn signed_by(
+        signer: &SigningKey,
+        id: KemPreKeyId,
+        rng: &mut impl CryptoRng,
+        now: Timestamp,
+    ) -> Self {
+        let pair = KemKeyPair::generate(rng);
+        let signature = signer.sign(&pair.public().serialize(), rng);
+        Self { id, pair, signature, created: now }
     }
 }
 

@@ -64,7 +64,7 @@ impl<const N: usize> core::fmt::Debug for Secret<N> {
 /// Secret bytes of any number, such as a record to store: read as a slice, wiped when dropped.
 ///
 /// The buffer is as large as it has to be from the beginning: growing would leave a copy behind.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct SecretBytes(Vec<u8>);
 
 impl SecretBytes {

@@ -26,8 +26,8 @@ pub(super) type DecapsulationKey = Box<Secret<DK_LEN>>;
 /// A decapsulation key as a state keeps it between messages.
 #[derive(Clone)]
 pub(super) enum KeptKey {
-    /// d ‖ z. The key is made from it again in the two messages of an epoch that need it: 22 µs each,
-    /// against 2400 bytes with every save.
+    /// d ‖ z. The key is made from it again in the two messages of an epoch that need it, so that not
+    /// every save has its 2400 bytes.
     Seed(Secret<64>),
     /// Of an imported state, whose seed nobody knows.
     Expanded(DecapsulationKey),
