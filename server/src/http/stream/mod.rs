@@ -29,10 +29,10 @@ use mailbox::Mailbox;
 use socket::Socket;
 use submitting::{Shown, Submitting};
 
-/// Read buffer of a stream, in bytes. Those of devices are idle mostly, and send acknowledgements; those without a
-/// token send messages.
-const DEVICE_BUFFER: usize = 1024;
-const BARE_BUFFER: usize = 4096;
+/// Buffers of a stream, in bytes.
+const BUFFER: usize = 4096;
+/// Streams of devices are idle mostly, and what comes in is acknowledgements.
+const DEVICE_READ_BUFFER: usize = 1024;
 /// How long an envelope handed over in memory waits for the one before it.
 const HOLE: Duration = Duration::from_millis(50);
 
@@ -55,8 +55,8 @@ pub(super) async fn open(
     let largest = app.services.limits.max_submission_bytes;
     let largest = usize::try_from(largest).unwrap_or(usize::MAX);
     let upgrade = upgrade
-        .read_buffer_size(if caller.is_some() { DEVICE_BUFFER } else { BARE_BUFFER })
-        .write_buffer_size(BARE_BUFFER)
+        .read_buffer_size(if caller.is_some() { DEVICE_READ_BUFFER } else { BUFFER })
+        .write_buffer_size(BUFFER)
         .max_write_buffer_size(usize::MAX)
         .max_frame_size(largest)
         .max_message_size(largest);
