@@ -134,6 +134,13 @@ async fn submission_to_several_devices_is_stored_for_all_or_for_none(opened: Ope
     assert!(seqs(&store, first).await.is_empty());
     assert!(matches!(submit(&store, append(1, 1, &[1, 2], 10)).await, AppendAnswer::Stored(_)));
     assert_eq!((seqs(&store, first).await, seqs(&store, second).await), (vec![1], vec![1]));
+    // Each message goes to its device, whatever their order.
+    let mut turned = append(1, 3, &[2, 1], 10);
+    turned.recipients[0].messages[0].content = Bytes::from_static(b"to the second");
+    let AppendAnswer::Stored(placed) = submit(&store, turned).await else { panic!("not stored") };
+    assert_eq!(placed.iter().map(|it| it.mailbox).collect::<Vec<_>>(), [second, first]);
+    let at_second = store.read_after(second, 1, ALL).await.unwrap().envelopes;
+    assert_eq!(at_second[0].content, b"to the second"[..]);
     // Accepted before: that answer stands, whatever the devices are now.
     add(&store, 1, 3).await;
     assert_eq!(submit(&store, append(1, 1, &[1, 2], 10)).await, AppendAnswer::Repeated);

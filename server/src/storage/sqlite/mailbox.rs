@@ -36,7 +36,8 @@ fn append_for(
         Ok(account) => account,
         Err(refusal) => return Ok(refusal),
     };
-    let plan = match plan(devices(db, account)?, &to.messages) {
+    let devices = devices(db, account)?;
+    let plan = match plan(&devices, &to.messages) {
         Ok(plan) => plan,
         Err(mismatch) => {
             return Ok(if accepted.contains(db, &to.dedup)? {
@@ -142,35 +143,31 @@ fn devices(db: &Connection, account: i64) -> rusqlite::Result<Vec<Device>> {
     rows.collect()
 }
 
-/// One message for each device, or how they differ.
-fn plan(
-    devices: Vec<Device>,
-    messages: &[NewMessage],
-) -> Result<Vec<(Device, &NewMessage)>, Mismatch> {
+/// One message for each device, in the order of the messages, or how they differ.
+fn plan<'a>(
+    devices: &'a [Device],
+    messages: &'a [NewMessage],
+) -> Result<Vec<(&'a Device, &'a NewMessage)>, Mismatch> {
     let mut mismatch = Mismatch::default();
+    let mut plan = Vec::with_capacity(messages.len());
     for message in messages {
         match devices.iter().find(|device| device.device == message.device) {
             None => mismatch.extra.push(message.device),
             Some(device) if device.registration_id != message.registration_id => {
                 mismatch.stale.push(message.device)
             }
-            Some(_) => {}
+            Some(device) => plan.push((device, message)),
         }
     }
     let named = |device: &&Device| messages.iter().any(|message| message.device == device.device);
     mismatch.missing =
         devices.iter().filter(|device| !named(device)).map(|device| device.device).collect();
-    if mismatch == Mismatch::default() {
-        // Both are in the order of the devices, and the same devices.
-        Ok(devices.into_iter().zip(messages).collect())
-    } else {
-        Err(mismatch)
-    }
+    if mismatch == Mismatch::default() { Ok(plan) } else { Err(mismatch) }
 }
 
 fn put(
     db: &Connection,
-    device: Device,
+    device: &Device,
     message: &NewMessage,
     payload: &Payload,
     new: &Append,
