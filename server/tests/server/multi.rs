@@ -112,7 +112,8 @@ async fn what_is_no_sent_message_is_refused_and_nothing_is_stored() {
     let (a, b) = (world.party("a").await, world.party("b").await);
     let good = sent(&[&a, &b], &[1; 32]);
     let mut bad: Vec<Vec<u8>> = (0..good.len()).map(|n| good[..n].to_vec()).collect();
-    for (at, byte) in [(0, 0x22), (0, 0x24), (1, 0x82), (1, 5), (2, 2), (19, 0x80), (20, 0xC0)] {
+    // Not 0x22: that is an older form, in which account ids are found elsewhere, and some random ones are sound.
+    for (at, byte) in [(0, 0x24), (1, 0x82), (1, 5), (2, 2), (19, 0x80), (20, 0xC0)] {
         let mut changed = good.to_vec();
         changed[at] = byte;
         bad.push(changed);
