@@ -244,29 +244,35 @@ fn lagrange(xs: &Points, weights: &Points, at: u16, n: usize) -> Points {
         *x = if position < n { *x ^ at } else { 1 };
     }
     let mut others = [[1; 8]; OCTETS];
-    let mut column = [1; 8];
-    for (others, difference) in others.iter_mut().zip(&differences).take(used) {
+    let [mut column, rest @ ..] = differences;
+    for (others, difference) in others.iter_mut().skip(1).zip(&rest).take(used - 1) {
         *others = column;
         column = gf::mul_each(&column, difference);
     }
-    let across = product_of_other_columns(&column);
-    let mut below = across;
-    for ((others, difference), weight) in
-        others.iter_mut().zip(&differences).zip(weights).take(used).rev()
-    {
-        *others = gf::mul_each(&gf::mul_each(others, &below), weight);
+    let mut below = product_of_other_columns(&column, n);
+    let [first, later @ ..] = &mut others;
+    for (others, difference) in later.iter_mut().zip(&rest).take(used - 1).rev() {
+        *others = gf::mul_each(others, &below);
         below = gf::mul_each(&below, difference);
+    }
+    *first = below;
+    for (others, weights) in others.iter_mut().zip(weights).take(used) {
+        *others = gf::mul_each(others, weights);
     }
     others
 }
 
-fn product_of_other_columns(column: &Octet) -> Octet {
+/// Columns behind the first n are ones.
+fn product_of_other_columns(column: &Octet, n: usize) -> Octet {
     let swap1 = |[a, b, c, d, e, f, g, h]: Octet| [b, a, d, c, f, e, h, g];
     let swap2 = |[a, b, c, d, e, f, g, h]: Octet| [c, d, a, b, g, h, e, f];
     let swap4 = |[a, b, c, d, e, f, g, h]: Octet| [e, f, g, h, a, b, c, d];
     let one = swap1(*column);
     let pairs = gf::mul_each(column, &one);
     let three = gf::mul_each(&one, &swap2(pairs));
+    if n <= 4 {
+        return three;
+    }
     let fours = gf::mul_each(&pairs, &swap2(pairs));
     gf::mul_each(&three, &swap4(fours))
 }

@@ -67,7 +67,15 @@ pub(super) fn invert_each(a: &Octet) -> Octet {
     result
 }
 
-/// All sixteen sums of four rows; the bits of the place say which rows are in.
+/// Four elements as they lie in a row, each with its bytes in the order of this machine.
+fn elements(word: [u8; 8]) -> u64 {
+    const LOW: u64 = 0x00FF_00FF_00FF_00FF;
+    let word = u64::from_ne_bytes(word);
+    if cfg!(target_endian = "big") { word } else { (word & LOW) << 8 | word >> 8 & LOW }
+}
+
+/// All sixteen sums of four rows; the bits of the place say which rows are in. The elements have the byte order of this
+/// machine: changed here for four rows, not for the sixteen planes of a total.
 pub(super) struct Sums([[u64; 4]; 16]);
 
 impl Sums {
@@ -80,7 +88,7 @@ impl Sums {
             let (without, with) = sums.split_at_mut(1 << bit);
             for (to, from) in with.iter_mut().zip(without) {
                 for ((to, from), word) in to.iter_mut().zip(from).zip(words) {
-                    *to = *from ^ u64::from_ne_bytes(*word);
+                    *to = *from ^ elements(*word);
                 }
             }
         }
@@ -113,7 +121,7 @@ impl Dot {
             let bytes = plane.map(u64::to_ne_bytes);
             let (words, _) = bytes.as_flattened().as_chunks::<2>();
             for (t, word) in total.iter_mut().zip(words) {
-                *t = times_x(*t) ^ u16::from_be_bytes(*word);
+                *t = times_x(*t) ^ u16::from_ne_bytes(*word);
             }
         }
         let mut row = [0; 32];
