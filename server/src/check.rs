@@ -5,14 +5,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::bus::NatsBus;
-use crate::config::Config;
+use crate::config::{AttachmentPlace, Config};
 use crate::http::tls;
 use crate::identity::ServerIdentity;
 use crate::push::{Apns, Fcm};
 use crate::service::now_ms;
-use crate::storage::NodeId;
 use crate::storage::postgres::PostgresStore;
 use crate::storage::sqlite::SqliteStore;
+use crate::storage::{AttachmentBucket, BucketError, NodeId};
 
 /// More than this between our clock and PostgreSQL's, and envelopes would expire at another time at every node.
 const CLOCKS: Duration = Duration::from_secs(2);
@@ -33,6 +33,7 @@ pub async fn check(config: &Config) -> Verdict {
         ("keys", keys(config)),
         ("database", database(config).await),
         ("bus", bus(config).await),
+        ("files", attachments(config).await),
         ("listen", listen(config)),
         ("tls", certificate(config)),
         ("push", push(config)),
@@ -96,6 +97,19 @@ async fn bus(config: &Config) -> Finding {
     let name = format!("check-{:x}", rand::random::<u64>());
     NatsBus::connect(address, name, NodeId(0)).await.map_err(|error| error.to_string())?;
     Ok(format!("{address} gives back what is sent"))
+}
+
+async fn attachments(config: &Config) -> Finding {
+    let AttachmentPlace::Bucket(place) = &config.attachments else {
+        return Ok(config.attachments.to_string());
+    };
+    // The server's answer may be many lines of XML.
+    let line =
+        |error: BucketError| error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+    let memory_kib = config.limits.attachment_memory_kib;
+    let bucket = AttachmentBucket::new(place, &config.s3, memory_kib).map_err(line)?;
+    bucket.probe().await.map_err(line)?;
+    Ok(format!("{} takes, lists, gives back and forgets", config.attachments))
 }
 
 fn push(config: &Config) -> Finding {

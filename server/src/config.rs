@@ -3,6 +3,7 @@
 //! The limits and their defaults stand in `config/limits.rs`.
 
 mod address;
+mod attachments;
 mod limits;
 mod push;
 
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 pub use address::Address;
+pub use attachments::{AttachmentPlace, BucketPlace, NoPlace, S3Settings};
 pub use limits::{LimitSettings, Limits};
 pub use push::PushSettings;
 
@@ -43,9 +45,9 @@ pub struct Settings {
     /// NATS, as nats://user:password@host:port, for several nodes on one PostgreSQL; none for a single node
     #[arg(long, value_name = "URL", env = "TUCKSEAL_BUS", hide_env_values = true)]
     pub bus: Option<Address>,
-    /// Folder of the attachments; nodes share it [default: attachments in the data folder]
-    #[arg(long, value_name = "FOLDER", env = "TUCKSEAL_ATTACHMENTS_DIR")]
-    pub attachments_dir: Option<PathBuf>,
+    /// Folder of the attachments, or s3://bucket/prefix; nodes share it [default: attachments in the data folder]
+    #[arg(long, value_name = "FOLDER|URL", env = "TUCKSEAL_ATTACHMENTS")]
+    pub attachments: Option<AttachmentPlace>,
     /// Address of the counters for Prometheus, at /metrics; nowhere without it
     #[arg(long, value_name = "ADDRESS:PORT", env = "TUCKSEAL_METRICS_LISTEN")]
     pub metrics_listen: Option<SocketAddr>,
@@ -78,6 +80,9 @@ pub struct Settings {
     /// What is logged, as in `info` or `tuckseal_server=debug` [default: info]
     #[arg(long, value_name = "FILTER", env = "TUCKSEAL_LOG")]
     pub log: Option<String>,
+    #[allow(missing_docs, reason = "its fields carry the help")]
+    #[command(flatten, next_help_heading = "Attachments in a bucket (table [s3] of the file)")]
+    pub s3: S3Settings,
     #[allow(missing_docs, reason = "its fields carry the help")]
     #[command(flatten, next_help_heading = "Push (table [push] of the file)")]
     pub push: PushSettings,
@@ -115,7 +120,7 @@ pub struct Config {
     /// Its key in PEM.
     pub tls_key_file: Option<PathBuf>,
     /// Holds the attachments, by day.
-    pub attachments_dir: Option<PathBuf>,
+    pub attachments: AttachmentPlace,
     /// 33 bytes in hex.
     pub trust_root_file: Option<PathBuf>,
     /// 32 bytes in hex.
@@ -128,6 +133,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Filter of the log.
     pub log: String,
+    /// How the bucket is reached, if attachments are in one.
+    pub s3: S3Settings,
     /// Waking devices.
     pub push: PushSettings,
     /// Sizes, rates and times.
@@ -160,6 +167,11 @@ pub enum ConfigError {
     /// A certificate without its key, or the other way round.
     #[error("tls_certificate_file and tls_key_file go together; set both or none")]
     HalfTls,
+    /// An access key without its secret, or the other way round.
+    #[error(
+        "s3_access_key_id and s3_secret_key_file go together; set both, or none and use the environment"
+    )]
+    HalfS3,
     /// A key for Apple's service without what belongs to it.
     #[error("apns_key_file needs apns_key_id, apns_team_id and apns_topic; set all four or none")]
     HalfApns,
@@ -190,6 +202,7 @@ impl Config {
         let config = arguments.settings.or(file).complete();
         config.limits.check()?;
         config.push.check()?;
+        config.s3.check()?;
         if config.bus.is_some() && config.database.is_none() {
             return Err(ConfigError::BusAlone);
         }
@@ -206,12 +219,6 @@ impl Config {
     pub fn tls_files(&self) -> Option<(&Path, &Path)> {
         self.tls_certificate_file.as_deref().zip(self.tls_key_file.as_deref())
     }
-
-    /// Where the attachments are.
-    #[must_use]
-    pub fn attachments(&self) -> PathBuf {
-        self.attachments_dir.clone().unwrap_or_else(|| self.data_dir.join("attachments"))
-    }
 }
 
 /// As a settings file, without passwords; a line that begins with # is a setting that has no value.
@@ -227,7 +234,7 @@ impl fmt::Display for Config {
             ("metrics_listen", self.metrics_listen.as_ref().and_then(|address| text(address))),
             ("tls_certificate_file", path(&self.tls_certificate_file)),
             ("tls_key_file", path(&self.tls_key_file)),
-            ("attachments_dir", text(&self.attachments().display())),
+            ("attachments", text(&self.attachments)),
             ("trust_root_file", path(&self.trust_root_file)),
             ("server_key_file", path(&self.server_key_file)),
             ("server_certificate_file", path(&self.server_certificate_file)),
@@ -236,6 +243,8 @@ impl fmt::Display for Config {
             ("log", text(&self.log)),
         ];
         write_lines(f, lines)?;
+        writeln!(f, "\n[s3]")?;
+        write_lines(f, self.s3.lines())?;
         writeln!(f, "\n[push]")?;
         write_lines(f, self.push.lines())?;
         writeln!(f, "\n[limits]\n{}", self.limits)
@@ -272,34 +281,40 @@ impl Settings {
             metrics_listen: self.metrics_listen.or(other.metrics_listen),
             tls_certificate_file: self.tls_certificate_file.or(other.tls_certificate_file),
             tls_key_file: self.tls_key_file.or(other.tls_key_file),
-            attachments_dir: self.attachments_dir.or(other.attachments_dir),
+            attachments: self.attachments.or(other.attachments),
             trust_root_file: self.trust_root_file.or(other.trust_root_file),
             server_key_file: self.server_key_file.or(other.server_key_file),
             server_certificate_file: self.server_certificate_file.or(other.server_certificate_file),
             relay_secret_file: self.relay_secret_file.or(other.relay_secret_file),
             log_format: self.log_format.or(other.log_format),
             log: self.log.or(other.log),
+            s3: self.s3.or(other.s3),
             push: self.push.or(other.push),
             limits: self.limits.or(other.limits),
         }
     }
 
     fn complete(self) -> Config {
+        let data_dir = self.data_dir.unwrap_or_else(|| "tuckseal-data".into());
+        let attachments = self.attachments;
+        let attachments =
+            attachments.unwrap_or_else(|| AttachmentPlace::Folder(data_dir.join("attachments")));
         Config {
             listen: self.listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 8080))),
-            data_dir: self.data_dir.unwrap_or_else(|| "tuckseal-data".into()),
+            data_dir,
             database: self.database,
             bus: self.bus,
             metrics_listen: self.metrics_listen,
             tls_certificate_file: self.tls_certificate_file,
             tls_key_file: self.tls_key_file,
-            attachments_dir: self.attachments_dir,
+            attachments,
             trust_root_file: self.trust_root_file,
             server_key_file: self.server_key_file,
             server_certificate_file: self.server_certificate_file,
             relay_secret_file: self.relay_secret_file,
             log_format: self.log_format.unwrap_or(LogFormat::Text),
             log: self.log.unwrap_or_else(|| "info".into()),
+            s3: self.s3,
             push: self.push,
             limits: self.limits.complete(),
         }

@@ -12,6 +12,7 @@ pub mod bus;
 mod check;
 pub mod config;
 mod http;
+mod https;
 mod identity;
 mod log;
 mod metrics;

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::bus::{Bus, BusError, LocalBus, NatsBus};
-use crate::config::Config;
+use crate::config::{AttachmentPlace, Config};
 use crate::http::tls::{self, TlsError};
 use crate::http::{self, App};
 use crate::identity::{IdentityError, ServerIdentity};
@@ -23,7 +23,7 @@ use crate::push::{PushError, Senders};
 use crate::service::Services;
 use crate::storage::postgres::{PostgresOpenError, PostgresStore};
 use crate::storage::sqlite::{OpenError, SqliteStore};
-use crate::storage::{AttachmentFiles, NodeId, Store, StoreError};
+use crate::storage::{AttachmentBucket, AttachmentStore, BucketError, NodeId, Store, StoreError};
 
 /// Why a server does not start or does not end well.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +58,9 @@ pub enum ServerError {
     /// The certificate.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The bucket of the attachments.
+    #[error(transparent)]
+    Bucket(#[from] BucketError),
     /// Push.
     #[error(transparent)]
     Push(#[from] PushError),
@@ -108,9 +111,9 @@ impl Server {
             Some(address) => Some(listen(address).await?.0),
             None => None,
         };
-        let files = AttachmentFiles::new(config.attachments());
+        let attachments = open_attachments(&config)?;
         let (shared, limits) = (Arc::clone(&store), config.limits);
-        let services = Services::new(shared, files, (bus, node), senders, identity, limits);
+        let services = Services::new(shared, attachments, (bus, node), senders, identity, limits);
         let (stopping, open) = (CancellationToken::new(), TaskTracker::new());
         let app = Arc::new(App { services, store, stopping, open });
         Ok(Self { listener, address, metrics, tls, app, _lock: lock })
@@ -165,6 +168,16 @@ async fn open_store(config: &Config) -> Result<Arc<dyn Store>, ServerError> {
     Ok(match &config.database {
         Some(database) => Arc::new(PostgresStore::open(database.revealed()).await?),
         None => Arc::new(SqliteStore::open(&config.data_dir.join("tuckseal.db"))?),
+    })
+}
+
+fn open_attachments(config: &Config) -> Result<AttachmentStore, BucketError> {
+    Ok(match &config.attachments {
+        AttachmentPlace::Folder(path) => AttachmentStore::folder(path.clone()),
+        AttachmentPlace::Bucket(place) => {
+            let memory_kib = config.limits.attachment_memory_kib;
+            AttachmentStore::Bucket(AttachmentBucket::new(place, &config.s3, memory_kib)?)
+        }
     })
 }
 

@@ -119,6 +119,8 @@ limits! {
     attachment_burst_kib = 2_097_152, "TUCKSEAL_ATTACHMENT_BURST_KIB";
     /// Attachments that one device may upload in an hour, after the burst, in KiB
     attachment_kib_per_hour = 262_144, "TUCKSEAL_ATTACHMENT_KIB_PER_HOUR";
+    /// Memory that all uploads to a bucket have together, in KiB; beyond it they go in smaller pieces
+    attachment_memory_kib = 262_144, "TUCKSEAL_ATTACHMENT_MEMORY_KIB";
     /// Wake-ups for a device that is away wait up to this many seconds: they gather, and their time tells nothing
     push_delay_secs = 1, "TUCKSEAL_PUSH_DELAY_SECS";
     /// Time between two urgent wake-ups of one device, in seconds

@@ -1,6 +1,5 @@
 //! `/v1/attachments`: upload by the tus protocol 1.0 (creation, expiration, termination), ranged download.
 
-use std::io::SeekFrom;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -9,8 +8,6 @@ use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
-use tokio::io::{AsyncReadExt, AsyncSeekExt};
-use tokio_util::io::ReaderStream;
 
 use super::App;
 use super::body::Protobuf;
@@ -19,7 +16,7 @@ use super::openapi::{CredentialRefusals, Problem, Refusals};
 use crate::metrics;
 use crate::service::ServiceError;
 use crate::service::accounts::Caller;
-use crate::service::attachments::{AttachmentUse, Capability};
+use crate::service::attachments::{AttachmentUse, Capability, refused};
 use crate::storage::Upload;
 
 const TUS_RESUMABLE: HeaderName = HeaderName::from_static("tus-resumable");
@@ -31,8 +28,6 @@ const UPLOAD_OFFSET: HeaderName = HeaderName::from_static("upload-offset");
 const UPLOAD_EXPIRES: HeaderName = HeaderName::from_static("upload-expires");
 const VERSION: HeaderValue = HeaderValue::from_static("1.0.0");
 const OFFSET_TYPE: &str = "application/offset+octet-stream";
-/// Bytes that a download reads at once.
-const CHUNK: usize = 64 * 1024;
 
 #[utoipa::path(
     options,
@@ -108,7 +103,7 @@ pub(super) async fn head(
     let attachments = &app.services.attachments;
     let capability = attachments.capability(&capability)?;
     if capability.right == AttachmentUse::Download {
-        let (_, size) = attachments.open(capability).await?;
+        let size = attachments.open(capability).await?.size();
         let answer = [
             (header::ACCEPT_RANGES, HeaderValue::from_static("bytes")),
             (header::CONTENT_LENGTH, size.into()),
@@ -119,7 +114,7 @@ pub(super) async fn head(
     let offset = attachments.offset(capability).await?;
     let mut answer = progress(StatusCode::OK, capability, offset)?;
     let more = answer.headers_mut();
-    more.insert(UPLOAD_LENGTH, capability.size.into());
+    more.insert(UPLOAD_LENGTH, capability.name.size.into());
     more.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(answer)
 }
@@ -132,7 +127,7 @@ pub(super) async fn head(
     security(()),
     params(("capability" = String, Path, description = "As the slot named it"), ("tus-resumable" = String, Header, description = "1.0.0"), ("upload-offset" = u64, Header, description = "Bytes that were there before")),
     request_body(content = Vec<u8>, content_type = "application/offset+octet-stream"),
-    responses((status = 204, description = "They are on disk"), (status = 404, description = "No such attachment", body = Problem, content_type = "application/problem+json"), (status = 409, description = "Not the offset up to which it has come", body = Problem, content_type = "application/problem+json"), (status = 412, description = "Other version of tus", body = Problem, content_type = "application/problem+json"), (status = 423, description = "Another request writes", body = Problem, content_type = "application/problem+json"), Refusals),
+    responses((status = 204, description = "They are durable"), (status = 404, description = "No such attachment", body = Problem, content_type = "application/problem+json"), (status = 409, description = "Not the offset up to which it has come", body = Problem, content_type = "application/problem+json"), (status = 412, description = "Other version of tus", body = Problem, content_type = "application/problem+json"), (status = 423, description = "Another request writes", body = Problem, content_type = "application/problem+json"), Refusals),
 )]
 pub(super) async fn upload(
     State(app): State<Arc<App>>,
@@ -157,7 +152,8 @@ pub(super) async fn upload(
     let (upload, offset) = match attachments.resume(capability).await {
         // The answer to the last part may have been lost.
         Err(ServiceError::NotFound(_))
-            if begins == capability.size && attachments.offset(capability).await? == begins =>
+            if begins == capability.name.size
+                && attachments.offset(capability).await? == begins =>
         {
             return progress(StatusCode::NO_CONTENT, capability, begins);
         }
@@ -198,13 +194,13 @@ async fn receive(
         if let Err(refusal) = fits(ends, capability) {
             break Err(refusal);
         }
-        upload.write(&chunk).await.map_err(ServiceError::Files)?;
         metrics::UPLOADED.add(chunk.len() as u64);
+        upload.write(chunk).await.map_err(refused)?;
         offset = ends;
     };
-    let whole = offset == capability.size;
+    let whole = offset == capability.name.size;
     let kept = if whole { upload.finish().await } else { upload.pause().await };
-    kept.map_err(ServiceError::Files)?;
+    kept.map_err(refused)?;
     came.map(|()| offset)
 }
 
@@ -246,15 +242,15 @@ pub(super) async fn download(
     if capability.right != AttachmentUse::Download {
         return Err(ServiceError::NotFound("attachment").into());
     }
-    let (mut file, size) = app.services.attachments.open(capability).await?;
+    let stored = app.services.attachments.open(capability).await?;
+    let size = stored.size();
     let wanted = range(&headers, size)?;
     let (status, first, last) = match wanted {
         Some((first, last)) => (StatusCode::PARTIAL_CONTENT, first, last),
         None => (StatusCode::OK, 0, size.saturating_sub(1)),
     };
     let length = last.saturating_sub(first).saturating_add(1);
-    file.seek(SeekFrom::Start(first)).await.map_err(ServiceError::Files)?;
-    let body = Body::from_stream(ReaderStream::with_capacity(file.take(length), CHUNK));
+    let body = Body::from_stream(stored.read(first, length).await.map_err(refused)?);
     let answer = [
         (header::ACCEPT_RANGES, HeaderValue::from_static("bytes")),
         (header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream")),
@@ -295,7 +291,7 @@ fn to_upload(app: &App, capability: &str) -> Result<Capability, Refusal> {
 }
 
 fn fits(ends: u64, capability: Capability) -> Result<(), Refusal> {
-    if ends <= capability.size {
+    if ends <= capability.name.size {
         return Ok(());
     }
     Err(Refusal::Request(StatusCode::PAYLOAD_TOO_LARGE, "this is more than upload-length said"))

@@ -111,9 +111,12 @@ fn kind(error: &ServiceError) -> (StatusCode, &'static str, &'static str) {
             (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "Too large")
         }
         ServiceError::TooMany(_) => (StatusCode::TOO_MANY_REQUESTS, "over-limit", "Over the limit"),
+        ServiceError::TooManyPieces => {
+            (StatusCode::FORBIDDEN, "too-many-pieces", "Too many pieces")
+        }
         ServiceError::UploadBusy(_) => (StatusCode::LOCKED, "upload-busy", "Upload in progress"),
         ServiceError::Files(error) => {
-            tracing::error!(%error, "attachments");
+            tracing::error!(error = error as &dyn std::error::Error, "attachments");
             (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Try again")
         }
         ServiceError::Store(error) => {

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::Url;
-use tokio_rustls::rustls::{self, ClientConfig};
+use tokio_rustls::rustls;
 use tuckseal::service::PushOffer;
 
 pub use apns::Apns;
@@ -23,6 +23,7 @@ pub use fcm::Fcm;
 pub use web::{WebPush, WebTarget};
 
 use crate::config::Config;
+use crate::https;
 use crate::identity::ServerIdentity;
 
 /// A push service that does not answer within this time is behind.
@@ -161,12 +162,7 @@ impl Senders {
 
 /// A client of HTTPS with the roots of the operating system, that follows no redirection.
 fn client(http2: Http2) -> Result<reqwest::ClientBuilder, rustls::Error> {
-    use rustls_platform_verifier::BuilderVerifierExt;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut tls = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_platform_verifier()?
-        .with_no_client_auth();
+    let mut tls = https::client_config()?;
     let client = reqwest::Client::builder()
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()

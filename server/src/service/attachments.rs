@@ -23,7 +23,7 @@ use super::limits::Budget;
 use super::{millis, now_ms};
 use crate::config::Limits;
 use crate::identity::ServerIdentity;
-use crate::storage::{AttachmentFiles, AttachmentName, MailboxId, Upload, Uploaded};
+use crate::storage::{AttachmentName, AttachmentStore, MailboxId, Stored, Upload, Uploaded};
 
 const SIGNED_LEN: usize = 33;
 const CAPABILITY_LEN: usize = 49;
@@ -46,13 +46,11 @@ pub struct Capability {
     pub right: AttachmentUse,
     /// Which attachment.
     pub name: AttachmentName,
-    /// Bytes that it has when it is whole.
-    pub size: u64,
 }
 
 /// The attachment store of the relay.
 pub struct Attachments {
-    files: AttachmentFiles,
+    store: AttachmentStore,
     secret: Zeroizing<[u8; 32]>,
     /// Largest attachment, in bytes.
     pub max_bytes: u64,
@@ -61,9 +59,9 @@ pub struct Attachments {
 }
 
 impl Attachments {
-    pub(super) fn new(files: AttachmentFiles, identity: &ServerIdentity, limits: &Limits) -> Self {
+    pub(super) fn new(store: AttachmentStore, identity: &ServerIdentity, limits: &Limits) -> Self {
         Self {
-            files,
+            store,
             secret: identity.attachment_secret(),
             max_bytes: limits.max_attachment_bytes,
             ttl_ms: millis(limits.attachment_ttl_secs),
@@ -74,7 +72,7 @@ impl Attachments {
     /// Room for an attachment of so many bytes.
     ///
     /// # Errors
-    /// [`ServiceError::Invalid`], [`ServiceError::TooLarge`], [`ServiceError::TooMany`] or the disk's.
+    /// [`ServiceError::Invalid`], [`ServiceError::TooLarge`], [`ServiceError::TooMany`] or the store's.
     pub async fn create(&self, caller: &Caller, size: u64) -> Result<AttachmentSlot, ServiceError> {
         if size == 0 {
             return Err(ServiceError::Invalid("an attachment has at least 1 byte"));
@@ -86,9 +84,9 @@ impl Attachments {
         self.budget.spend_many(&caller.mailbox, kib).map_err(ServiceError::TooMany)?;
         let mut id = [0; 16];
         rand::rng().fill_bytes(&mut id);
-        let name = AttachmentName { id, expires_ms: now_ms().saturating_add(self.ttl_ms) };
-        self.files.create(name).await.map_err(ServiceError::Files)?;
-        let path = |right| format!("{PATH}{}", self.sign(Capability { right, name, size }));
+        let name = AttachmentName { id, expires_ms: now_ms().saturating_add(self.ttl_ms), size };
+        self.store.create(name).await.map_err(ServiceError::Files)?;
+        let path = |right| format!("{PATH}{}", self.sign(Capability { right, name }));
         Ok(AttachmentSlot {
             upload: path(AttachmentUse::Upload),
             download: path(AttachmentUse::Download),
@@ -108,9 +106,9 @@ impl Attachments {
     /// How far an upload has come, in bytes.
     ///
     /// # Errors
-    /// [`ServiceError::NotFound`] or the disk's.
+    /// [`ServiceError::NotFound`] or the store's.
     pub async fn offset(&self, capability: Capability) -> Result<u64, ServiceError> {
-        match self.files.uploaded(capability.name).await.map_err(missing)? {
+        match self.store.uploaded(capability.name).await.map_err(refused)? {
             Uploaded::Part(bytes) | Uploaded::Whole(bytes) => Ok(bytes),
         }
     }
@@ -118,46 +116,43 @@ impl Attachments {
     /// Goes on with an upload; also says how far it has come.
     ///
     /// # Errors
-    /// [`ServiceError::NotFound`], [`ServiceError::UploadBusy`] or the disk's.
+    /// [`ServiceError::NotFound`], [`ServiceError::UploadBusy`], [`ServiceError::TooManyPieces`] or the store's.
     pub async fn resume(&self, capability: Capability) -> Result<(Upload, u64), ServiceError> {
-        self.files.resume(capability.name).await.map_err(missing)
+        self.store.resume(capability.name).await.map_err(refused)
     }
 
-    /// An attachment that is whole, and its size in bytes.
+    /// An attachment that is whole.
     ///
     /// # Errors
-    /// [`ServiceError::NotFound`] or the disk's.
-    pub async fn open(
-        &self,
-        capability: Capability,
-    ) -> Result<(tokio::fs::File, u64), ServiceError> {
-        self.files.open(capability.name).await.map_err(missing)
+    /// [`ServiceError::NotFound`] or the store's.
+    pub async fn open(&self, capability: Capability) -> Result<Stored, ServiceError> {
+        self.store.open(capability.name).await.map_err(refused)
     }
 
     /// Forgets it.
     ///
     /// # Errors
-    /// [`ServiceError::NotFound`] or the disk's.
+    /// [`ServiceError::NotFound`] or the store's.
     pub async fn remove(&self, capability: Capability) -> Result<(), ServiceError> {
-        self.files.remove(capability.name).await.map_err(missing)
+        self.store.remove(capability.name).await.map_err(refused)
     }
 
     /// Drops what has expired.
     ///
     /// # Errors
-    /// The disk's.
+    /// The store's.
     pub async fn purge(&self) -> Result<(), ServiceError> {
         self.budget.forget_full();
-        self.files.purge(now_ms()).await.map(drop).map_err(ServiceError::Files)
+        self.store.purge(now_ms()).await.map(drop).map_err(ServiceError::Files)
     }
 
     fn sign(&self, capability: Capability) -> String {
-        let Capability { right, name, size } = capability;
+        let Capability { right, name } = capability;
         let kind = match right {
             AttachmentUse::Upload => 1,
             AttachmentUse::Download => 2,
         };
-        let (expires, size) = (name.expires_ms.to_be_bytes(), size.to_be_bytes());
+        let (expires, size) = (name.expires_ms.to_be_bytes(), name.size.to_be_bytes());
         let signed = [&[kind], &name.id[..], &expires, &size].concat();
         let mac = self.mac(&signed);
         URL_SAFE_NO_PAD.encode([&signed[..], &mac].concat())
@@ -177,8 +172,9 @@ impl Attachments {
             2 => AttachmentUse::Download,
             _ => return None,
         };
-        let name = AttachmentName { id: *id, expires_ms: i64::from_be_bytes(*expires) };
-        Some(Capability { right, name, size: u64::from_be_bytes(size.try_into().ok()?) })
+        let (expires_ms, size) =
+            (i64::from_be_bytes(*expires), u64::from_be_bytes(size.try_into().ok()?));
+        Some(Capability { right, name: AttachmentName { id: *id, expires_ms, size } })
     }
 
     fn mac(&self, message: &[u8]) -> [u8; 16] {
@@ -190,8 +186,10 @@ impl Attachments {
     }
 }
 
-fn missing(error: io::Error) -> ServiceError {
+/// What the store says, for the caller.
+pub(crate) fn refused(error: io::Error) -> ServiceError {
     match error.kind() {
+        io::ErrorKind::QuotaExceeded => ServiceError::TooManyPieces,
         io::ErrorKind::NotFound => ServiceError::NotFound("attachment"),
         io::ErrorKind::WouldBlock => ServiceError::UploadBusy(Duration::from_secs(1)),
         _ => ServiceError::Files(error),

@@ -48,7 +48,10 @@ pub enum ServiceError {
     /// Another request writes to the upload.
     #[error("another request writes to this upload; wait {} s and ask with HEAD how far it has come", .0.as_secs())]
     UploadBusy(Duration),
-    /// The disk of the attachments refused.
+    /// The upload was broken off too often.
+    #[error("this upload was broken off too often; give it up and begin another one")]
+    TooManyPieces,
+    /// The disk or the bucket of the attachments refused.
     #[error("the server cannot store or read attachments now; try again")]
     Files(#[source] std::io::Error),
     /// Over a limit of requests.

@@ -29,7 +29,7 @@ use crate::bus::Bus;
 use crate::config::Limits;
 use crate::identity::ServerIdentity;
 use crate::push::Senders;
-use crate::storage::{AttachmentFiles, NodeId, Store};
+use crate::storage::{AttachmentStore, NodeId, Store};
 
 /// All services of one node.
 pub struct Services {
@@ -54,7 +54,7 @@ impl Services {
     #[must_use]
     pub fn new(
         store: Arc<dyn Store>,
-        files: AttachmentFiles,
+        attachments: AttachmentStore,
         (bus, node): (Arc<dyn Bus>, NodeId),
         senders: Senders,
         identity: ServerIdentity,
@@ -65,7 +65,7 @@ impl Services {
             accounts: Accounts::new(Arc::clone(&store), Arc::clone(&bus), &identity, &limits),
             keys: Keys::new(Arc::clone(&store), Arc::clone(&bus), &limits),
             relay: Relay::new(store, (bus, node), push.clone(), &identity, &limits),
-            attachments: Attachments::new(files, &identity, &limits),
+            attachments: Attachments::new(attachments, &identity, &limits),
             certificates: Certificates::new(identity, push.offer(), &limits),
             push,
             limits,

@@ -7,7 +7,10 @@ pub mod postgres;
 mod rows;
 pub mod sqlite;
 
-pub use attachments::{AttachmentFiles, AttachmentName, Upload, Uploaded};
+pub use attachments::{
+    AttachmentBucket, AttachmentFolder, AttachmentName, AttachmentStore, BucketError, BucketUpload,
+    Content, FileUpload, Pieces, Stored, Upload, Uploaded,
+};
 pub use rows::{
     AccountId, AccountRow, Append, AppendAnswer, Authority, Backlog, Claim, DeviceRow, Fetch,
     KemUse, KeyCollision, KeyKind, KeySet, KeyState, MailboxId, MailboxState, Mismatch, NewMessage,

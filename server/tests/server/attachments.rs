@@ -1,19 +1,127 @@
-//! Attachments: what was uploaded in parts comes back whole or in ranges, by capability alone.
+//! Attachments: what was uploaded in parts comes back whole or in ranges, by capability alone. All of it in a folder
+//! and in a bucket.
+
+use std::process::Stdio;
+use std::time::Duration;
 
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tuckseal::service::AttachmentSlot;
+use tuckseal_server::Config;
+use tuckseal_server::config::Limits;
+use tuckseal_server::storage::{AttachmentBucket, AttachmentName, AttachmentStore, Uploaded};
 
+use crate::peers::{Peer, python, script};
 use crate::world::{Party, World, refusal};
 
-const SIZE: usize = 300_000;
+pub(crate) const SIZE: usize = 300_000;
 
-fn content() -> Vec<u8> {
+/// A server of S3 with one bucket.
+pub(crate) struct S3 {
+    peer: Peer,
+    pub(crate) endpoint: String,
+    pub(crate) id: String,
+    pub(crate) folder: TempDir,
+}
+
+impl S3 {
+    pub(crate) async fn start() -> Option<Self> {
+        let mut python = python("attachments in a bucket of an independent server of S3")?;
+        let mut peer = Peer::start(python.stdin(Stdio::piped()).arg(script("s3.py")));
+        let said = peer.line().await;
+        let text = |name: &str| said[name].as_str().unwrap().to_owned();
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("secret"), format!("{}\n", text("secret"))).unwrap();
+        Some(Self { peer, endpoint: text("endpoint"), id: text("id"), folder })
+    }
+
+    pub(crate) fn set(&self, config: &mut Config) {
+        config.attachments = "s3://attachments/some/prefix".parse().unwrap();
+        config.s3.s3_endpoint = Some(self.endpoint.clone());
+        config.s3.s3_access_key_id = Some(self.id.clone());
+        config.s3.s3_secret_key_file = Some(self.folder.path().join("secret"));
+    }
+
+    pub(crate) async fn keys(&mut self) -> Vec<String> {
+        serde_json::from_value(self.peer.ask().await).unwrap()
+    }
+
+    pub(crate) fn bucket(&self, memory_kib: u64) -> AttachmentBucket {
+        let mut config = Config::new(self.folder.path());
+        self.set(&mut config);
+        let tuckseal_server::config::AttachmentPlace::Bucket(place) = &config.attachments else {
+            panic!("a folder")
+        };
+        AttachmentBucket::new(place, &config.s3, memory_kib).unwrap()
+    }
+}
+
+enum Place {
+    Folder,
+    Bucket(Box<S3>),
+}
+
+impl Place {
+    async fn world(&self, change: impl Fn(&mut Limits)) -> World {
+        self.on(tempfile::tempdir().unwrap(), change).await
+    }
+
+    async fn on(&self, folder: TempDir, change: impl Fn(&mut Limits)) -> World {
+        World::set(folder, |config| {
+            if let Self::Bucket(s3) = self {
+                s3.set(config);
+            }
+            change(&mut config.limits);
+        })
+        .await
+    }
+
+    async fn is_empty(&mut self, world: &World) -> bool {
+        match self {
+            Self::Folder => !world.folder.path().join("attachments").exists(),
+            Self::Bucket(s3) => s3.keys().await.is_empty(),
+        }
+    }
+}
+
+/// Each as a test on a folder and on a bucket.
+macro_rules! on_both {
+    ($($name:ident)+) => {
+        mod folder {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                super::$name(super::Place::Folder).await;
+            })+
+        }
+        mod bucket {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                if let Some(s3) = super::S3::start().await {
+                    super::$name(super::Place::Bucket(Box::new(s3))).await;
+                }
+            })+
+        }
+    };
+}
+
+on_both! {
+    upload_that_breaks_off_goes_on_where_it_was_and_is_read_by_whoever_has_the_path
+    ranges_are_the_bytes_they_name
+    capability_is_for_its_use_and_its_bytes_alone
+    sizes_credentials_and_versions_are_checked_before_anything_is_made
+    expired_attachment_is_gone
+    day_that_is_over_is_dropped_and_the_next_one_stays
+    upload_outlives_a_restart
+    path_of_a_hanging_upload_does_not_hold_the_shutdown
+}
+
+pub(crate) fn content() -> Vec<u8> {
     (0..SIZE).map(|n| (n * 31 % 251) as u8).collect()
 }
 
-fn tus(request: RequestBuilder) -> RequestBuilder {
+pub(crate) fn tus(request: RequestBuilder) -> RequestBuilder {
     request.header("tus-resumable", "1.0.0")
 }
 
@@ -22,7 +130,7 @@ async fn create(party: &Party, size: usize) -> Response {
     request.header("upload-length", size.to_string()).send().await.unwrap()
 }
 
-async fn slot(party: &Party, size: usize) -> AttachmentSlot {
+pub(crate) async fn slot(party: &Party, size: usize) -> AttachmentSlot {
     let response = create(party, size).await;
     assert_eq!(response.status(), StatusCode::CREATED);
     let location = response.headers()["location"].to_str().unwrap().to_owned();
@@ -32,18 +140,23 @@ async fn slot(party: &Party, size: usize) -> AttachmentSlot {
 }
 
 /// No credential but the path.
-fn bare(party: &Party, method: Method, path: &str) -> RequestBuilder {
+pub(crate) fn bare(party: &Party, method: Method, path: &str) -> RequestBuilder {
     crate::world::http().request(method, format!("http://{}{path}", party.address))
 }
 
-async fn patch(party: &Party, slot: &AttachmentSlot, offset: usize, bytes: &[u8]) -> Response {
+pub(crate) async fn patch(
+    party: &Party,
+    slot: &AttachmentSlot,
+    offset: usize,
+    bytes: &[u8],
+) -> Response {
     let request = tus(bare(party, Method::PATCH, &slot.upload));
     let request = request.header("content-type", "application/offset+octet-stream");
     let request = request.header("upload-offset", offset.to_string());
     request.body(bytes.to_vec()).send().await.unwrap()
 }
 
-async fn offset(party: &Party, slot: &AttachmentSlot) -> usize {
+pub(crate) async fn offset(party: &Party, slot: &AttachmentSlot) -> usize {
     let response = tus(bare(party, Method::HEAD, &slot.upload)).send().await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
     assert_eq!(response.headers()["cache-control"], "no-store");
@@ -66,24 +179,27 @@ async fn hanging(party: &Party, slot: &AttachmentSlot, sent: usize) -> TcpStream
     );
     socket.write_all(head.as_bytes()).await.unwrap();
     socket.write_all(&content()[..sent]).await.unwrap();
-    while offset(party, slot).await < sent {
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    }
     socket
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn upload_that_breaks_off_goes_on_where_it_was_and_is_read_by_whoever_has_the_path() {
-    let world = World::start().await;
+async fn has_come(party: &Party, slot: &AttachmentSlot, bytes: usize) {
+    while offset(party, slot).await < bytes {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn upload_that_breaks_off_goes_on_where_it_was_and_is_read_by_whoever_has_the_path(
+    place: Place,
+) {
+    let world = place.world(|_| ()).await;
     let alice = world.party("alice").await;
     let slot = slot(&alice, SIZE).await;
     let early = bare(&alice, Method::GET, &slot.download).send().await.unwrap();
     assert_eq!(refusal(early).await, StatusCode::NOT_FOUND);
 
-    let broken = hanging(&alice, &slot, 100_000).await;
-    assert_eq!(refusal(patch(&alice, &slot, 100_000, b"x").await).await, StatusCode::LOCKED);
-    drop(broken);
-    // The server notices that the connection broke, gives the upload free, and keeps what came.
+    drop(hanging(&alice, &slot, 100_000).await);
+    // The server notices that the connection broke, keeps what came, and gives the upload free.
+    has_come(&alice, &slot, 100_000).await;
     let rest = loop {
         let response = patch(&alice, &slot, 100_000, &content()[100_000..]).await;
         if response.status() != StatusCode::LOCKED {
@@ -99,9 +215,8 @@ async fn upload_that_breaks_off_goes_on_where_it_was_and_is_read_by_whoever_has_
     assert_eq!(read.bytes().await.unwrap(), content());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn ranges_are_the_bytes_they_name() {
-    let world = World::start().await;
+async fn ranges_are_the_bytes_they_name(place: Place) {
+    let world = place.world(|_| ()).await;
     let alice = world.party("alice").await;
     let slot = uploaded(&alice).await;
     let all = content();
@@ -137,9 +252,8 @@ async fn ranges_are_the_bytes_they_name() {
     assert_eq!(head.headers()["content-length"], SIZE.to_string());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn capability_is_for_its_use_and_its_bytes_alone() {
-    let world = World::start().await;
+async fn capability_is_for_its_use_and_its_bytes_alone(place: Place) {
+    let world = place.world(|_| ()).await;
     let alice = world.party("alice").await;
     let slot = slot(&alice, SIZE).await;
     let swapped = AttachmentSlot { upload: slot.download.clone(), ..slot.clone() };
@@ -169,14 +283,14 @@ fn slot_of(slot: &AttachmentSlot, at: usize) -> AttachmentSlot {
     AttachmentSlot { upload: String::from_utf8(upload).unwrap(), ..slot.clone() }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn sizes_credentials_and_versions_are_checked_before_a_file_is_made() {
-    let world = World::with(|limits| {
-        limits.max_attachment_bytes = 1024 * 1024;
-        limits.attachment_burst_kib = 1500;
-        limits.attachment_kib_per_hour = 1;
-    })
-    .await;
+async fn sizes_credentials_and_versions_are_checked_before_anything_is_made(mut place: Place) {
+    let world = place
+        .world(|limits| {
+            limits.max_attachment_bytes = 1024 * 1024;
+            limits.attachment_burst_kib = 1500;
+            limits.attachment_kib_per_hour = 1;
+        })
+        .await;
     let alice = world.party("alice").await;
     let status = |response| async move { refusal(response).await };
     assert_eq!(status(create(&alice, 1024 * 1024 + 1).await).await, StatusCode::PAYLOAD_TOO_LARGE);
@@ -187,7 +301,7 @@ async fn sizes_credentials_and_versions_are_checked_before_a_file_is_made() {
     let old = old.send().await.unwrap();
     assert_eq!(old.headers()["tus-version"], "1.0.0");
     assert_eq!(status(old).await, StatusCode::PRECONDITION_FAILED);
-    assert!(!world.folder.path().join("attachments").exists());
+    assert!(place.is_empty(&world).await);
     let options = alice.request(Method::OPTIONS, "/v1/attachments").send().await.unwrap();
     assert_eq!(options.headers()["tus-max-size"], "1048576");
     slot(&alice, 1024 * 1024).await;
@@ -196,9 +310,8 @@ async fn sizes_credentials_and_versions_are_checked_before_a_file_is_made() {
     assert_eq!(status(over).await, StatusCode::TOO_MANY_REQUESTS);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn expired_attachment_is_gone() {
-    let world = World::with(|limits| limits.attachment_ttl_secs = 1).await;
+async fn expired_attachment_is_gone(place: Place) {
+    let world = place.world(|limits| limits.attachment_ttl_secs = 1).await;
     let alice = world.party("alice").await;
     let slot = uploaded(&alice).await;
     while bare(&alice, Method::GET, &slot.download).send().await.unwrap().status() == StatusCode::OK
@@ -209,13 +322,12 @@ async fn expired_attachment_is_gone() {
     assert_eq!(refusal(read).await, StatusCode::NOT_FOUND);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn upload_outlives_a_restart() {
-    let world = World::start().await;
+async fn upload_outlives_a_restart(place: Place) {
+    let world = place.world(|_| ()).await;
     let mut alice = world.party("alice").await;
     let slot = slot(&alice, SIZE).await;
     patch(&alice, &slot, 0, &content()[..1000]).await;
-    let world = World::on(world.stop().await, |_| ()).await;
+    let world = place.on(world.stop().await, |_| ()).await;
     alice.address = world.address;
     assert_eq!(offset(&alice, &slot).await, 1000);
     patch(&alice, &slot, 1000, &content()[1000..]).await;
@@ -223,14 +335,39 @@ async fn upload_outlives_a_restart() {
     assert_eq!(message_bytes(read).await, content());
 }
 
-async fn message_bytes(response: Response) -> Vec<u8> {
+pub(crate) async fn message_bytes(response: Response) -> Vec<u8> {
     assert_eq!(response.status(), StatusCode::OK);
     response.bytes().await.unwrap().to_vec()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn path_of_a_hanging_upload_does_not_hold_the_shutdown() {
-    let mut world = World::with(|limits| limits.shutdown_secs = 1).await;
+async fn day_that_is_over_is_dropped_and_the_next_one_stays(mut place: Place) {
+    const DAY: i64 = 86_400_000;
+    let folder = tempfile::tempdir().unwrap();
+    let store = match &place {
+        Place::Folder => AttachmentStore::folder(folder.path().join("attachments")),
+        Place::Bucket(s3) => AttachmentStore::Bucket(s3.bucket(1024)),
+    };
+    let name = |day: i64| AttachmentName { id: [7; 16], expires_ms: day * DAY + 5, size: 3 };
+    for day in [20_000, 20_001] {
+        store.create(name(day)).await.unwrap();
+        let (mut upload, _) = store.resume(name(day)).await.unwrap();
+        upload.write("abc".into()).await.unwrap();
+        upload.finish().await.unwrap();
+    }
+    assert_eq!(store.purge(20_000 * DAY + DAY - 1).await.unwrap(), 0);
+    assert_eq!(store.purge(20_001 * DAY).await.unwrap(), 1);
+    let gone = store.uploaded(name(20_000)).await.unwrap_err();
+    assert_eq!(gone.kind(), std::io::ErrorKind::NotFound);
+    assert_eq!(store.uploaded(name(20_001)).await.unwrap(), Uploaded::Whole(3));
+    store.remove(name(20_001)).await.unwrap();
+    assert!(store.open(name(20_001)).await.is_err());
+    if let Place::Bucket(s3) = &mut place {
+        assert!(s3.keys().await.is_empty());
+    }
+}
+
+async fn path_of_a_hanging_upload_does_not_hold_the_shutdown(place: Place) {
+    let mut world = place.world(|limits| limits.shutdown_secs = 1).await;
     let alice = world.party("alice").await;
     let slot = slot(&alice, SIZE).await;
     let mut socket = hanging(&alice, &slot, 10).await;
@@ -238,4 +375,15 @@ async fn path_of_a_hanging_upload_does_not_hold_the_shutdown() {
     world.ended().await;
     let mut rest = Vec::new();
     let _ = socket.read_to_end(&mut rest).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn file_has_one_writer_at_a_time() {
+    let world = World::start().await;
+    let alice = world.party("alice").await;
+    let slot = slot(&alice, SIZE).await;
+    let writing = hanging(&alice, &slot, 100_000).await;
+    has_come(&alice, &slot, 100_000).await;
+    assert_eq!(refusal(patch(&alice, &slot, 100_000, b"x").await).await, StatusCode::LOCKED);
+    drop(writing);
 }

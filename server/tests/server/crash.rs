@@ -20,7 +20,16 @@ pub(crate) fn program(folder: &Path) -> Command {
 }
 
 pub(crate) async fn start(folder: &Path) -> (Child, std::net::SocketAddr) {
-    let mut child = program(folder).spawn().unwrap();
+    start_with(folder, &[]).await
+}
+
+/// With this in the environment.
+pub(crate) async fn start_with(
+    folder: &Path,
+    environment: &[(&str, String)],
+) -> (Child, std::net::SocketAddr) {
+    let mut command = program(folder);
+    let mut child = command.envs(environment.iter().cloned()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let line = tokio::time::timeout(PATIENCE, lines.next_line())
         .await

@@ -9,6 +9,7 @@
 
 mod accounts;
 mod attachments;
+mod attachments_bucket;
 mod chaos;
 mod chaos_long;
 mod cluster;

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::process::Stdio;
 
-use tokio::io::{AsyncBufReadExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdout, Command};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use crate::world::PATIENCE;
 
@@ -32,6 +32,7 @@ pub(crate) fn script(name: &str) -> PathBuf {
 /// A program that says JSON, one value a line; killed when this is dropped.
 pub(crate) struct Peer {
     _child: Child,
+    input: Option<ChildStdin>,
     lines: Lines<BufReader<ChildStdout>>,
 }
 
@@ -39,7 +40,14 @@ impl Peer {
     pub(crate) fn start(command: &mut Command) -> Self {
         let mut child = command.spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        Self { _child: child, lines }
+        let input = child.stdin.take();
+        Self { _child: child, input, lines }
+    }
+
+    /// What it says to an empty line; its input must be a pipe.
+    pub(crate) async fn ask(&mut self) -> serde_json::Value {
+        self.input.as_mut().unwrap().write_all(b"\n").await.unwrap();
+        self.line().await
     }
 
     pub(crate) async fn line(&mut self) -> serde_json::Value {
