@@ -58,13 +58,13 @@ impl S3 {
     }
 }
 
-enum Place {
+pub(crate) enum Place {
     Folder,
     Bucket(Box<S3>),
 }
 
 impl Place {
-    async fn world(&self, change: impl Fn(&mut Limits)) -> World {
+    pub(crate) async fn world(&self, change: impl Fn(&mut Limits)) -> World {
         self.on(tempfile::tempdir().unwrap(), change).await
     }
 

@@ -10,6 +10,7 @@
 mod accounts;
 mod attachments;
 mod attachments_bucket;
+mod attachments_tus;
 mod chaos;
 mod chaos_long;
 mod cluster;
