@@ -139,6 +139,7 @@ impl Stream {
         }
     }
 
+    /// What is done between two waits is boxed: a stream waits nearly always, and should be no larger than that takes.
     async fn serve(&mut self) -> End {
         let stopping = self.app.stopping.clone();
         // One for all turns: each one made anew takes a lock that all streams have in common.
@@ -149,7 +150,7 @@ impl Stream {
         ticks.reset();
         loop {
             if let Some(mailbox) = &mut self.mailbox
-                && let Err(end) = mailbox.deliver(&mut self.socket).await
+                && let Err(end) = Box::pin(mailbox.deliver(&mut self.socket)).await
             {
                 return end;
             }
@@ -158,16 +159,16 @@ impl Stream {
             let done = tokio::select! {
                 () = &mut stopped => Err(End::Close(close_code::RESTART, "the server restarts")),
                 wakes = mailbox::wakes(self.mailbox.as_ref()) => match &mut self.mailbox {
-                    Some(mailbox) => mailbox.woken(wakes, &mut self.socket).await,
+                    Some(mailbox) => Box::pin(mailbox.woken(wakes, &mut self.socket)).await,
                     None => Ok(()),
                 },
                 answers = self.submitting.answers() => {
-                    self.socket.send(server_frame::Body::SubmissionAnswers(answers)).await
+                    Box::pin(self.socket.send(server_frame::Body::SubmissionAnswers(answers))).await
                 }
                 frame = self.socket.recv(), if readable => self.received(frame).await,
                 done = tick(&mut ticks, hole_since) => match (done, &mut self.mailbox) {
                     (Tick::Hole, Some(mailbox)) => { mailbox.look(); Ok(()) }
-                    (_, _) => self.ping().await,
+                    (_, _) => Box::pin(self.ping()).await,
                 },
             };
             if let Err(end) = done {
@@ -227,7 +228,9 @@ enum Tick {
 async fn tick(pings: &mut Interval, hole_since: Option<Instant>) -> Tick {
     let hole = async {
         match hole_since {
-            Some(since) => tokio::time::sleep(HOLE.saturating_sub(since.elapsed())).await,
+            Some(since) => {
+                Box::pin(tokio::time::sleep(HOLE.saturating_sub(since.elapsed()))).await;
+            }
             None => std::future::pending().await,
         }
     };
