@@ -11,6 +11,8 @@ use crate::storage::StoreError;
 
 /// Connections, and so readings at the same time.
 const CONNECTIONS: usize = 4;
+/// Of a connection. SQLite empties it after every commit of the writer: more would hardly ever be read twice.
+const CACHE_KIB: i32 = 256;
 
 /// The connections that are not lent.
 #[derive(Clone)]
@@ -67,6 +69,7 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
         OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
     )?;
     prepare_once(&db)?;
+    db.pragma_update(None, "cache_size", -CACHE_KIB)?;
     db.busy_timeout(std::time::Duration::from_secs(5))?;
     Ok(db)
 }
