@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use crate::bus::NatsBus;
 use crate::config::{AttachmentPlace, Config};
-use crate::http::tls;
+use crate::http::{acme, tls};
+use crate::https;
 use crate::identity::ServerIdentity;
 use crate::push::{Apns, Fcm};
 use crate::service::now_ms;
@@ -35,7 +36,7 @@ pub async fn check(config: &Config) -> Verdict {
         ("bus", bus(config).await),
         ("files", attachments(config).await),
         ("listen", listen(config)),
-        ("tls", certificate(config)),
+        ("tls", certificate(config).await),
         ("push", push(config)),
     ];
     for (name, finding) in &findings {
@@ -128,10 +129,46 @@ fn listen(config: &Config) -> Finding {
     Ok(config.listen.to_string())
 }
 
-fn certificate(config: &Config) -> Finding {
+async fn certificate(config: &Config) -> Finding {
+    if config.acme.is_on() {
+        return by_acme(config).await;
+    }
     let Some((certificate, key)) = config.tls_files() else {
         return Ok("none: put a proxy in front".into());
     };
     tls::acceptor(certificate, key).map_err(|error| error.to_string())?;
     Ok(certificate.display().to_string())
+}
+
+/// All but the proof, which the authority alone can try.
+async fn by_acme(config: &Config) -> Finding {
+    for name in &config.acme.acme_domains {
+        if let Err(error) = tokio::net::lookup_host((name.as_str(), 443)).await {
+            return Err(format!("{name} has no address ({error}); enter it in the DNS"));
+        }
+    }
+    let folder = acme::folder(config);
+    if folder.exists() {
+        data(&folder)?;
+    }
+    let directory = config.acme.directory();
+    let answer = directory_of(directory).await.map_err(|error| {
+        format!("acme_directory {directory}: {error}; is it a directory of ACME with a trusted certificate?")
+    })?;
+    if answer.get("newOrder").is_none() {
+        return Err(format!("acme_directory {directory}: this is no directory of ACME"));
+    }
+    let names = config.acme.acme_domains.join(", ");
+    let port = config.listen.port();
+    let lead = if port == 443 { String::new() } else { format!("; port 443 must lead to {port}") };
+    Ok(format!("by ACME for {names} from {directory}{lead}"))
+}
+
+async fn directory_of(url: &str) -> Result<serde_json::Value, Box<dyn std::error::Error>> {
+    let client = reqwest::Client::builder()
+        .tls_backend_preconfigured(https::client_config()?)
+        .timeout(Duration::from_secs(10))
+        .build()?;
+    let answer = client.get(url).send().await?.error_for_status()?;
+    Ok(serde_json::from_slice(&answer.bytes().await?)?)
 }

@@ -2,6 +2,7 @@
 //!
 //! The limits and their defaults stand in `config/limits.rs`.
 
+mod acme;
 mod address;
 mod attachments;
 mod limits;
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+pub use acme::AcmeSettings;
 pub use address::Address;
 pub use attachments::{AttachmentPlace, BucketPlace, NoPlace, S3Settings};
 pub use limits::{LimitSettings, Limits};
@@ -81,6 +83,9 @@ pub struct Settings {
     #[arg(long, value_name = "FILTER", env = "TUCKSEAL_LOG")]
     pub log: Option<String>,
     #[allow(missing_docs, reason = "its fields carry the help")]
+    #[command(flatten, next_help_heading = "Certificates by ACME (table [acme] of the file)")]
+    pub acme: AcmeSettings,
+    #[allow(missing_docs, reason = "its fields carry the help")]
     #[command(flatten, next_help_heading = "Attachments in a bucket (table [s3] of the file)")]
     pub s3: S3Settings,
     #[allow(missing_docs, reason = "its fields carry the help")]
@@ -133,6 +138,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Filter of the log.
     pub log: String,
+    /// Certificates by ACME.
+    pub acme: AcmeSettings,
     /// How the bucket is reached, if attachments are in one.
     pub s3: S3Settings,
     /// Waking devices.
@@ -167,6 +174,22 @@ pub enum ConfigError {
     /// A certificate without its key, or the other way round.
     #[error("tls_certificate_file and tls_key_file go together; set both or none")]
     HalfTls,
+    /// Certificates from two places.
+    #[error("the certificate comes from tls_certificate_file or by acme_domains; set one of them")]
+    TwoCertificates,
+    /// ACME at a node of several.
+    #[error(
+        "with a bus there are several nodes, and the authority may ask any of them; get the certificate at the balancer instead of acme_domains"
+    )]
+    AcmeNodes,
+    /// A setting of ACME has no sense.
+    #[error("{setting} must be {rule}")]
+    Acme {
+        /// Of the setting.
+        setting: &'static str,
+        /// What it has to be.
+        rule: &'static str,
+    },
     /// An access key without its secret, or the other way round.
     #[error(
         "s3_access_key_id and s3_secret_key_file go together; set both, or none and use the environment"
@@ -203,11 +226,18 @@ impl Config {
         config.limits.check()?;
         config.push.check()?;
         config.s3.check()?;
+        config.acme.check()?;
         if config.bus.is_some() && config.database.is_none() {
             return Err(ConfigError::BusAlone);
         }
         if config.tls_certificate_file.is_some() != config.tls_key_file.is_some() {
             return Err(ConfigError::HalfTls);
+        }
+        if config.acme.is_on() && config.tls_key_file.is_some() {
+            return Err(ConfigError::TwoCertificates);
+        }
+        if config.acme.is_on() && config.bus.is_some() {
+            return Err(ConfigError::AcmeNodes);
         }
         Ok(config)
     }
@@ -243,6 +273,8 @@ impl fmt::Display for Config {
             ("log", text(&self.log)),
         ];
         write_lines(f, lines)?;
+        writeln!(f, "\n[acme]")?;
+        write_lines(f, self.acme.lines())?;
         writeln!(f, "\n[s3]")?;
         write_lines(f, self.s3.lines())?;
         writeln!(f, "\n[push]")?;
@@ -288,6 +320,7 @@ impl Settings {
             relay_secret_file: self.relay_secret_file.or(other.relay_secret_file),
             log_format: self.log_format.or(other.log_format),
             log: self.log.or(other.log),
+            acme: self.acme.or(other.acme),
             s3: self.s3.or(other.s3),
             push: self.push.or(other.push),
             limits: self.limits.or(other.limits),
@@ -314,6 +347,7 @@ impl Settings {
             relay_secret_file: self.relay_secret_file,
             log_format: self.log_format.unwrap_or(LogFormat::Text),
             log: self.log.unwrap_or_else(|| "info".into()),
+            acme: self.acme,
             s3: self.s3,
             push: self.push,
             limits: self.limits.complete(),

@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::bus::{Bus, BusError, LocalBus, NatsBus};
 use crate::config::{AttachmentPlace, Config};
+use crate::http::acme::{self, Renewal};
 use crate::http::tls::{self, TlsError};
 use crate::http::{self, App};
 use crate::identity::{IdentityError, ServerIdentity};
@@ -88,6 +89,7 @@ pub struct Server {
     address: SocketAddr,
     metrics: Option<TcpListener>,
     tls: Option<TlsAcceptor>,
+    renewal: Option<Renewal>,
     app: Arc<App>,
     /// Held as long as the server lives.
     _lock: File,
@@ -101,7 +103,7 @@ impl Server {
     pub async fn bind(config: Config) -> Result<Self, ServerError> {
         let lock = open_data_dir(&config.data_dir)?;
         let identity = ServerIdentity::load_or_create(&config)?;
-        let tls = config.tls_files().map(|(chain, key)| tls::acceptor(chain, key)).transpose()?;
+        let (tls, renewal) = open_tls(&config)?;
         let senders = Senders::open(&config, &identity)?;
         let node = NodeId(i64::from_be_bytes(rand::random()));
         let bus = open_bus(&config, &identity, node).await?;
@@ -116,7 +118,7 @@ impl Server {
         let services = Services::new(shared, attachments, (bus, node), senders, identity, limits);
         let (stopping, open) = (CancellationToken::new(), TaskTracker::new());
         let app = Arc::new(App { services, store, stopping, open });
-        Ok(Self { listener, address, metrics, tls, app, _lock: lock })
+        Ok(Self { listener, address, metrics, tls, renewal, app, _lock: lock })
     }
 
     /// Where it listens; the port that was picked if the settings said 0.
@@ -131,11 +133,14 @@ impl Server {
     /// # Errors
     /// The database did not close well.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), ServerError> {
-        let Self { listener, metrics, tls, app, _lock, .. } = self;
+        let Self { listener, metrics, tls, renewal, app, _lock, .. } = self;
         let router = http::router(Arc::clone(&app));
         let accepting = tokio::spawn(http::accept(listener, tls, router, Arc::clone(&app)));
         if let Some(listener) = metrics {
             tokio::spawn(http::accept(listener, None, http::metrics_router(), Arc::clone(&app)));
+        }
+        if let Some(renewal) = renewal {
+            tokio::spawn(renewal.run(app.stopping.clone()));
         }
         let waking = app.services.push.clone().run(app.stopping.clone());
         let waking = tokio::spawn(waking);
@@ -169,6 +174,15 @@ async fn open_store(config: &Config) -> Result<Arc<dyn Store>, ServerError> {
         Some(database) => Arc::new(PostgresStore::open(database.revealed()).await?),
         None => Arc::new(SqliteStore::open(&config.data_dir.join("tuckseal.db"))?),
     })
+}
+
+fn open_tls(config: &Config) -> Result<(Option<TlsAcceptor>, Option<Renewal>), TlsError> {
+    if config.acme.is_on() {
+        let (acceptor, renewal) = acme::acceptor(config)?;
+        return Ok((Some(acceptor), Some(renewal)));
+    }
+    let acceptor = config.tls_files().map(|(chain, key)| tls::acceptor(chain, key));
+    Ok((acceptor.transpose()?, None))
 }
 
 fn open_attachments(config: &Config) -> Result<AttachmentStore, BucketError> {

@@ -21,27 +21,31 @@ pub struct Relay {
     pub url: String,
     pub folder: TempDir,
     listen: std::net::SocketAddr,
-    /// Certificate and key.
-    tls: Option<(String, String)>,
+    set: Box<dyn Fn(&mut Config) + Send + Sync>,
     running: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
 }
 
 impl Relay {
     pub async fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let listen = ([127, 0, 0, 1], 0).into();
-        let mut relay = Self { url: String::new(), folder, listen, tls: None, running: None };
-        relay.start_again().await;
+        let mut relay = Self::start_set(|_| ()).await;
         relay.url = format!("http://{}", relay.listen);
         relay
     }
 
     /// One that speaks https, under the name that its certificate has.
     pub async fn start_with_tls(certificate: String, key: String) -> Self {
+        Self::start_set(move |config| {
+            config.tls_certificate_file = Some(certificate.clone().into());
+            config.tls_key_file = Some(key.clone().into());
+        })
+        .await
+    }
+
+    /// With other settings; its URL is that of https and of localhost.
+    pub async fn start_set(set: impl Fn(&mut Config) + Send + Sync + 'static) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let listen = ([127, 0, 0, 1], 0).into();
-        let tls = Some((certificate, key));
-        let mut relay = Self { url: String::new(), folder, listen, tls, running: None };
+        let (listen, set) = (([127, 0, 0, 1], 0).into(), Box::new(set));
+        let mut relay = Self { url: String::new(), folder, listen, set, running: None };
         relay.start_again().await;
         relay.url = format!("https://localhost:{}", relay.listen.port());
         relay
@@ -51,8 +55,7 @@ impl Relay {
     pub async fn start_again(&mut self) {
         let mut config = Config::new(self.folder.path());
         config.listen = self.listen;
-        config.tls_certificate_file = self.tls.as_ref().map(|(file, _)| file.into());
-        config.tls_key_file = self.tls.as_ref().map(|(_, file)| file.into());
+        (self.set)(&mut config);
         let server = Server::bind(config).await.unwrap();
         self.listen = server.local_addr();
         let (stop, stopped) = oneshot::channel::<()>();

@@ -13,6 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 
 use super::App;
+use super::tls::ACME_TLS;
 
 /// Bytes of a request head, and what is read from a socket at once.
 const HEAD_BYTES: usize = 16 * 1024;
@@ -70,6 +71,8 @@ async fn secure(
         () = app.stopping.cancelled() => return,
     };
     match shaken {
+        // The authority has seen what it wanted to see.
+        Ok(Ok(socket)) if socket.get_ref().1.alpn_protocol() == Some(ACME_TLS) => {}
         Ok(Ok(socket)) => serve(socket, router, app).await,
         Ok(Err(error)) => tracing::debug!(%error, "handshake"),
         Err(_) => tracing::debug!("the handshake took too long"),

@@ -1,6 +1,7 @@
 //! The API on HTTP (docs/server-api.md): thin. A handler extracts, calls one service, answers.
 
 mod accounts;
+pub(crate) mod acme;
 mod attachments;
 mod auth;
 mod body;

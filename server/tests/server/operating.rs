@@ -109,6 +109,27 @@ async fn config_prints_what_is_in_force_and_no_password() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn check_says_what_is_wrong_with_acme() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = ["--acme-directory", "https://localhost:1/dir"];
+    for (arguments, said) in [
+        (
+            &["--acme-domains", "localhost"][..],
+            "FAIL  tls       acme_directory https://localhost:1/dir",
+        ),
+        (&["--acme-domains", "no-such-name.invalid"], "no-such-name.invalid has no address"),
+        (&["--acme-domains", "localhost,*.example.org"], "acme_domains must be names"),
+        (&["--acme-domains", "a", "--acme-contact", "me"], "acme_contact must be an address"),
+        (&["--acme-domains", "a", "--bus", "nats://b", "--database", "d"], "at the balancer"),
+    ] {
+        let arguments = [&directory[..], arguments, &["check"]].concat();
+        let (good, out, error) = run(folder.path(), &arguments).await;
+        assert!(!good && format!("{out}{error}").contains(said), "{said}: {out}{error}");
+    }
+    assert_eq!(folder.path().read_dir().unwrap().count(), 0, "it has made something");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn check_finds_what_is_good_and_what_is_not_and_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let (database, nats) = (Database::create().await, Nats::start().await);
