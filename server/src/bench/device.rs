@@ -35,6 +35,12 @@ pub enum BenchError {
     /// It says something else.
     #[error("the server gave another answer than was asked for")]
     Answer,
+    /// Not what was sent.
+    #[error("{0}")]
+    Delivery(#[from] super::work::WrongDelivery),
+    /// Acknowledged, and still there.
+    #[error("{0} messages were delivered again after they had been acknowledged")]
+    NotDeleted(usize),
     /// A generator task ended.
     #[error("a task of the generator ended")]
     Task(#[from] tokio::task::JoinError),

@@ -13,28 +13,31 @@ use tuckseal::service::{
 };
 
 use super::device::{BenchError, Device};
-use super::process::{self, Process};
+use super::part::{Part, Watch};
+use super::process::Process;
 use super::wire::{Http, Stream};
-use super::{BenchArguments, Part};
+use super::work::Work;
 
 /// Takers at the same time.
 const TAKERS: usize = 32;
 
 /// Where the nodes are; whoever comes next goes to the next.
-pub(super) struct Places<'a>(&'a [Process]);
+pub(super) struct Places<'a> {
+    nodes: &'a [Process],
+    /// Whose processor time counts.
+    servers: Vec<u32>,
+}
 
 impl<'a> Places<'a> {
-    pub(super) fn new(nodes: &'a [Process]) -> Self {
-        Self(nodes)
+    /// Nodes, and processes that work for them.
+    pub(super) fn new(nodes: &'a [Process], with: &[u32]) -> Self {
+        let servers = nodes.iter().map(Process::id).chain(with.iter().copied()).collect();
+        Self { nodes, servers }
     }
 
     pub(super) fn at(&self, number: usize) -> SocketAddr {
-        let node = self.0.get(number % self.0.len().max(1));
+        let node = self.nodes.get(number % self.nodes.len().max(1));
         node.map_or(SocketAddr::from(([127, 0, 0, 1], 0)), |node| node.address)
-    }
-
-    fn begin(&self) -> (Instant, Duration) {
-        (Instant::now(), process::cpu(self.0))
     }
 }
 
@@ -52,41 +55,48 @@ pub(super) async fn streams(
     Ok(streams)
 }
 
-/// Waits until the server has nothing more to say to any of them.
-pub(super) async fn settled(streams: &mut [Stream]) -> Result<(), BenchError> {
+/// Waits until the server has nothing more to say to any of them, and counts the envelopes that it had.
+pub(super) async fn settled(streams: &mut [Stream]) -> Result<usize, BenchError> {
+    let mut envelopes = 0;
     for stream in streams {
-        while !matches!(stream.next().await?, server_frame::Body::QueueEmpty(_)) {}
+        loop {
+            match stream.next().await? {
+                server_frame::Body::QueueEmpty(_) => break,
+                server_frame::Body::Delivery(delivery) => envelopes += delivery.envelopes.len(),
+                _ => {}
+            }
+        }
     }
-    Ok(())
+    Ok(envelopes)
 }
 
+/// So many senders, each waiting for its acceptance before it sends the next; the receivers are away.
 pub(super) async fn store(
     places: &Places<'_>,
     devices: &[Device],
-    arguments: &BenchArguments,
+    senders: usize,
+    work: &Arc<Work>,
 ) -> Result<Part, BenchError> {
-    let (begun, cpu_before) = places.begin();
-    let latencies = send_all(places, devices, arguments, None).await?;
-    Ok(Part { count: latencies.len(), took: begun.elapsed(), latencies, cpu_before })
+    let watch = Watch::start(&places.servers);
+    let latencies = send_all(places, devices, (senders, None), work).await?;
+    Ok(watch.stop(latencies.len(), latencies).await)
 }
 
 /// All senders, each waiting for its acceptance, or all together at a pace. Gives the times to the acceptance.
 async fn send_all(
     places: &Places<'_>,
     devices: &[Device],
-    arguments: &BenchArguments,
-    pace: Option<usize>,
+    (senders, pace): (usize, Option<usize>),
+    work: &Arc<Work>,
 ) -> Result<Vec<Duration>, BenchError> {
-    let left = Arc::new(AtomicUsize::new(arguments.messages));
-    let (devices, size) = (Arc::new(devices.to_vec()), arguments.size);
-    let wait =
-        pace.map(|pace| Duration::from_secs(1) * arguments.senders as u32 / pace.max(1) as u32);
-    let senders = (0..arguments.senders).map(|n| {
-        let (left, devices, address) = (Arc::clone(&left), Arc::clone(&devices), places.at(n));
-        tokio::spawn(send_some(address, devices, size, (left, wait)))
+    let devices = Arc::new(devices.to_vec());
+    let wait = pace.map(|pace| Duration::from_secs(1) * senders as u32 / pace.max(1) as u32);
+    let senders = (0..senders).map(|n| {
+        let (work, devices, address) = (Arc::clone(work), Arc::clone(&devices), places.at(n));
+        tokio::spawn(send_some(address, devices, work, wait))
     });
     let senders: Vec<_> = senders.collect();
-    let mut latencies = Vec::with_capacity(arguments.messages);
+    let mut latencies = Vec::with_capacity(work.count());
     for sender in senders {
         latencies.extend(sender.await??);
     }
@@ -96,15 +106,15 @@ async fn send_all(
 async fn send_some(
     address: SocketAddr,
     devices: Arc<Vec<Device>>,
-    size: usize,
-    (left, wait): (Arc<AtomicUsize>, Option<Duration>),
+    work: Arc<Work>,
+    wait: Option<Duration>,
 ) -> Result<Vec<Duration>, BenchError> {
     let mut stream = Http::connect(address).await?.upgrade("").await?;
     let begun = Instant::now();
     let mut latencies = Vec::new();
     // Senders at a pace begin one after another, not all at once.
     let mut next = begun + wait.map_or(Duration::ZERO, |wait| wait.mul_f64(rand::random()));
-    while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_ok() {
+    while let Some(number) = work.take() {
         if let Some(wait) = wait {
             tokio::time::sleep_until(next.into()).await;
             next += wait;
@@ -112,7 +122,7 @@ async fn send_some(
         let place = rand::random::<u64>() as usize % devices.len().max(1);
         let Some(device) = devices.get(place) else { break };
         let sent = Instant::now();
-        stream.send(submission(device, size, sent)).await?;
+        stream.send(submission(device, work.content(number))).await?;
         let server_frame::Body::SubmissionAnswers(answers) = stream.next().await? else {
             return Err(BenchError::Answer);
         };
@@ -127,12 +137,7 @@ async fn send_some(
     Ok(latencies)
 }
 
-/// Random bytes that begin with the time of sending, in nanoseconds of this process.
-fn submission(device: &Device, size: usize, sent: Instant) -> client_frame::Body {
-    let mut content = vec![0; size.max(8)];
-    rand::Rng::fill_bytes(&mut rand::rng(), &mut content);
-    let (time, _) = content.split_at_mut(8);
-    time.copy_from_slice(&(sent.duration_since(*START).as_nanos() as u64).to_be_bytes());
+fn submission(device: &Device, content: Vec<u8>) -> client_frame::Body {
     let message = DeviceMessage {
         device_id: 1,
         registration_id: device.registration_id,
@@ -153,68 +158,73 @@ fn submission(device: &Device, size: usize, sent: Instant) -> client_frame::Body
     })
 }
 
-static START: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
-
+/// What was stored comes, is acknowledged and is gone.
 pub(super) async fn drain(
     places: &Places<'_>,
     devices: &[Device],
-    count: usize,
+    work: &Arc<Work>,
 ) -> Result<Part, BenchError> {
-    let (begun, cpu_before) = places.begin();
+    let watch = Watch::start(&places.servers);
     let streams = streams(places, devices).await?;
-    let left = Arc::new(AtomicUsize::new(count));
-    let receivers = streams.into_iter().map(|stream| receive(stream, Arc::clone(&left)));
-    try_join_all(receivers).await?;
-    Ok(Part { count, took: begun.elapsed(), latencies: Vec::new(), cpu_before })
+    let receivers = streams.into_iter().map(|stream| receive(stream, work));
+    let received = try_join_all(receivers).await?;
+    let part = watch.stop(work.count(), Vec::new()).await;
+    drop(received);
+    empty(places, devices).await?;
+    Ok(part)
+}
+
+/// That nothing is delivered again.
+async fn empty(places: &Places<'_>, devices: &[Device]) -> Result<(), BenchError> {
+    let again = settled(&mut streams(places, devices).await?).await?;
+    if again == 0 { Ok(()) } else { Err(BenchError::NotDeleted(again)) }
 }
 
 /// Receives and acknowledges until all receivers together have got all. Gives the times on the way.
-async fn receive(
-    mut stream: Stream,
-    left: Arc<AtomicUsize>,
-) -> Result<(Stream, Vec<Duration>), BenchError> {
-    let mut latencies = Vec::new();
-    while left.load(Ordering::Relaxed) > 0 {
-        let Ok(body) = tokio::time::timeout(Duration::from_millis(50), stream.next()).await else {
-            continue;
+async fn receive(mut stream: Stream, work: &Work) -> Result<(Stream, Vec<Duration>), BenchError> {
+    let (mut latencies, mut finished) = (Vec::new(), std::pin::pin!(work.finished()));
+    loop {
+        let body = tokio::select! {
+            body = stream.next() => body?,
+            () = &mut finished => return Ok((stream, latencies)),
         };
-        let server_frame::Body::Delivery(delivery) = body? else { continue };
-        let now = START.elapsed();
-        for envelope in &delivery.envelopes {
-            let sent = envelope.content.first_chunk().map_or(0, |time| u64::from_be_bytes(*time));
-            latencies.push(now.saturating_sub(Duration::from_nanos(sent)));
+        let server_frame::Body::Delivery(delivery) = body else { continue };
+        let mut ids = Vec::with_capacity(delivery.envelopes.len());
+        for envelope in delivery.envelopes {
+            latencies.push(work.delivered(&envelope.content)?);
+            ids.push(envelope.id);
         }
-        let ids: Vec<Bytes> = delivery.envelopes.into_iter().map(|envelope| envelope.id).collect();
-        let count = ids.len();
         stream.send(client_frame::Body::Ack(Ack { ids })).await?;
-        left.fetch_sub(count, Ordering::Relaxed);
     }
-    Ok((stream, latencies))
 }
 
 /// The whole way, at full speed or at a pace.
 pub(super) async fn online(
     places: &Places<'_>,
     devices: &[Device],
-    arguments: &BenchArguments,
-    pace: Option<usize>,
+    (senders, pace): (usize, Option<usize>),
+    work: &Arc<Work>,
 ) -> Result<Part, BenchError> {
     let streams = streams(places, devices).await?;
-    // A paced part lasts ten seconds.
-    let messages = pace.map_or(arguments.messages, |pace| (pace * 10).min(arguments.messages));
-    let arguments = BenchArguments { messages, ..arguments.clone() };
-    let left = Arc::new(AtomicUsize::new(messages));
-    let (begun, cpu_before) = places.begin();
+    let watch = Watch::start(&places.servers);
     let receivers: Vec<_> = streams
         .into_iter()
-        .map(|stream| tokio::spawn(receive(stream, Arc::clone(&left))))
+        .map(|stream| {
+            let work = Arc::clone(work);
+            tokio::spawn(async move { receive(stream, &work).await })
+        })
         .collect();
-    send_all(places, devices, &arguments, pace).await?;
-    let mut latencies = Vec::with_capacity(messages);
+    send_all(places, devices, (senders, pace), work).await?;
+    let (mut latencies, mut received) = (Vec::with_capacity(work.count()), Vec::new());
     for receiver in receivers {
-        latencies.extend(receiver.await??.1);
+        let (stream, times) = receiver.await??;
+        latencies.extend(times);
+        received.push(stream);
     }
-    Ok(Part { count: latencies.len(), took: begun.elapsed(), latencies, cpu_before })
+    let part = watch.stop(latencies.len(), latencies).await;
+    drop(received);
+    empty(places, devices).await?;
+    Ok(part)
 }
 
 /// Bundles, each with the access key of its account.
@@ -223,7 +233,7 @@ pub(super) async fn take(
     devices: &[Device],
     count: usize,
 ) -> Result<Part, BenchError> {
-    let (begun, cpu_before) = places.begin();
+    let watch = Watch::start(&places.servers);
     let left = Arc::new(AtomicUsize::new(count));
     let devices = Arc::new(devices.to_vec());
     let takers: Vec<_> = (0..TAKERS)
@@ -249,5 +259,5 @@ pub(super) async fn take(
     for taker in takers {
         latencies.extend(taker.await??);
     }
-    Ok(Part { count: latencies.len(), took: begun.elapsed(), latencies, cpu_before })
+    Ok(watch.stop(latencies.len(), latencies).await)
 }

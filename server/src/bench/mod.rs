@@ -1,21 +1,27 @@
 //! `tuckseal-server bench`: what a message costs, measured on a server process of its own. The generator runs on the
 //! same machine: compare the processor time a message, not the rate.
 //!
-//! 1 KB random envelopes; every sender waits for its acceptance before it sends the next. *store* while the receivers
-//! are away; *drain* when they come, receive, acknowledge; *online* the whole way with the receivers there; *paced*
+//! 1 KB random envelopes; every sender waits for its acceptance before it sends the next. Each envelope is compared with
+//! what was sent, and none may come again after its acknowledgement. *alone* one sender; *store* while the receivers are
+//! away; *drain* when they come, receive, acknowledge; *online* the whole way with the receivers there; *paced*
 //! an open loop, send call to envelope at the receiver; *take* bundles with one-time prekeys; *idle* open streams.
 
 mod device;
 mod load;
+mod part;
 mod process;
+mod tree;
 mod wire;
+mod work;
 
-use std::time::Duration;
+use std::sync::Arc;
 
 pub use device::BenchError;
 
 use device::Device;
+use part::{Figures, Part};
 use process::Process;
+use work::Work;
 
 /// What to measure.
 #[derive(Debug, Clone, clap::Args)]
@@ -32,18 +38,24 @@ pub struct BenchArguments {
     /// Receiving devices
     #[arg(long, default_value_t = 64)]
     mailboxes: usize,
-    /// Messages a second of the paced part
+    /// Messages a second of the paced part, which lasts ten seconds; 0 for none
     #[arg(long, default_value_t = 500)]
     pace: usize,
-    /// Bundles to take
+    /// Bundles to take; 0 for none
     #[arg(long, default_value_t = 5_000)]
     takes: usize,
-    /// Idle streams
+    /// Idle streams; 0 for none
     #[arg(long, default_value_t = 1_000)]
     idle: usize,
     /// Nodes; more than one needs --database and --bus
     #[arg(long, default_value_t = 1)]
     nodes: usize,
+    /// A process whose processor time counts too, with all below it: the database, the bus (can be repeated)
+    #[arg(long, value_name = "PID")]
+    with_pid: Vec<u32>,
+    /// A JSON object a line, for programs
+    #[arg(long)]
+    json: bool,
 }
 
 /// Measures and prints one line a part.
@@ -55,72 +67,85 @@ pub async fn run(
     settings: &crate::config::Settings,
 ) -> Result<(), BenchError> {
     let folder = device::Folder::new()?;
-    println!("part     count        /s   p50 ms   p99 ms   server us CPU each");
-    idle(folder.path(), settings, arguments.idle).await?;
+    if !arguments.json {
+        println!("part     count        /s   p50 ms   p99 ms   server us CPU each");
+    }
+    idle(folder.path(), settings, &arguments).await?;
     let mut nodes = Vec::new();
     for number in 0..arguments.nodes.max(1) {
         nodes.push(Process::start(folder.path(), number, settings).await?);
     }
-    let places = load::Places::new(&nodes);
+    let places = load::Places::new(&nodes, &arguments.with_pid);
     let mailboxes = device::register(&places, arguments.mailboxes).await?;
-    let sent = load::store(&places, &mailboxes, &arguments).await?;
-    report("store", &nodes, sent);
-    let drained = load::drain(&places, &mailboxes, arguments.messages).await?;
-    report("drain", &nodes, drained);
-    let online = load::online(&places, &mailboxes, &arguments, None).await?;
-    report("online", &nodes, online);
-    let paced = load::online(&places, &mailboxes, &arguments, Some(arguments.pace)).await?;
-    report("paced", &nodes, paced);
-    let taken = load::take(&places, &mailboxes, arguments.takes).await?;
-    report("take", &nodes, taken);
+    parts(&places, &mailboxes, &arguments).await?;
     for node in nodes {
         node.stop().await?;
     }
     Ok(())
 }
 
-/// What a part did, beside the processor time that the servers had used before it.
-struct Part {
-    count: usize,
-    took: Duration,
-    latencies: Vec<Duration>,
-    cpu_before: Duration,
+async fn parts(
+    places: &load::Places<'_>,
+    mailboxes: &[Device],
+    arguments: &BenchArguments,
+) -> Result<(), BenchError> {
+    let report = |name: &str, part: Part| report(&part.figures(name), arguments);
+    let work = |count| Arc::new(Work::new(count, arguments.size));
+    let alone = work(arguments.messages.div_ceil(100));
+    report("alone", load::store(places, mailboxes, 1, &alone).await?);
+    load::drain(places, mailboxes, &alone).await?;
+    let stored = work(arguments.messages);
+    report("store", load::store(places, mailboxes, arguments.senders, &stored).await?);
+    report("drain", load::drain(places, mailboxes, &stored).await?);
+    let (full, fast) = (work(arguments.messages), (arguments.senders, None));
+    report("online", load::online(places, mailboxes, fast, &full).await?);
+    if arguments.pace > 0 {
+        let some = work((arguments.pace * 10).min(arguments.messages));
+        let paced = (arguments.senders, Some(arguments.pace));
+        report("paced", load::online(places, mailboxes, paced, &some).await?);
+    }
+    if arguments.takes > 0 {
+        report("take", load::take(places, mailboxes, arguments.takes).await?);
+    }
+    Ok(())
 }
 
-fn report(name: &str, nodes: &[Process], mut part: Part) {
-    let cpu = process::cpu(nodes).saturating_sub(part.cpu_before);
-    part.latencies.sort_unstable();
-    let at = |share: f64| {
-        let last = part.latencies.len().saturating_sub(1);
-        let place = (last as f64 * share).round() as usize;
-        part.latencies.get(place).map_or(0.0, |latency| latency.as_secs_f64() * 1000.0)
-    };
-    let rate = part.count as f64 / part.took.as_secs_f64();
-    let each = cpu.as_secs_f64() * 1e6 / part.count.max(1) as f64;
-    println!("{name:7} {:6} {rate:9.0} {:8.2} {:8.2} {each:9.1}", part.count, at(0.5), at(0.99));
+fn report(figures: &Figures, arguments: &BenchArguments) {
+    if arguments.json {
+        // Numbers and a name: always JSON.
+        println!("{}", serde_json::to_string(figures).unwrap_or_default());
+        return;
+    }
+    let Figures { part, count, per_second, p50_ms, p99_ms, cpu_us } = figures;
+    println!("{part:7} {count:6} {per_second:9.0} {p50_ms:8.2} {p99_ms:8.2} {cpu_us:9.1}");
 }
 
 /// In a process that has done nothing before: what registering needed would be there for the streams.
 async fn idle(
     folder: &std::path::Path,
     settings: &crate::config::Settings,
-    count: usize,
+    arguments: &BenchArguments,
 ) -> Result<(), BenchError> {
+    let count = arguments.idle;
     if count == 0 {
         return Ok(());
     }
     let node = [Process::start(folder, 0, settings).await?];
-    let devices: Vec<Device> = device::register(&load::Places::new(&node), count).await?;
+    let devices: Vec<Device> = device::register(&load::Places::new(&node, &[]), count).await?;
     let [node] = node;
     node.stop().await?;
     let node = [Process::start(folder, 0, settings).await?];
-    let places = load::Places::new(&node);
+    let places = load::Places::new(&node, &[]);
     let before = process::memory(&node);
     let mut streams = load::streams(&places, &devices).await?;
     load::settled(&mut streams).await?;
     let after = process::memory(&node);
     let each = after.saturating_sub(before) as f64 / count as f64;
-    println!("idle    {count:6} streams, {:.1} KB each in the server", each / 1024.0);
+    if arguments.json {
+        println!("{}", serde_json::json!({"part": "idle", "count": count, "bytes": each}));
+    } else {
+        println!("idle    {count:6} streams, {:.1} KB each in the server", each / 1024.0);
+    }
     let [node] = node;
     node.stop().await
 }

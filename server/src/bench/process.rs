@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
@@ -21,8 +20,6 @@ const OFF: [&str; 5] = [
 ];
 const KEYS: [&str; 4] =
     ["trust-root.public", "server.private", "server.certificate", "relay.secret"];
-/// Of the kernel, for the times in `/proc`.
-const TICKS_A_SECOND: u64 = 100;
 
 pub(super) struct Process {
     child: Child,
@@ -64,22 +61,14 @@ impl Process {
         Ok(self.child.kill().await?)
     }
 
+    pub(super) fn id(&self) -> u32 {
+        self.child.id().unwrap_or(0)
+    }
+
     fn read(&self, name: &str) -> String {
-        let path = format!("/proc/{}/{name}", self.child.id().unwrap_or(0));
+        let path = format!("/proc/{}/{name}", self.id());
         std::fs::read_to_string(path).unwrap_or_default()
     }
-}
-
-/// Processor time that all nodes have used.
-pub(super) fn cpu(nodes: &[Process]) -> Duration {
-    let ticks = |node: &Process| {
-        let stat = node.read("stat");
-        // Behind the name in brackets; user and system time are the 14th and 15th field of the line.
-        let fields = stat.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ');
-        fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum::<u64>()
-    };
-    let ticks: u64 = nodes.iter().map(ticks).sum();
-    Duration::from_millis(ticks.saturating_mul(1000 / TICKS_A_SECOND))
 }
 
 /// Memory in use of all nodes, in bytes.
