@@ -37,6 +37,11 @@ bench-peers:
     cargo bench --manifest-path benches/peers/Cargo.toml
     cargo bench --manifest-path benches/peers/Cargo.toml --features asm
 
+# The relay beside RabbitMQ, Redis, PostgreSQL, Mosquitto and NATS: the same work, in turn, so many rounds. Minutes, on a
+# machine that does nothing else; who is not installed is named.
+bench-relay ROUNDS="3":
+    cargo build --release -p tuckseal-server && cargo run --release --manifest-path benches/relay/Cargo.toml -- --rounds {{ROUNDS}}
+
 # Every operation beside the primitives that it cannot avoid.
 bench:
     cargo bench -p tuckseal
