@@ -23,16 +23,16 @@ use crate::transport::ServerError;
 use crate::transport::http::Http;
 
 /// Messages that [`Client::inbox`] gives at once.
-const INBOX_PAGE: u32 = 500;
+pub(crate) const INBOX_PAGE: u32 = 500;
 
 /// An open profile. Clones are handles to the same one.
 #[derive(Debug, Clone)]
 pub struct Client {
-    shell: Shell,
+    pub(crate) shell: Shell,
     actions: Arc<Mutex<Actions>>,
-    http: Http,
+    pub(crate) http: Http,
     own: Arc<Own>,
-    account: Arc<Account>,
+    pub(crate) account: Arc<Account>,
 }
 
 impl Client {
@@ -403,11 +403,6 @@ impl Client {
     /// [`ProfileError`].
     pub async fn statistics(&self) -> Result<Statistics, ProfileError> {
         self.shell.call(|engine, _| engine.store.rows().statistics()).await
-    }
-
-    #[cfg(test)]
-    pub(crate) fn shell(&self) -> &Shell {
-        &self.shell
     }
 
     /// Our account.

@@ -107,7 +107,7 @@ mod tests {
 
     /// How many messages were ever taken over.
     async fn stored(client: &Client) -> u64 {
-        client.shell().call(|engine, _| engine.store.rows().messages_ever()).await.unwrap()
+        client.shell.call(|engine, _| engine.store.rows().messages_ever()).await.unwrap()
     }
 
     /// Messages by id: one that was shown again counts once, if it is the same.
@@ -187,7 +187,7 @@ mod tests {
             }
             Ok::<_, ProfileError>(())
         };
-        person.client.shell().call(move |engine, _| engine.store.commit(lose)).await.unwrap();
+        person.client.shell.call(move |engine, _| engine.store.commit(lose)).await.unwrap();
     }
 
     /// Alice and Bob have met, one of them has lost the session, and Bob's answers wait at the relay.

@@ -1,5 +1,6 @@
 //! What the calls of the client answer when they cannot do what they are asked.
 
+use crate::push::PushService;
 use crate::store::ProfileError;
 use crate::transport::ServerError;
 
@@ -158,6 +159,58 @@ pub enum TransferError {
 impl TransferError {
     pub(crate) fn file(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self {
         move |source| Self::File { path: path.into(), source }
+    }
+}
+
+/// Push was not registered or ended.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PushError {
+    /// The address of a subscription is none that a server takes.
+    #[error(
+        "a push endpoint is https://… without a name and password in it, of at most 1,024 bytes"
+    )]
+    Endpoint,
+    /// The keys of a subscription.
+    #[error(
+        "p256dh is not a key of a push subscription: 65 bytes, a point of P-256 not compressed"
+    )]
+    Keys,
+    /// A token that its service cannot have given.
+    #[error("that is not a token of {service}: 1 to 1,024 characters, for APNs in hex")]
+    Token {
+        /// Which.
+        service: PushService,
+    },
+    /// The server cannot wake devices that way. What was registered before still is.
+    #[error("the server does not wake this device through {service}: {}", advice(*service))]
+    NotOffered {
+        /// Which.
+        service: PushService,
+    },
+    /// It is remembered; the server is told once it can be, while the client runs.
+    #[error("the server was not told yet ({cause}): it is with the next connection")]
+    NotYet {
+        /// Why.
+        cause: ServerError,
+    },
+    /// The keys of the subscription are not in the profile, or there is none.
+    #[error("the profile has no keys of a push subscription: register the endpoint without keys")]
+    NoKeys,
+    /// The server did not do it.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    /// The profile cannot be used.
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
+}
+
+fn advice(service: PushService) -> &'static str {
+    match service {
+        PushService::Web => {
+            "its endpoint must be https and public, unless the server's operator allows others"
+        }
+        PushService::Apns | PushService::Fcm => "its operator has set no key for that",
     }
 }
 

@@ -121,6 +121,12 @@ pub enum Event {
         /// How many.
         count: u64,
     },
+    /// The server does not wake this device where it was registered for push any more: its settings have changed.
+    /// Register again, or elsewhere; until then nothing wakes it.
+    PushRefused {
+        /// HTTP status.
+        status: u16,
+    },
     /// The app was slow to read events and has missed some. The inbox has all messages.
     Missed {
         /// How many.

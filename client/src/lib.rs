@@ -34,6 +34,10 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! An app that the system does not keep running is woken: [`Client::register_push`] tells the server where (Web Push,
+//! UnifiedPush, APNs, FCM), and when a push comes, which says nothing, [`Client::wake`] fetches what waits within the
+//! time that a background handler has. `examples/woken_by_push.rs` is such a handler.
 
 #[cfg(test)]
 extern crate self as tuckseal_client;
@@ -46,6 +50,7 @@ mod engine;
 mod error;
 mod event;
 mod message;
+mod push;
 mod register;
 mod shell;
 #[cfg(test)]
@@ -54,16 +59,20 @@ mod stage;
 mod store;
 mod transfer;
 mod transport;
+mod wake;
 
 pub use client::{Client, Events};
 pub use engine::{Receipts, Settings};
 pub use error::{
-    GroupError, IdentityError, LookupError, RegisterError, RunError, SendError, TransferError,
+    GroupError, IdentityError, LookupError, PushError, RegisterError, RunError, SendError,
+    TransferError,
 };
 pub use event::{Event, Failure, Refused};
 pub use message::{
     Contact, Group, GroupId, Message, MessageId, SentId, SentState, Statistics, Verification,
 };
+pub use push::{PushOffer, PushService, PushTarget, WebSubscription};
 pub use register::Registration;
 pub use store::ProfileError;
 pub use transport::ServerError;
+pub use wake::{WakeEnd, Woken};

@@ -6,7 +6,7 @@ use std::future::Future;
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{Mutex as AsyncMutex, MutexGuard, broadcast, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tuckseal::Timestamp;
@@ -16,6 +16,7 @@ use crate::backoff;
 use crate::engine::{Action, Engine, Input, Turn};
 use crate::error::RunError;
 use crate::event::Event;
+use crate::push::Teller;
 use crate::store::{Account, ProfileError};
 use crate::transport::ServerError;
 use crate::transport::http::Http;
@@ -23,6 +24,8 @@ use crate::transport::stream::{Ended, Stream};
 
 /// Events that an app may lag behind before it misses some.
 const EVENTS: usize = 4096;
+/// How long the last acknowledgements may take.
+const GOODBYE: Duration = Duration::from_secs(1);
 
 /// The engine with everything that a call needs. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -31,6 +34,7 @@ pub(crate) struct Shell {
     actions: mpsc::UnboundedSender<Action>,
     events: broadcast::Sender<Event>,
     next_tick: watch::Sender<Option<Timestamp>>,
+    push_turn: Arc<AsyncMutex<()>>,
 }
 
 /// Where the actions come out; there is one, for one [`run`].
@@ -44,12 +48,18 @@ impl Shell {
             actions,
             events: broadcast::Sender::new(EVENTS),
             next_tick: watch::Sender::new(None),
+            push_turn: Arc::default(),
         };
         (shell, carried_out)
     }
 
     pub(crate) fn events(&self) -> broadcast::Receiver<Event> {
         self.events.subscribe()
+    }
+
+    /// Held by who tells the server where the device is woken.
+    pub(crate) async fn push_turn(&self) -> MutexGuard<'_, ()> {
+        self.push_turn.lock().await
     }
 
     /// Calls the engine on a thread that may block. Its actions go to [`run`], its events to the app.
@@ -147,9 +157,7 @@ pub(crate) async fn run(
         }
     };
     loops.requests.shutdown().await;
-    if let Some(stream) = loops.stream.take() {
-        stream.close().await;
-    }
+    loops.goodbye().await;
     shell.input(Input::Stopped).await?;
     result
 }
@@ -209,6 +217,23 @@ impl Loop<'_> {
         Ok(Step::Done)
     }
 
+    /// What was dealt with is acknowledged before the stream is closed: it would come again, and the server
+    /// would wake the device for it.
+    async fn goodbye(&mut self) {
+        let Some(mut stream) = self.stream.take() else { return };
+        let acknowledged = async {
+            while let Ok(action) = self.actions.try_recv() {
+                if let Action::Acknowledge(ids) = action {
+                    stream.acknowledge(ids).await?;
+                }
+            }
+            Ok::<_, Ended>(())
+        };
+        if let Ok(Ok(())) = tokio::time::timeout(GOODBYE, acknowledged).await {
+            stream.close().await;
+        }
+    }
+
     async fn ended(&mut self, ended: Ended) -> Result<Step, RunError> {
         self.stream = None;
         self.shell.input(Input::Disconnected).await?;
@@ -251,6 +276,13 @@ impl Loop<'_> {
                 let result = http.submit_multi(&own, body, by).await;
                 Input::MultiSubmitted { ticket, result }
             }),
+            Action::TellPush => {
+                let shell = self.shell.clone();
+                self.requests.spawn(async move {
+                    let teller = Teller { shell: &shell, http: &http, account: &own };
+                    Input::PushTold(teller.repeat().await)
+                })
+            }
             Action::Acknowledge(ids) => {
                 if let Some(stream) = &mut self.stream
                     && let Err(ended) = stream.acknowledge(ids).await

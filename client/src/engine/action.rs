@@ -7,6 +7,7 @@ use tuckseal::service::{
 };
 
 use super::prekeys::Upload;
+use crate::error::PushError;
 use crate::event::Event;
 use crate::store::SentBy;
 use crate::transport::{ServerError, SubmitError};
@@ -47,6 +48,7 @@ pub(crate) enum Input {
         ticket: u64,
         result: Result<MultiAccepted, ServerError>,
     },
+    PushTold(Result<(), PushError>),
     /// The time that [`super::Engine::next_tick`] named has come.
     Tick,
 }
@@ -81,6 +83,8 @@ pub(crate) enum Action {
         body: Bytes,
         by: SentBy,
     },
+    /// The server is to hear where the device is woken.
+    TellPush,
     /// These envelopes are dealt with, on disk.
     Acknowledge(Vec<Bytes>),
     /// For the app.

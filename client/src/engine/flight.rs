@@ -80,6 +80,16 @@ impl Request {
         Self::Waiting { attempt: self.attempt().saturating_add(1), retry_at }
     }
 
+    /// It waits at least so long.
+    pub(super) fn put_off(self, least: Duration, now: Timestamp) -> Self {
+        match self {
+            Self::Waiting { attempt, retry_at } => {
+                Self::Waiting { attempt, retry_at: retry_at.max(later(now, least)) }
+            }
+            other => other,
+        }
+    }
+
     pub(super) fn attempt(self) -> u32 {
         match self {
             Self::Idle => 0,

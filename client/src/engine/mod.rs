@@ -2,7 +2,8 @@
 //! clock. `send.rs` brings messages out, `bundle.rs` begins the sessions for them, `receive.rs` takes
 //! envelopes in, `order.rs` gives them their turn, `deliver.rs` takes their content, `receipts.rs` tells their
 //! senders, `group.rs` writes to many, `recovery.rs` asks for what could not be read,
-//! `identity.rs` carries out what the app decides about keys, `prekeys.rs` keeps the server supplied.
+//! `identity.rs` carries out what the app decides about keys, `prekeys.rs` keeps the server supplied,
+//! `push.rs` has it told where the device is woken.
 //!
 //! What is in memory here is only what is on its way; everything else is read from the store when needed.
 
@@ -14,6 +15,7 @@ mod group;
 mod identity;
 mod order;
 mod prekeys;
+mod push;
 mod receipts;
 mod receive;
 mod recovery;
@@ -67,6 +69,9 @@ pub(crate) struct Engine {
     certificate: Option<SenderCertificate>,
     certificate_request: Request,
     keys_request: Request,
+    push_request: Request,
+    /// Whether the server has heard where the device is woken, since the start.
+    push_told: bool,
     /// What is on its way to whom: one at a time for each account, so that their order is kept.
     flights: HashMap<ServiceId, Flight>,
     /// Device mismatches in a row.
@@ -136,6 +141,8 @@ impl Engine {
             certificate,
             certificate_request: Request::Idle,
             keys_request: Request::Idle,
+            push_request: Request::Idle,
+            push_told: false,
             flights: HashMap::new(),
             mismatches: HashMap::new(),
             last_ticket: 0,
@@ -174,6 +181,7 @@ impl Engine {
             Input::MultiSubmitted { ticket, result } => {
                 self.multi_submitted(ticket, result, turn)?
             }
+            Input::PushTold(result) => self.push_told(result, turn),
             Input::Tick => self.tick(turn)?,
         }
         Ok(())
@@ -190,6 +198,7 @@ impl Engine {
         turn.actions.push(Action::FetchKeyCounts);
         self.certificate_request = Request::Idle;
         self.want_certificate(turn);
+        self.want_push(turn)?;
         self.retry_flights(turn, Timestamp::from_millis(u64::MAX))?;
         self.retry_group(turn, Timestamp::from_millis(u64::MAX));
         self.trim_log(turn)?;
@@ -211,6 +220,7 @@ impl Engine {
         self.group_flight = None;
         self.certificate_request = Request::Idle;
         self.keys_request = Request::Idle;
+        self.push_request = Request::Idle;
     }
 
     fn server_info(&mut self, info: &tuckseal::service::ServerInfo, turn: &mut Turn<'_>) {
@@ -220,6 +230,11 @@ impl Engine {
         }
         let skew = i128::from(info.now_ms) - i128::from(turn.now.as_millis());
         self.clock_skew_ms = i64::try_from(skew).unwrap_or(0);
+    }
+
+    /// Whether all that waited at the relay has come over the stream that is open.
+    pub(crate) fn is_live(&self) -> bool {
+        self.link == Link::Live
     }
 
     /// When [`Input::Tick`] is due, if at all.
@@ -236,6 +251,7 @@ impl Engine {
         let requests = [
             self.certificate_request.retry_at(),
             self.keys_request.retry_at(),
+            self.push_request.retry_at(),
             self.next_retry()?,
             Some(self.trim_at),
             self.group_flight.as_ref().and_then(|flight| flight.retry_at),
@@ -259,6 +275,10 @@ impl Engine {
         if self.certificate_request.is_due(turn.now) {
             self.certificate_request = self.certificate_request.again();
             turn.actions.push(Action::FetchCertificate);
+        }
+        if self.push_request.is_due(turn.now) {
+            self.push_request = self.push_request.again();
+            turn.actions.push(Action::TellPush);
         }
         self.retry_flights(turn, turn.now)?;
         self.retry_group(turn, turn.now);

@@ -154,6 +154,12 @@ impl Rows<'_> {
         rows.map(|row| row?).collect()
     }
 
+    /// The largest id that was ever given.
+    pub(crate) fn inbox_last(self) -> Result<u64, ProfileError> {
+        let sql = "SELECT ifnull((SELECT seq FROM sqlite_sequence WHERE name = 'inbox'), 0)";
+        Ok(from_sql(self.0.query_row(sql, (), |row| row.get(0))?))
+    }
+
     /// A message of the inbox, if it is there.
     pub(crate) fn inbox_message(self, id: MessageId) -> Result<Option<Message>, ProfileError> {
         let sql = "SELECT id, account, device, sent_ms, missing, content FROM inbox WHERE id = ?1";

@@ -10,8 +10,10 @@ use super::sent_log::LogKey;
 use super::witness::Witness;
 use super::{ProfileError, Rows, Store};
 
+/// What makes a database of each format out of one of the format before.
+const MIGRATIONS: [&str; 2] = [include_str!("schema.sql"), include_str!("schema_2.sql")];
 /// Format that this release writes.
-const FORMAT: i64 = 1;
+const FORMAT: i64 = MIGRATIONS.len() as i64;
 const DATABASE: &str = "profile.db";
 const LOCK: &str = "lock";
 const WITNESS: &str = "generation";
@@ -112,9 +114,12 @@ fn migrate(database: &mut Connection) -> Result<(), ProfileError> {
     if found > FORMAT {
         return Err(ProfileError::Newer { found, known: FORMAT });
     }
-    if found == 0 {
+    let had = usize::try_from(found).map_err(|_| ProfileError::Damaged { what: "format" })?;
+    if found < FORMAT {
         let transaction = database.transaction()?;
-        transaction.execute_batch(include_str!("schema.sql"))?;
+        for migration in MIGRATIONS.iter().skip(had) {
+            transaction.execute_batch(migration)?;
+        }
         transaction.pragma_update(None, "user_version", FORMAT)?;
         transaction.commit()?;
     }
@@ -207,6 +212,21 @@ mod tests {
         other.pragma_update(None, "user_version", 9).unwrap();
         let result = Store::open(folder.path(), Profile::Existing);
         assert!(matches!(result, Err(ProfileError::Newer { found: 9, known: FORMAT })));
+    }
+
+    #[test]
+    fn a_database_of_the_first_format_keeps_its_rows_and_gets_the_new_tables() {
+        let folder = tempfile::tempdir().unwrap();
+        let old = Connection::open(folder.path().join(DATABASE)).unwrap();
+        old.execute_batch(MIGRATIONS[0]).unwrap();
+        old.execute("INSERT INTO statistic VALUES (1, 7)", ()).unwrap();
+        old.pragma_update(None, "user_version", 1).unwrap();
+        drop(old);
+        let store = Store::open(folder.path(), Profile::Existing).unwrap();
+        assert_eq!(store.rows().statistics().unwrap().sent_with_token, 7);
+        assert!(store.rows().push().unwrap().is_none());
+        drop(store);
+        Store::open(folder.path(), Profile::Existing).unwrap();
     }
 
     #[cfg(unix)]

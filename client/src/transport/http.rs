@@ -93,6 +93,19 @@ impl Http {
         self.ask(self.as_device(Method::GET, "certificates/sender", own)).await
     }
 
+    /// `registration` is an encoded `PushRegistration`.
+    pub(crate) async fn register_push(
+        &self,
+        own: &Account,
+        registration: Bytes,
+    ) -> Result<(), ServerError> {
+        self.done(with_body(self.as_device(Method::PUT, "push", own), registration)).await
+    }
+
+    pub(crate) async fn unregister_push(&self, own: &Account) -> Result<(), ServerError> {
+        self.done(self.as_device(Method::DELETE, "push", own)).await
+    }
+
     pub(crate) async fn account_of(
         &self,
         own: &Account,
@@ -254,6 +267,12 @@ impl Http {
             return Err(refusal(&response));
         }
         M::decode(self.body(response).await?).map_err(|_| ServerError::Answer)
+    }
+
+    /// For an answer that says nothing but that it is done.
+    async fn done(&self, request: RequestBuilder) -> Result<(), ServerError> {
+        let response = self.send(request).await?;
+        if response.status().is_success() { Ok(()) } else { Err(refusal(&response)) }
     }
 
     async fn send(&self, request: RequestBuilder) -> Result<Response, ServerError> {

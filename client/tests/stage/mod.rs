@@ -27,7 +27,12 @@ pub struct Relay {
 
 impl Relay {
     pub async fn start() -> Self {
-        let mut relay = Self::start_set(|_| ()).await;
+        Self::start_with(|_| ()).await
+    }
+
+    /// With other settings, over http.
+    pub async fn start_with(set: impl Fn(&mut Config) + Send + Sync + 'static) -> Self {
+        let mut relay = Self::start_set(set).await;
         relay.url = format!("http://{}", relay.listen);
         relay
     }
@@ -64,6 +69,18 @@ impl Relay {
         };
         let task = tokio::spawn(async { server.run(shutdown).await.unwrap() });
         self.running = Some((stop, task));
+    }
+
+    /// From its next start on.
+    pub fn reconfigure(&mut self, set: impl Fn(&mut Config) + Send + Sync + 'static) {
+        self.set = Box::new(set);
+    }
+
+    /// How many rows a table of its database has.
+    pub fn rows(&self, table: &str) -> u64 {
+        let database = rusqlite::Connection::open(self.folder.path().join("tuckseal.db")).unwrap();
+        let sql = format!("SELECT count(*) FROM {table}");
+        database.query_row(&sql, (), |row| row.get::<_, i64>(0)).unwrap() as u64
     }
 
     pub async fn stop(&mut self) {

@@ -1,6 +1,7 @@
 """A push service and the device behind it: decrypts what comes (http_ece) and checks who sent it (py_vapid).
 
-Prints one line of JSON for its subscription, then one for every request. /push/410 and the like answer that status.
+Prints one line of JSON for its subscription, then one for every request; `raw` is its body as it came, for who has
+subscribed with keys of their own. /push/410 and the like answer that status.
 """
 
 import base64
@@ -43,6 +44,7 @@ class Endpoint(http.server.BaseHTTPRequestHandler):
             clear = http_ece.decrypt(body, private_key=PRIVATE, auth_secret=AUTH, version="aes128gcm")
             say(
                 path=self.path,
+                raw=body.hex(),
                 body=clear.decode(),
                 encoding=self.headers["content-encoding"],
                 ttl=int(self.headers["ttl"]),
@@ -53,7 +55,7 @@ class Endpoint(http.server.BaseHTTPRequestHandler):
                 key=key,
             )
         except Exception as error:  # the test reads it
-            say(path=self.path, error=repr(error))
+            say(path=self.path, raw=body.hex(), error=repr(error))
         self.send_response(status)
         self.send_header("content-length", "0")
         self.end_headers()
