@@ -38,6 +38,11 @@ enum Command {
     Listen(commands::listen::Options),
     /// Write and read in one terminal
     Chat(commands::chat::Options),
+    /// Where to be woken when a message waits: web, apns, fcm, off, show
+    #[command(subcommand)]
+    Push(commands::push::Options),
+    /// A push came: fetch and print what waits, and end
+    Wake(commands::wake::Options),
     /// Groups: create, rename, add, remove, leave, send, list
     #[command(subcommand)]
     Group(commands::group::Options),
@@ -52,6 +57,9 @@ enum Command {
     /// One side of the demo, driven by lines of JSON
     #[command(hide = true)]
     Person,
+    /// The push service of the demo
+    #[command(hide = true)]
+    PushService,
 }
 
 fn main() -> ExitCode {
@@ -80,11 +88,14 @@ fn run(arguments: Arguments) -> Result<(), commands::Error> {
             Command::Send(options) => commands::send::run(&folder()?, options).await,
             Command::Listen(options) => commands::listen::run(&folder()?, options).await,
             Command::Chat(options) => commands::chat::run(&folder()?, options).await,
+            Command::Push(options) => commands::push::run(&folder()?, options).await,
+            Command::Wake(options) => commands::wake::run(&folder()?, options).await,
             Command::Group(options) => commands::group::run(&folder()?, options).await,
             Command::Safety(options) => commands::safety::show(&folder()?, options).await,
             Command::Verify(options) => commands::safety::verify(&folder()?, options).await,
             Command::Accept(options) => commands::identity::accept(&folder()?, options).await,
             Command::Reject(options) => commands::identity::reject(&folder()?, options).await,
+            Command::PushService => demo::push_service::run().await,
             Command::Person => demo::person::run(&folder()?).await,
         }
     })

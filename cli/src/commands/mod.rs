@@ -7,10 +7,12 @@ pub(crate) mod files;
 pub(crate) mod group;
 pub(crate) mod identity;
 pub(crate) mod listen;
+pub(crate) mod push;
 pub(crate) mod register;
 pub(crate) mod safety;
 pub(crate) mod send;
 pub(crate) mod serve;
+pub(crate) mod wake;
 
 use files::Fetched;
 use std::path::{Path, PathBuf};
@@ -21,7 +23,7 @@ use tuckseal::content::LocationError;
 use tuckseal::{FingerprintError, IdentityKey, ServiceId};
 use tuckseal_client::{
     Client, Event, Events, GroupError, IdentityError, LookupError, Message, ProfileError,
-    RegisterError, RunError, SendError, SentId, SentState, Settings, TransferError,
+    PushError, RegisterError, RunError, SendError, SentId, SentState, Settings, TransferError,
 };
 
 /// How long what is left may take to leave.
@@ -50,6 +52,14 @@ pub(crate) enum Error {
     Group(#[from] GroupError),
     #[error(transparent)]
     Transfer(#[from] TransferError),
+    #[error(transparent)]
+    Push(#[from] PushError),
+    #[error("--p256dh is 65 bytes and --auth 16, in base64url, as the subscription has them")]
+    Subscription,
+    #[error("not everything came within {seconds} s: try again, or give it longer with --within")]
+    Late { seconds: u64 },
+    #[error(transparent)]
+    Relay(tuckseal_client::ServerError),
     #[error("no group is called {name}: see `tuckseal group list`")]
     NoSuchGroup { name: String },
     #[error("several groups are called {name}: name one by its id, see `tuckseal group list`")]

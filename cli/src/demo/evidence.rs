@@ -69,6 +69,11 @@ impl Secrets {
         });
         Self { texts: texts.needles().to_vec(), people: people.collect() }
     }
+
+    /// Whether any of them is in there.
+    pub(crate) fn stand_in(&self, bytes: &[u8]) -> bool {
+        occurrences(bytes, &self.texts) + occurrences(bytes, &self.people) > 0
+    }
 }
 
 /// How often what was looked for stands in the relay's files.

@@ -5,8 +5,10 @@ mod acts;
 mod evidence;
 mod people;
 pub(crate) mod person;
+pub(crate) mod push_service;
 mod relay;
 mod texts;
+mod wake;
 
 use evidence::{Secrets, Traces};
 use people::{Person, Received};
@@ -144,6 +146,11 @@ impl Story {
 
         self.step("A group of five: one is removed, one is added");
         acts::group(&mut alice, &mut bob, &mut others, &texts).await?;
+
+        self.step("Bob is away: a push wakes him, which says nothing");
+        let mut everybody: Vec<_> = [&mut alice, &mut bob].into_iter().chain(&mut others).collect();
+        acts::settle(&mut everybody, &relay).await?;
+        wake::bob_is_woken(&mut alice, &mut bob, &relay, &secrets, &texts).await?;
 
         self.step("What the relay has, and what it has not");
         let mut everybody: Vec<_> = [&mut alice, &mut bob].into_iter().chain(&mut others).collect();

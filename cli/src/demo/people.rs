@@ -74,6 +74,11 @@ impl Person {
         &self.account
     }
 
+    /// Its folder, for a command that is not driven by the story.
+    pub(crate) fn profile(&self) -> &Path {
+        &self.profile
+    }
+
     /// Its database, for who wants to damage it.
     pub(crate) fn database(&self) -> PathBuf {
         self.profile.join("profile.db")
@@ -276,7 +281,7 @@ impl Received {
     }
 }
 
-fn command(profile: &Path) -> Outcome<Command> {
+pub(crate) fn command(profile: &Path) -> Outcome<Command> {
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
     let mut command = Command::new(program);
     command.arg("--profile").arg(profile).kill_on_drop(true);

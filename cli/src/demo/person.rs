@@ -260,7 +260,7 @@ fn trouble(what: &str) -> Result<(), Error> {
     say(&Said::Trouble(what.to_owned()))
 }
 
-fn say(said: &Said) -> Result<(), Error> {
+pub(crate) fn say(said: &impl Serialize) -> Result<(), Error> {
     let mut out = std::io::stdout().lock();
     serde_json::to_writer(&mut out, said).map_err(|error| Error::Terminal(error.into()))?;
     out.write_all(b"\n").and_then(|()| out.flush()).map_err(Error::Terminal)

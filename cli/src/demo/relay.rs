@@ -42,7 +42,9 @@ impl Relay {
         let log = OpenOptions::new().create(true).append(true).open(self.log());
         let mut child = Command::new(program)
             .arg("serve")
-            .args(["--listen", &self.address, "--log", "debug", "--data-dir"])
+            .args(["--listen", &self.address, "--log", "debug"])
+            // The push service of the story is on this machine.
+            .args(["--push-private-endpoints", "--data-dir"])
             .arg(self.data())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
