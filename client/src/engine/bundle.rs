@@ -8,7 +8,7 @@ use tuckseal::{
 };
 
 use super::Turn;
-use super::send::forget_stream;
+use super::encrypt::forget_stream;
 use crate::store::{Device, Peer, ProfileError, Rows};
 
 /// What the server says of an account's devices, in types.

@@ -3,8 +3,8 @@
 use tuckseal::{IdentityKey, ServiceId};
 
 use super::Link;
+use super::encrypt::forget_stream;
 use super::receive::{Receiver, tell_all};
-use super::send::forget_stream;
 use super::{Engine, Turn, order};
 use crate::error::IdentityError;
 use crate::message::Verification;

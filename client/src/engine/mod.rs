@@ -1,17 +1,22 @@
 //! The engine: what follows from what. It decides and writes to the store; it has no socket, thread or
-//! clock. `send.rs` brings messages out, `bundle.rs` begins the sessions for them, `receive.rs` takes
-//! envelopes in, `order.rs` gives them their turn, `deliver.rs` takes their content, `receipts.rs` tells their
-//! senders, `group.rs` writes to many, `recovery.rs` asks for what could not be read,
+//! clock. `send.rs` takes messages over, `encrypt.rs` makes their ciphertexts, `flight.rs` knows what is on its way,
+//! `answers.rs` takes what the server says to it, `bundle.rs` begins sessions. `receive.rs` takes envelopes in,
+//! `decrypt.rs` opens them, `order.rs` gives them their turn, `deliver.rs` takes their content, `receipts.rs` tells
+//! their senders. `group.rs` writes to many, `group_upload.rs` in one upload, `recovery.rs` asks for what could not be read,
 //! `identity.rs` carries out what the app decides about keys, `prekeys.rs` keeps the server supplied,
 //! `push.rs` has it told where the device is woken.
 //!
 //! What is in memory here is only what is on its way; everything else is read from the store when needed.
 
 mod action;
+mod answers;
 mod bundle;
+mod decrypt;
 mod deliver;
+mod encrypt;
 mod flight;
 mod group;
+mod group_upload;
 mod identity;
 mod order;
 mod prekeys;
@@ -78,7 +83,7 @@ pub(crate) struct Engine {
     mismatches: HashMap<ServiceId, u32>,
     last_ticket: u64,
     /// The message for many that is on its way.
-    group_flight: Option<group::GroupFlight>,
+    group_flight: Option<group_upload::GroupFlight>,
     /// Whether this profile was found to be an earlier one than was used last, and what came of it.
     origin: Origin,
     /// What happened when nobody could hear it yet.

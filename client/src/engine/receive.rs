@@ -4,24 +4,20 @@
 use tuckseal::content::{Body, Content};
 use tuckseal::service::Envelope;
 use tuckseal::{
-    Address, AgreementPolicy, BaseKeyUse, Consumed, ContentHint, ContentKind, DecryptError,
-    Decrypted, GroupDecryptError, IdentityKey, LocalParty, OpenError, PlaintextContent,
-    PreKeySignalMessage, PreKeys, PublicKey, SealedContent, SenderKeyMessage, ServiceId,
-    SignalMessage, Timestamp, Trust,
+    Address, ContentKind, GroupDecryptError, IdentityKey, LocalParty, PlaintextContent, PublicKey,
+    SealedContent, SenderKeyMessage, ServiceId, Timestamp,
 };
 
+use super::decrypt::{consume, note_registration};
 use super::deliver;
 use super::order::{self, Taken};
 use super::receipts;
 use super::recovery::{self, Asked, digest};
-use super::send::forget_stream;
 use super::typing;
 use super::{Action, Engine, Link, Settings, Turn};
 use crate::event::{Event, Failure};
 use crate::message::GroupId;
-use crate::store::{
-    Decision, Device, Early, Failed, KemUse, LogKey, Own, Peer, ProfileError, Rows, Want,
-};
+use crate::store::{Decision, Device, Early, Failed, LogKey, Own, Peer, ProfileError, Rows, Want};
 
 /// Envelopes of one commit: they share its wait for the disk.
 const BATCH: usize = 64;
@@ -39,7 +35,7 @@ pub(super) struct Receiver<'a> {
 }
 
 /// Why an envelope gave no message.
-enum Rejection {
+pub(super) enum Rejection {
     Failed(Option<ServiceId>, Failure),
     /// The sender's identity key is not the known one.
     Identity {
@@ -321,116 +317,6 @@ impl Receiver<'_> {
         recovery::want(rows, self.settings, sender, want, Some(failed), turn)
     }
 
-    /// The certificate must have been valid when the relay took the envelope: it may have waited there for
-    /// longer than a certificate lives.
-    fn authenticate(
-        &self,
-        sealed: &SealedContent,
-        server_ms: u64,
-        now: Timestamp,
-    ) -> Result<Address, Rejection> {
-        let at = if server_ms == 0 { now } else { Timestamp::from_millis(server_ms) };
-        sealed.authenticate(&[self.trust_root], &[], &self.local.address, None, at).map_err(
-            |error| {
-                let failure = if matches!(error, OpenError::SelfSend(_)) {
-                    Failure::SelfSend
-                } else {
-                    Failure::Certificate
-                };
-                Rejection::Failed(None, failure)
-            },
-        )
-    }
-
-    fn decrypt(
-        &self,
-        rows: Rows<'_>,
-        sealed: &SealedContent,
-        device: &mut Device,
-        server: Timestamp,
-        turn: &mut Turn<'_>,
-    ) -> Result<Decrypted, Rejection> {
-        let (sender, identity) = (device.address, *sealed.sender.identity_key());
-        let trust = Trust::Only(identity);
-        let unreadable = |failure, ratchet_key| match sealed.hint {
-            // Nobody keeps it to send it again.
-            ContentHint::Implicit => Rejection::Failed(Some(sender.service_id), failure),
-            _ => {
-                let digests = vec![digest(&sealed.content)];
-                let failed = Failed { digests, ratchet_key, server };
-                let is_anew = failure == Failure::NoPreKey;
-                let want = if is_anew { Want::FailedAnew } else { Want::Failed };
-                Rejection::Unreadable { sender, identity, failure, want, failed }
-            }
-        };
-        let malformed = |_| unreadable(Failure::Undecryptable, None);
-        let (result, ratchet_key) = match sealed.kind {
-            ContentKind::PreKey => {
-                let message = PreKeySignalMessage::from_bytes(sealed.content.clone());
-                let message = message.map_err(malformed)?;
-                let key = *message.message().ratchet_key();
-                (self.decrypt_first(rows, &message, device, trust, turn)?, key)
-            }
-            ContentKind::Whisper => {
-                let message = SignalMessage::from_bytes(sealed.content.clone());
-                let message = message.map_err(malformed)?;
-                let key = *message.ratchet_key();
-                let session = &mut device.session;
-                (session.decrypt(self.local, &sender, &message, trust, &mut turn.rng), key)
-            }
-            ContentKind::SenderKey | ContentKind::Plaintext => {
-                return Err(Rejection::Failed(Some(sender.service_id), Failure::Unsupported));
-            }
-        };
-        result.map_err(|error| match error {
-            DecryptError::UntrustedIdentity(untrusted) => {
-                Rejection::Identity { sender, offered: untrusted.offered }
-            }
-            DecryptError::Duplicate { .. } => unreadable(Failure::Duplicate, Some(ratchet_key)),
-            DecryptError::NoPreKey { .. } => unreadable(Failure::NoPreKey, Some(ratchet_key)),
-            _ => unreadable(Failure::Undecryptable, Some(ratchet_key)),
-        })
-    }
-
-    fn decrypt_first(
-        &self,
-        rows: Rows<'_>,
-        message: &PreKeySignalMessage,
-        device: &mut Device,
-        trust: Trust,
-        turn: &mut Turn<'_>,
-    ) -> Result<Result<Decrypted, DecryptError>, ProfileError> {
-        let needs = message.needs();
-        let known = device.session.has_session_of(message);
-        let signed = if known { None } else { rows.signed(needs.signed)? };
-        let one_time =
-            needs.one_time.filter(|_| !known).map(|id| rows.one_time(id)).transpose()?.flatten();
-        let kem = needs.kem.filter(|_| !known).map(|id| rows.kem(id)).transpose()?.flatten();
-        let repeated = match &kem {
-            Some((kem, KemUse::LastResort)) => {
-                rows.base_key_seen(kem.id, needs.signed, &needs.base_key)?
-            }
-            Some((_, KemUse::OneTime)) | None => false,
-        };
-        let prekeys = PreKeys {
-            signed: signed.as_ref(),
-            one_time: one_time.as_ref(),
-            kem: kem.as_ref().map(|(kem, _)| kem),
-            base_key: if repeated { BaseKeyUse::Repeated } else { BaseKeyUse::First },
-        };
-        let policy = AgreementPolicy::RequireSpqr;
-        let sender = device.address;
-        Ok(device.session.decrypt_first(
-            self.local,
-            &sender,
-            message,
-            prekeys,
-            trust,
-            policy,
-            &mut turn.rng,
-        ))
-    }
-
     fn hold(
         &self,
         rows: Rows<'_>,
@@ -458,31 +344,6 @@ impl Receiver<'_> {
         let gone =
             rows.hold(account, &offered, server_ms, envelope, self.settings.held_messages)?;
         if gone > 0 { count(rows, Some(account), Failure::HeldTooMany, turn) } else { Ok(()) }
-    }
-}
-
-/// A device with another registration id was set up anew: what it gets begins at 1 again.
-fn note_registration(rows: Rows<'_>, device: &mut Device) -> Result<(), ProfileError> {
-    let registration_id = device.session.info().map_or(0, |info| info.remote_registration_id);
-    if device.registration_id != registration_id && device.registration_id != 0 {
-        forget_stream(rows, device)?;
-        rows.mark_not_encrypted(device.address.service_id)?;
-    }
-    device.registration_id = registration_id;
-    Ok(())
-}
-
-/// What a new session has used up.
-fn consume(rows: Rows<'_>, consumed: &Consumed) -> Result<(), ProfileError> {
-    if let Some(id) = consumed.one_time {
-        rows.delete_one_time(id)?;
-    }
-    let Some(id) = consumed.kem else { return Ok(()) };
-    match rows.kem(id)? {
-        Some((_, KemUse::LastResort)) => {
-            rows.remember_base_key(id, consumed.signed, &consumed.base_key)
-        }
-        Some((_, KemUse::OneTime)) | None => rows.delete_kem(id),
     }
 }
 

@@ -289,7 +289,7 @@ pub(super) fn restored(rows: Rows<'_>) -> Result<(), ProfileError> {
                 continue;
             }
             device.session.archive_current();
-            super::send::forget_stream(rows, &mut device)?;
+            super::encrypt::forget_stream(rows, &mut device)?;
             rows.save_device(&device)?;
             let now = Timestamp::from_millis(0);
             let retry = rows.retry(device.address)?;
