@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::bus::NatsBus;
+use crate::bus::NodesBus;
 use crate::config::{AttachmentPlace, Config};
 use crate::http::{acme, tls};
 use crate::https;
@@ -96,7 +96,7 @@ async fn database(config: &Config) -> Finding {
 async fn bus(config: &Config) -> Finding {
     let Some(address) = &config.bus else { return Ok("none: a single node".into()) };
     let name = format!("check-{:x}", rand::random::<u64>());
-    NatsBus::connect(address, name, NodeId(0)).await.map_err(|error| error.to_string())?;
+    NodesBus::connect(address, name, NodeId(0)).await.map_err(|error| error.to_string())?;
     Ok(format!("{address} gives back what is sent"))
 }
 

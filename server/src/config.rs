@@ -44,7 +44,7 @@ pub struct Settings {
     /// PostgreSQL, as postgresql://user:password@host:port/name; without it SQLite in the data folder
     #[arg(long, value_name = "URL", env = "TUCKSEAL_DATABASE", hide_env_values = true)]
     pub database: Option<Address>,
-    /// NATS, as nats://user:password@host:port, for several nodes on one PostgreSQL; none for a single node
+    /// NATS or Redis, as nats:// or redis://user:password@host:port, for several nodes on one PostgreSQL; none for a single node
     #[arg(long, value_name = "URL", env = "TUCKSEAL_BUS", hide_env_values = true)]
     pub bus: Option<Address>,
     /// Folder of the attachments, or s3://bucket/prefix; nodes share it [default: attachments in the data folder]
@@ -116,7 +116,7 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// PostgreSQL; SQLite in the data folder without it.
     pub database: Option<Address>,
-    /// NATS; none for a single node.
+    /// NATS or Redis; none for a single node.
     pub bus: Option<Address>,
     /// Serves the counters; none: nowhere.
     pub metrics_listen: Option<SocketAddr>,

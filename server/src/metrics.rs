@@ -63,7 +63,7 @@ metrics! {
         COMMIT_MICROS "tuckseal_store_commit_microseconds_total" "Time in group commits.";
         STORE_FAILED "tuckseal_store_failures_total" "Group commits that failed.";
         NOTICES "tuckseal_bus_notices_total" "Notices for other nodes.";
-        NOTICES_LOST "tuckseal_bus_notices_lost_total" "Notices that found the queue full; the sweep does their work.";
+        NOTICES_LOST "tuckseal_bus_notices_lost_total" "Notices that found the queue full or the line to the bus broken; the sweep does their work.";
         SWEPT "tuckseal_sweep_found_total" "Mailboxes in which a sweep found something: lost wake-ups.";
         DISPLACED "tuckseal_streams_displaced_total" "Streams closed because the device opened another.";
         PUSH_SENT "tuckseal_push_sent_total" "Wake-ups that push services have taken.";

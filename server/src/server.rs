@@ -14,7 +14,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::bus::{Bus, BusError, LocalBus, NatsBus};
+use crate::bus::{Bus, BusError, LocalBus, NodesBus};
 use crate::config::{AttachmentPlace, Config};
 use crate::http::acme::{self, Renewal};
 use crate::http::tls::{self, TlsError};
@@ -53,7 +53,7 @@ pub enum ServerError {
     /// PostgreSQL.
     #[error(transparent)]
     Postgres(#[from] PostgresOpenError),
-    /// NATS.
+    /// The bus.
     #[error(transparent)]
     Bus(#[from] BusError),
     /// The certificate.
@@ -201,7 +201,7 @@ async fn open_bus(
     node: NodeId,
 ) -> Result<Arc<dyn Bus>, ServerError> {
     Ok(match &config.bus {
-        Some(bus) => Arc::new(NatsBus::connect(bus, identity.bus_name(), node).await?),
+        Some(bus) => Arc::new(NodesBus::connect(bus, identity.bus_name(), node).await?),
         None => Arc::new(LocalBus::default()),
     })
 }

@@ -2,7 +2,9 @@
 
 mod local;
 mod nats;
+mod nodes;
 mod notice;
+mod redis;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -11,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 pub use local::LocalBus;
-pub use nats::{BusError, NatsBus};
+pub use nodes::{BusError, NodesBus};
 pub use notice::Notice;
 
 use crate::storage::{MailboxId, NodeId, StoredEnvelope};

@@ -17,6 +17,11 @@ impl Address {
     pub fn revealed(&self) -> &str {
         &self.0
     }
+
+    /// What stands before `://`.
+    pub(crate) fn scheme(&self) -> Option<&str> {
+        self.0.split_once("://").map(|(scheme, _)| scheme)
+    }
 }
 
 impl FromStr for Address {
@@ -55,6 +60,7 @@ mod tests {
             "postgresql://host:5432/db"
         );
         assert_eq!(shown("nats://host:4222"), "nats://host:4222");
+        assert_eq!(shown("redis://:p@host:6379/0"), "redis://host:6379/0");
         assert_eq!(shown("host=h password=p"), "…");
     }
 }

@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use tuckseal::service::{Bundles, Envelope, server_frame};
 
 use crate::crash::program;
-use crate::stores::Nats;
+use crate::stores::BusServer;
 use crate::world::{Party, one_time_keys};
 
 pub(crate) const DEVICES: usize = 3;
@@ -241,7 +241,7 @@ pub(crate) async fn take(talk: Arc<Talk>, device: Party) -> Vec<u32> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_part_is_killed_and_nothing_that_was_accepted_is_missing() {
-    let (database, mut bus) = (Postgres::start().await, Nats::start().await);
+    let (database, mut bus) = (Postgres::start().await, BusServer::nats().await);
     let (setting, bus_address) = (database.setting(), bus.address());
     let (first, one) = Node::start(tempfile::tempdir().unwrap(), &setting, &bus_address).await;
     let folder = tempfile::tempdir().unwrap();

@@ -12,7 +12,7 @@ use reqwest::StatusCode;
 
 use crate::chaos::{self, DEVICES, PAUSE, SENDERS, Talk, copy_keys};
 use crate::cluster::{Balancer, Line, Node, Pair, free_port};
-use crate::stores::Nats;
+use crate::stores::BusServer;
 use crate::world::{Party, one_time_keys};
 
 const NODES: usize = 3;
@@ -55,7 +55,7 @@ async fn upload(talk: Arc<Talk>, device: Party) {
 
 struct Cluster {
     database: Pair,
-    bus: Nats,
+    bus: BusServer,
     line: Line,
     nodes: Vec<Option<Node>>,
     setting: String,
@@ -63,7 +63,7 @@ struct Cluster {
 
 impl Cluster {
     async fn start() -> Self {
-        let (database, bus) = (Pair::start().await, Nats::start().await);
+        let (database, bus) = (Pair::start().await, BusServer::nats().await);
         let line = Line::to(bus.address()["nats://".len()..].parse().unwrap()).await;
         let setting = database.setting();
         let mut nodes: Vec<Option<Node>> = Vec::new();

@@ -1,16 +1,18 @@
-//! Several nodes on one PostgreSQL, woken by NATS or, without it, by the sweep.
+//! Several nodes on one PostgreSQL, woken by NATS, by Redis or, without them, by the sweep.
+
+use std::time::Duration;
 
 use reqwest::StatusCode;
 use tempfile::TempDir;
 use tuckseal_server::Config;
 
-use crate::stores::{Database, Nats};
-use crate::world::{Party, World, one_time_keys, texts};
+use crate::stores::{BusServer, Database};
+use crate::world::{PATIENCE, Party, World, one_time_keys, texts};
 
 /// One server of several: the same database, bus and keys.
 pub(crate) struct Cluster {
     database: Database,
-    pub(crate) nats: Option<Nats>,
+    pub(crate) bus: Option<BusServer>,
     keys: Option<std::path::PathBuf>,
     pub(crate) nodes: Vec<World>,
 }
@@ -19,22 +21,22 @@ const KEYS: [&str; 4] =
     ["trust-root.public", "server.private", "server.certificate", "relay.secret"];
 
 impl Cluster {
-    pub(crate) async fn start(nodes: usize, nats: Option<Nats>, sweep_secs: u64) -> Self {
-        Self::set(nodes, nats, |config| config.limits.sweep_interval_secs = sweep_secs).await
+    pub(crate) async fn start(nodes: usize, bus: Option<BusServer>, sweep_secs: u64) -> Self {
+        Self::set(nodes, bus, |config| config.limits.sweep_interval_secs = sweep_secs).await
     }
 
     pub(crate) async fn set(
         nodes: usize,
-        nats: Option<Nats>,
+        bus: Option<BusServer>,
         change: impl Fn(&mut Config),
     ) -> Self {
         let database = Database::create().await;
-        let mut cluster = Self { database, nats, keys: None, nodes: Vec::new() };
+        let mut cluster = Self { database, bus, keys: None, nodes: Vec::new() };
         for _ in 0..nodes {
             let folder = cluster.folder();
             let world = World::set(folder, |config| {
                 config.database = Some(cluster.database.setting().parse().unwrap());
-                config.bus = cluster.nats.as_ref().map(|nats| nats.address().parse().unwrap());
+                config.bus = cluster.bus.as_ref().map(|bus| bus.address().parse().unwrap());
                 change(config);
             });
             let world = world.await;
@@ -60,10 +62,9 @@ impl Cluster {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn message_sent_at_one_node_wakes_the_device_at_another() {
+async fn message_sent_at_one_node_wakes_the_device_at_another(bus: BusServer) {
     // No sweep within this test: what arrives, the bus has woken.
-    let cluster = Cluster::start(2, Some(Nats::start().await), 3600).await;
+    let cluster = Cluster::start(2, Some(bus), 3600).await;
     let mut bob = cluster.nodes[0].party("bob").await;
     let mut stream = bob.stream().await;
     stream.backlog().await;
@@ -77,9 +78,8 @@ async fn message_sent_at_one_node_wakes_the_device_at_another() {
     assert_eq!(stream.key_counts().await.one_time, 0);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn connection_at_one_node_displaces_that_at_another_and_registering_ends_all() {
-    let cluster = Cluster::start(2, Some(Nats::start().await), 3600).await;
+async fn connection_at_one_node_displaces_that_at_another_and_registering_ends_all(bus: BusServer) {
+    let cluster = Cluster::start(2, Some(bus), 3600).await;
     let mut bob = cluster.nodes[0].party("bob").await;
     let mut first = bob.stream().await;
     first.backlog().await;
@@ -108,23 +108,29 @@ async fn without_a_bus_the_sweep_finds_messages_and_displaced_connections() {
     assert_eq!(first.closed().await, Some(4409));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn bus_that_restarts_is_used_again() {
-    let mut cluster = Cluster::start(2, Some(Nats::start().await), 1).await;
+async fn bus_that_restarts_is_used_again(bus: BusServer) {
+    // No sweep: after the restart nothing but the bus wakes.
+    let mut cluster = Cluster::start(2, Some(bus), 3600).await;
     let mut bob = cluster.nodes[0].party("bob").await;
     let mut stream = bob.stream().await;
     stream.backlog().await;
-    cluster.nats.as_mut().unwrap().restart().await;
+    cluster.bus.as_mut().unwrap().restart().await;
     bob = cluster.at(1, bob);
-    for n in 0..20 {
-        bob.receive_text(&n.to_string()).await;
-        assert_eq!(stream.text().await, n.to_string());
-    }
+    let woken = async {
+        loop {
+            bob.receive_text("again").await;
+            let soon = Duration::from_millis(200);
+            if tokio::time::timeout(soon, stream.text()).await.is_ok() {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, woken).await.expect("the bus is not used again");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn envelope_and_prekey_are_the_same_at_every_node() {
-    let cluster = Cluster::start(2, Some(Nats::start().await), 3600).await;
+    let cluster = Cluster::start(2, Some(BusServer::nats().await), 3600).await;
     let mut bob = cluster.nodes[0].party("bob").await;
     bob.upload(&one_time_keys(&bob.identity, 1..=40)).await;
     bob.receive_text("once").await;
@@ -146,7 +152,7 @@ async fn envelope_and_prekey_are_the_same_at_every_node() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn submission_repeated_at_another_node_is_stored_once() {
-    let cluster = Cluster::start(2, Some(Nats::start().await), 3600).await;
+    let cluster = Cluster::start(2, Some(BusServer::nats().await), 3600).await;
     let mut bob = cluster.nodes[0].party("bob").await;
     let submission = bob.submission(b"once");
     for n in 0..4 {
@@ -154,4 +160,27 @@ async fn submission_repeated_at_another_node_is_stored_once() {
         assert_eq!(bob.receive(&submission).await.status(), StatusCode::OK);
     }
     assert_eq!(bob.stream().await.backlog().await.len(), 1);
+}
+
+macro_rules! on_every_bus {
+    ($($name:ident)+) => {
+        mod nats {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                super::$name(super::BusServer::nats().await).await;
+            })+
+        }
+        mod redis {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                super::$name(super::BusServer::redis().await).await;
+            })+
+        }
+    };
+}
+
+on_every_bus! {
+    message_sent_at_one_node_wakes_the_device_at_another
+    connection_at_one_node_displaces_that_at_another_and_registering_ends_all
+    bus_that_restarts_is_used_again
 }

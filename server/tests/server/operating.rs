@@ -14,7 +14,7 @@ use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::crash::{program, start};
-use crate::stores::{Database, Nats};
+use crate::stores::{BusServer, Database};
 use crate::world::{PATIENCE, Party, World, http, one_time_keys, texts};
 
 fn tls_file(name: &str) -> String {
@@ -132,14 +132,14 @@ async fn check_says_what_is_wrong_with_acme() {
 #[tokio::test(flavor = "multi_thread")]
 async fn check_finds_what_is_good_and_what_is_not_and_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let (database, nats) = (Database::create().await, Nats::start().await);
-    let (setting, bus) = (database.setting(), nats.address());
+    let (database, server) = (Database::create().await, BusServer::nats().await);
+    let (setting, bus) = (database.setting(), server.address());
     let (good, out, error) =
         run(folder.path(), &["--database", &setting, "--bus", &bus, "check"]).await;
     assert!(good, "{out}{error}");
     assert!(out.contains("empty; its tables will be made") && !out.contains("FAIL"), "{out}");
     assert_eq!(folder.path().read_dir().unwrap().count(), 0, "it has made something");
-    drop((database, nats));
+    drop((database, server));
     let key = folder.path().join("server.private");
     std::fs::write(&key, "00\n").unwrap();
     let (good, out, _) =
@@ -148,6 +148,28 @@ async fn check_finds_what_is_good_and_what_is_not_and_changes_nothing() {
     for name in ["keys", "database", "bus"] {
         let line = out.lines().find(|line| line.contains(name)).unwrap();
         assert!(line.starts_with("FAIL"), "{line}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_says_what_redis_does_not_allow_and_no_password() {
+    let deaf = ["--user", "deaf", "on", ">hunter2", "resetchannels", "&other.*", "+@all"];
+    let (database, redis) = (Database::create().await, BusServer::redis_with(&deaf).await);
+    let (setting, folder) = (database.setting(), tempfile::tempdir().unwrap());
+    let at = |scheme: &str, user: &str| {
+        redis.address().replace("redis://", &format!("{scheme}://{user}"))
+    };
+    for (bus, expected) in [
+        (at("redis", ""), "ok "),
+        (at("redis", "deaf:hunter2@"), "&tuckseal.*"),
+        (at("redis", "deaf:hunter3@"), "takes this user and password"),
+        (at("rediss", "deaf:hunter2@"), "not encrypted"),
+    ] {
+        let (_, out, error) =
+            run(folder.path(), &["--database", &setting, "--bus", &bus, "check"]).await;
+        let line = out.lines().find(|line| line.contains("bus ")).unwrap();
+        assert!(line.contains(expected), "{line}");
+        assert!(!out.contains("hunter") && !error.contains("hunter"), "{out}{error}");
     }
 }
 

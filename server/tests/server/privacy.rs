@@ -12,7 +12,7 @@ use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 use tokio_postgres::NoTls;
 
-use crate::stores::{Database, Nats};
+use crate::stores::{BusServer, Database};
 use crate::world::Party;
 
 fn holds(haystack: &[u8], needle: &[u8]) -> bool {
@@ -189,7 +189,7 @@ fn free_port() -> String {
 /// Alice sends from an address of her own, by a node that is not Bob's.
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_bus_postgres_and_counters_hold_no_sender() {
-    let (database, nats) = (Database::create().await, Nats::start().await);
+    let (database, nats) = (Database::create().await, BusServer::nats().await);
     let (setting, bus) = (database.setting(), nats.address());
     let counters = [free_port(), free_port()];
     let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];

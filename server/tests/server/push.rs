@@ -11,7 +11,7 @@ use tuckseal_server::config::Limits;
 
 use crate::nodes::Cluster;
 use crate::peers::{Peer, python, script};
-use crate::stores::Nats;
+use crate::stores::BusServer;
 use crate::world::{Party, World, message, refusal};
 
 /// The process that plays push service and device.
@@ -184,7 +184,7 @@ async fn subscription_that_is_gone_is_forgotten_and_one_that_took_its_place_is_n
 #[tokio::test(flavor = "multi_thread")]
 async fn device_of_a_node_that_died_is_woken_by_another() {
     let Some(mut endpoint) = Endpoint::start().await else { return };
-    let cluster = Cluster::set(2, Some(Nats::start().await), |config| {
+    let cluster = Cluster::set(2, Some(BusServer::nats().await), |config| {
         config.push.push_private_endpoints = true;
         quick(&mut config.limits);
     });

@@ -1,4 +1,4 @@
-//! What the tests run on: SQLite in a folder of its own, PostgreSQL in a database of its own, a NATS server of its own.
+//! What the tests run on: SQLite in a folder of its own, PostgreSQL in a database of its own, a NATS or Redis server of its own.
 
 use std::process::Stdio;
 use std::sync::Arc;
@@ -120,36 +120,64 @@ async fn open(place: &Place) -> Arc<dyn Store> {
     }
 }
 
-/// A NATS server on a free port; killed when this is dropped.
-pub(crate) struct Nats {
+/// A server of notices between nodes, on a free port; killed when this is dropped.
+pub(crate) struct BusServer {
+    kind: Kind,
     port: u16,
     child: Child,
 }
 
-impl Nats {
-    pub(crate) async fn start() -> Self {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        Self::on(free.local_addr().unwrap().port()).await
+#[derive(Clone, Copy)]
+enum Kind {
+    Nats,
+    Redis,
+}
+
+impl BusServer {
+    pub(crate) async fn nats() -> Self {
+        Self::on(Kind::Nats, free_port(), &[]).await
     }
 
-    async fn on(port: u16) -> Self {
-        let mut command = Command::new("nats-server");
-        command.args(["-a", "127.0.0.1", "-p", &port.to_string()]).kill_on_drop(true);
+    pub(crate) async fn redis() -> Self {
+        Self::redis_with(&[]).await
+    }
+
+    pub(crate) async fn redis_with(settings: &[&str]) -> Self {
+        Self::on(Kind::Redis, free_port(), settings).await
+    }
+
+    async fn on(kind: Kind, port: u16, settings: &[&str]) -> Self {
+        let (program, usual) = match kind {
+            Kind::Nats => ("nats-server", &["-a", "127.0.0.1", "-p"][..]),
+            Kind::Redis => ("redis-server", &["--bind", "127.0.0.1", "--save", "", "--port"][..]),
+        };
+        let mut command = Command::new(program);
+        command.args(usual).arg(port.to_string()).args(settings).kill_on_drop(true);
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        let child = child.expect("nats-server cannot be started: apt-get install nats-server");
+        let child = child.unwrap_or_else(|error| {
+            panic!("{program} cannot be started ({error}): apt-get install {program}")
+        });
         while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
-        Self { port, child }
+        Self { kind, port, child }
     }
 
     /// Kills it and starts another one in its place.
     pub(crate) async fn restart(&mut self) {
         self.child.kill().await.unwrap();
-        *self = Self::on(self.port).await;
+        *self = Self::on(self.kind, self.port, &[]).await;
     }
 
     pub(crate) fn address(&self) -> String {
-        format!("nats://127.0.0.1:{}", self.port)
+        match self.kind {
+            Kind::Nats => format!("nats://127.0.0.1:{}", self.port),
+            Kind::Redis => format!("redis://127.0.0.1:{}", self.port),
+        }
     }
+}
+
+fn free_port() -> u16 {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    free.local_addr().unwrap().port()
 }
