@@ -34,6 +34,28 @@ pub enum RegisterError {
         /// Which server.
         server: String,
     },
+    /// The server asks for a proof of work that is out of proportion.
+    #[error(
+        "the server asks for a proof of work of {bits} bits, more than {limit}: tell its operator"
+    )]
+    TooMuchWork {
+        /// What is asked for.
+        bits: u32,
+        /// The most that is done.
+        limit: u32,
+    },
+    /// The proof of work was not found while the server would have taken it.
+    #[error("the proof of work of {bits} bits was not found in time: try again")]
+    WorkTooSlow {
+        /// What was asked for.
+        bits: u32,
+    },
+    /// The server asks for something that this client does not know.
+    #[error("{server} does not admit this registration: ask its operator how to get an account")]
+    NotAdmitted {
+        /// Which server.
+        server: String,
+    },
     /// The server did not do it.
     #[error(transparent)]
     Server(#[from] ServerError),

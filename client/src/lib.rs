@@ -60,6 +60,7 @@ mod store;
 mod transfer;
 mod transport;
 mod wake;
+mod work;
 
 pub use client::{Client, Events};
 pub use engine::{Receipts, Settings};

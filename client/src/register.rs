@@ -1,10 +1,11 @@
 //! Registration: everything is drawn and saved first, then the server hears of it. Whatever breaks in
 //! between, the same call in the same folder goes on where it was.
 
+use bytes::Bytes;
 use prost::Message;
 use rand_core::CryptoRng;
 use std::path::PathBuf;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 use tuckseal::service::{Registered, Registration as Form, SignedRegistration};
 use tuckseal::{Address, DeviceId, IdentityKeyPair, PublicKey, ServiceId, Timestamp};
 use zeroize::Zeroizing;
@@ -14,6 +15,7 @@ use crate::error::RegisterError;
 use crate::store::{Account, Own, Profile, ProfileError, Store};
 use crate::transport::ServerError;
 use crate::transport::http::Http;
+use crate::work;
 
 /// What is signed begins with this, so that the signature serves nothing else.
 const SIGNED_PREFIX: &[u8] = b"tuckseal-registration-v1";
@@ -47,22 +49,30 @@ pub(crate) async fn register(
     if registration.trust_root.is_some_and(|expected| expected != trust_root) {
         return Err(RegisterError::WrongTrustRoot { server: registration.server });
     }
-    let challenge = http.challenge().await?.challenge;
+    let challenge = http.challenge().await?;
     let (keys, upload) = registration_keys(store.rows())?;
     let form = Form {
-        challenge,
+        challenge: challenge.challenge,
         identity_key: own.identity.identity_key().serialize().to_vec().into(),
         registration_id: own.registration_id,
         username: own.name.clone(),
         access_key: own.access_key.to_vec().into(),
         keys: Some(keys),
     };
-    let answer = http.register(&sign(&form, &own.identity)).await.map_err(|error| match error {
+    let mut signed = sign(&form, &own.identity);
+    let (form, bits) = (signed.registration.clone(), challenge.work_bits);
+    let time = Duration::from_secs(challenge.expires_in_secs);
+    let solved = tokio::task::spawn_blocking(move || work::solve(&form, bits, time)).await;
+    signed.work = solved.map_err(|_| ProfileError::Closed)??.into();
+    let answer = http.register(&signed).await.map_err(|error| match error {
         ServerError::Conflict => {
             RegisterError::NameTaken { name: own.name.clone(), server: own.server.clone() }
         }
         ServerError::Refused { status: 400 } => {
             RegisterError::NameRefused { name: own.name.clone() }
+        }
+        ServerError::Refused { status: 403 } => {
+            RegisterError::NotAdmitted { server: own.server.clone() }
         }
         other => other.into(),
     })?;
@@ -117,7 +127,11 @@ fn sign(form: &Form, identity: &IdentityKeyPair) -> SignedRegistration {
     let registration = form.encode_to_vec();
     let signed = [SIGNED_PREFIX, &registration].concat();
     let signature = identity.private_key().sign(&signed, &mut rand::rng());
-    SignedRegistration { registration: registration.into(), signature: signature.to_vec().into() }
+    SignedRegistration {
+        registration: registration.into(),
+        signature: signature.to_vec().into(),
+        work: Bytes::new(),
+    }
 }
 
 fn account(answer: &Registered, trust_root: PublicKey) -> Option<Account> {

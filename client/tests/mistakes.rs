@@ -75,6 +75,17 @@ async fn a_name_that_is_taken_or_impossible() {
 }
 
 #[tokio::test]
+async fn a_server_that_asks_for_work_and_one_that_asks_for_too_much() {
+    let relay = Relay::start_with(|config| config.registration_work_bits = 12).await;
+    let alice = Person::register(&relay, "alice").await;
+    assert_eq!(alice.client.lookup("alice").await.unwrap(), alice.client.account());
+    let relay = Relay::start_with(|config| config.registration_work_bits = 25).await;
+    let folder = tempfile::tempdir().unwrap();
+    let error = Client::register(folder.path(), registration(&relay.url, "bob")).await.unwrap_err();
+    assert!(matches!(error, RegisterError::TooMuchWork { bits: 25, limit: 24 }), "{error}");
+}
+
+#[tokio::test]
 async fn a_server_with_another_trust_root_than_expected() {
     let relay = Relay::start().await;
     let folder = tempfile::tempdir().unwrap();

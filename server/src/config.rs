@@ -20,6 +20,9 @@ pub use attachments::{AttachmentPlace, BucketPlace, NoPlace, S3Settings};
 pub use limits::{LimitSettings, Limits};
 pub use push::PushSettings;
 
+/// More than this the client refuses to do: it would take minutes on a phone.
+const MAX_WORK_BITS: u8 = 24;
+
 /// Settings as given on the command line or in the environment.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Arguments {
@@ -76,6 +79,9 @@ pub struct Settings {
     /// Secret of challenges, envelope ids and attachments, one line of hex [default: relay.secret in the data folder]
     #[arg(long, value_name = "FILE", env = "TUCKSEAL_RELAY_SECRET_FILE")]
     pub relay_secret_file: Option<PathBuf>,
+    /// Zero bits that the proof of work of a registration has, from 0 (none) to 24: 2^N hashes in the mean [default: 0]
+    #[arg(long, value_name = "N", env = "TUCKSEAL_REGISTRATION_WORK_BITS")]
+    pub registration_work_bits: Option<u8>,
     /// Form of the log on the error output [default: text]
     #[arg(long, value_enum, env = "TUCKSEAL_LOG_FORMAT")]
     pub log_format: Option<LogFormat>,
@@ -134,6 +140,8 @@ pub struct Config {
     pub server_certificate_file: Option<PathBuf>,
     /// 32 bytes in hex, the same on all nodes.
     pub relay_secret_file: Option<PathBuf>,
+    /// Of the proof of work of a registration; 0: none.
+    pub registration_work_bits: u8,
     /// Of the log on the error output.
     pub log_format: LogFormat,
     /// Filter of the log.
@@ -227,6 +235,10 @@ impl Config {
         config.push.check()?;
         config.s3.check()?;
         config.acme.check()?;
+        if config.registration_work_bits > MAX_WORK_BITS {
+            let (name, rule) = ("registration_work_bits", "from 0 to 24; clients refuse more");
+            return Err(ConfigError::Limit { name, rule });
+        }
         if config.bus.is_some() && config.database.is_none() {
             return Err(ConfigError::BusAlone);
         }
@@ -269,6 +281,7 @@ impl fmt::Display for Config {
             ("server_key_file", path(&self.server_key_file)),
             ("server_certificate_file", path(&self.server_certificate_file)),
             ("relay_secret_file", path(&self.relay_secret_file)),
+            ("registration_work_bits", Some(self.registration_work_bits.to_string())),
             ("log_format", text(&format!("{:?}", self.log_format).to_lowercase())),
             ("log", text(&self.log)),
         ];
@@ -318,6 +331,7 @@ impl Settings {
             server_key_file: self.server_key_file.or(other.server_key_file),
             server_certificate_file: self.server_certificate_file.or(other.server_certificate_file),
             relay_secret_file: self.relay_secret_file.or(other.relay_secret_file),
+            registration_work_bits: self.registration_work_bits.or(other.registration_work_bits),
             log_format: self.log_format.or(other.log_format),
             log: self.log.or(other.log),
             acme: self.acme.or(other.acme),
@@ -345,6 +359,7 @@ impl Settings {
             server_key_file: self.server_key_file,
             server_certificate_file: self.server_certificate_file,
             relay_secret_file: self.relay_secret_file,
+            registration_work_bits: self.registration_work_bits.unwrap_or(0),
             log_format: self.log_format.unwrap_or(LogFormat::Text),
             log: self.log.unwrap_or_else(|| "info".into()),
             acme: self.acme,
@@ -399,6 +414,18 @@ mod tests {
         let read = load(&printed, Settings::default()).unwrap();
         assert_eq!(read.to_string(), printed);
         assert_eq!(read.limits.sweep_interval_secs, 30);
+    }
+
+    #[test]
+    fn work_that_clients_refuse_is_refused() {
+        assert_eq!(
+            load("registration_work_bits = 24", Settings::default())
+                .unwrap()
+                .registration_work_bits,
+            24
+        );
+        let error = load("registration_work_bits = 25", Settings::default()).unwrap_err();
+        assert!(matches!(error, ConfigError::Limit { name: "registration_work_bits", .. }));
     }
 
     #[test]

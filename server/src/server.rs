@@ -22,6 +22,7 @@ use crate::http::{self, App};
 use crate::identity::{IdentityError, ServerIdentity};
 use crate::push::{PushError, Senders};
 use crate::service::Services;
+use crate::service::gate::{OpenGate, ProofOfWork, RegistrationGate};
 use crate::storage::postgres::{PostgresOpenError, PostgresStore};
 use crate::storage::sqlite::{OpenError, SqliteStore};
 use crate::storage::{AttachmentBucket, AttachmentStore, BucketError, NodeId, Store, StoreError};
@@ -101,6 +102,21 @@ impl Server {
     /// # Errors
     /// [`ServerError`]; nothing listens then.
     pub async fn bind(config: Config) -> Result<Self, ServerError> {
+        let gate: Arc<dyn RegistrationGate> = match config.registration_work_bits {
+            0 => Arc::new(OpenGate),
+            bits => Arc::new(ProofOfWork { bits }),
+        };
+        Self::bind_with(config, gate).await
+    }
+
+    /// The same with a gate of the embedder's in place of `registration_work_bits`.
+    ///
+    /// # Errors
+    /// [`ServerError`]; nothing listens then.
+    pub async fn bind_with(
+        config: Config,
+        gate: Arc<dyn RegistrationGate>,
+    ) -> Result<Self, ServerError> {
         let lock = open_data_dir(&config.data_dir)?;
         let identity = ServerIdentity::load_or_create(&config)?;
         let (tls, renewal) = open_tls(&config)?;
@@ -115,7 +131,8 @@ impl Server {
         };
         let attachments = open_attachments(&config)?;
         let (shared, limits) = (Arc::clone(&store), config.limits);
-        let services = Services::new(shared, attachments, (bus, node), senders, identity, limits);
+        let services =
+            Services::new(shared, attachments, (bus, node), (senders, gate), identity, limits);
         let (stopping, open) = (CancellationToken::new(), TaskTracker::new());
         let app = Arc::new(App { services, store, stopping, open });
         Ok(Self { listener, address, metrics, tls, renewal, app, _lock: lock })

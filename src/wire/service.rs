@@ -70,6 +70,9 @@ pub struct Challenge {
     pub challenge: ::prost::bytes::Bytes,
     #[prost(uint64, tag = "2")]
     pub expires_in_secs: u64,
+    /// 0: none. Else SignedRegistration.work is asked for
+    #[prost(uint32, tag = "3")]
+    pub work_bits: u32,
 }
 /// POST /v1/accounts
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -77,9 +80,12 @@ pub struct SignedRegistration {
     /// an encoded Registration
     #[prost(bytes = "bytes", tag = "1")]
     pub registration: ::prost::bytes::Bytes,
-    /// 64 bytes, XEdDSA by Registration.identity_key over
+    /// 64 bytes, XEdDSA by identity_key over "tuckseal-registration-v1" || registration
     #[prost(bytes = "bytes", tag = "2")]
     pub signature: ::prost::bytes::Bytes,
+    /// 8 bytes, the proof of work of docs/server-api.md; empty if none is asked for
+    #[prost(bytes = "bytes", tag = "3")]
+    pub work: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Registration {

@@ -252,3 +252,34 @@ pub async fn collect(person: &Person, count: usize) -> Vec<String> {
 pub fn numbers(range: std::ops::Range<u32>) -> Vec<String> {
     range.map(|n| n.to_string()).collect()
 }
+
+/// The relay's own database.
+pub fn relay_database(relay: &Relay) -> rusqlite::Connection {
+    rusqlite::Connection::open(relay.folder.path().join("tuckseal.db")).unwrap()
+}
+
+/// Makes the signed and the last-resort prekeys so many days older, for `tampered`.
+pub fn older_prekeys(days: u64) -> String {
+    let age = days * 24 * 60 * 60 * 1000;
+    format!(
+        "UPDATE signed_prekey SET created_ms = created_ms - {age};
+         UPDATE kem_prekey SET created_ms = created_ms - {age} WHERE use = 1;"
+    )
+}
+
+/// Waits until it holds.
+pub async fn until(holds: impl Fn() -> bool) {
+    let waiting = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(TIME, waiting).await.expect("it does not come to hold");
+}
+
+/// The ids of the signed and the last-resort prekey that the relay gives out for the device that registered so many-th.
+pub fn long_lived_ids(relay: &Relay, device: u32) -> (u32, u32) {
+    let ids = "SELECT min(id) FILTER (WHERE kind = 1), min(id) FILTER (WHERE kind = 2) FROM prekey_fixed WHERE device = ?1";
+    let pair = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+    relay_database(relay).query_row(ids, (device,), pair).unwrap()
+}

@@ -119,7 +119,7 @@ async fn register_one(address: SocketAddr) -> Result<Device, BenchError> {
     let registration = Bytes::from(registration.encode_to_vec());
     let message = [b"tuckseal-registration-v1", &registration[..]].concat();
     let signature = Bytes::copy_from_slice(&identity.sign(&message, &mut rand::rng()));
-    let signed = SignedRegistration { registration, signature }.encode_to_vec();
+    let signed = SignedRegistration { registration, signature, work: Bytes::new() }.encode_to_vec();
     let registered = http.ask("POST /v1/accounts", "", &signed).await?;
     let registered = Registered::decode(registered).map_err(|_| BenchError::Answer)?;
     let account = registered.account.as_ref().try_into().map_err(|_| BenchError::Answer)?;

@@ -30,7 +30,7 @@ pub(super) async fn challenge(State(app): State<Arc<App>>) -> Protobuf<Challenge
     summary = "Make or renew an account",
     security(()),
     request_body(content = Vec<u8>, content_type = "application/x-protobuf", description = "SignedRegistration"),
-    responses((status = 200, description = "Registered", body = Vec<u8>, content_type = "application/x-protobuf"), (status = 401, description = "The identity key is not proven", body = Problem, content_type = "application/problem+json"), (status = 409, description = "The name has another owner", body = Problem, content_type = "application/problem+json"), Refusals),
+    responses((status = 200, description = "Registered", body = Vec<u8>, content_type = "application/x-protobuf"), (status = 401, description = "The identity key is not proven", body = Problem, content_type = "application/problem+json"), (status = 403, description = "The gate asks for more: a proof of work", body = Problem, content_type = "application/problem+json"), (status = 409, description = "The name has another owner", body = Problem, content_type = "application/problem+json"), Refusals),
 )]
 pub(super) async fn register(
     State(app): State<Arc<App>>,

@@ -97,6 +97,7 @@ fn kind(error: &ServiceError) -> (StatusCode, &'static str, &'static str) {
         ServiceError::Invalid(_) => (StatusCode::BAD_REQUEST, "invalid", "Invalid message"),
         ServiceError::Unauthorised => (StatusCode::UNAUTHORIZED, "unauthorised", "Not authorised"),
         ServiceError::NotProven => (StatusCode::UNAUTHORIZED, "not-proven", "Identity not proven"),
+        ServiceError::NotAdmitted(_) => (StatusCode::FORBIDDEN, "not-admitted", "Not admitted"),
         ServiceError::NameTaken => (StatusCode::CONFLICT, "name-taken", "Name taken"),
         ServiceError::NotFound(_) => (StatusCode::NOT_FOUND, "not-found", "Not found"),
         ServiceError::KeyCollision(_) => {

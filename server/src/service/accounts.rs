@@ -13,6 +13,7 @@ use tuckseal::service::{AccountAnswer, Challenge, Registered, Registration, Sign
 use zeroize::Zeroizing;
 
 use super::error::ServiceError;
+use super::gate::RegistrationGate;
 use super::keys::{Fixed, checked_upload};
 use super::limits::Budget;
 use super::{millis, now_ms};
@@ -49,6 +50,7 @@ pub struct Caller {
 pub struct Accounts {
     store: Arc<dyn Store>,
     bus: Arc<dyn Bus>,
+    gate: Arc<dyn RegistrationGate>,
     challenge_secret: Zeroizing<[u8; 32]>,
     challenge_ttl_secs: u64,
     one_time_prekeys: u64,
@@ -57,14 +59,15 @@ pub struct Accounts {
 
 impl Accounts {
     pub(super) fn new(
-        store: Arc<dyn Store>,
-        bus: Arc<dyn Bus>,
+        (store, bus): (Arc<dyn Store>, Arc<dyn Bus>),
+        gate: Arc<dyn RegistrationGate>,
         identity: &ServerIdentity,
         limits: &Limits,
     ) -> Self {
         Self {
             store,
             bus,
+            gate,
             challenge_secret: identity.challenge_secret(),
             challenge_ttl_secs: limits.challenge_ttl_secs,
             one_time_prekeys: limits.one_time_prekeys,
@@ -82,19 +85,26 @@ impl Accounts {
         challenge.put_i64(now_ms().saturating_add(millis(self.challenge_ttl_secs)));
         let mac = self.mac(&challenge);
         challenge.put_slice(&mac);
-        Challenge { challenge: challenge.freeze(), expires_in_secs: self.challenge_ttl_secs }
+        let mut challenge = Challenge {
+            challenge: challenge.freeze(),
+            expires_in_secs: self.challenge_ttl_secs,
+            work_bits: 0,
+        };
+        self.gate.ask(&mut challenge);
+        challenge
     }
 
     /// Makes or renews the account of the name, once the signature proves possession of the identity key.
     ///
     /// # Errors
-    /// [`ServiceError::NotProven`], [`ServiceError::NameTaken`], [`ServiceError::Invalid`] or the store's.
+    /// [`ServiceError::NotAdmitted`], [`ServiceError::NotProven`], [`ServiceError::NameTaken`], [`ServiceError::Invalid`] or the store's.
     pub async fn register(&self, signed: SignedRegistration) -> Result<Registered, ServiceError> {
         let registration = Registration::decode(signed.registration.clone())
             .map_err(|_| ServiceError::Invalid("the registration is not a Registration message"))?;
         if !self.is_fresh(&registration.challenge) {
             return Err(ServiceError::NotProven);
         }
+        self.gate.admit(&signed.registration, &signed.work)?;
         let max_waiting = self.one_time_prekeys;
         let fresh_account = fresh_account();
         let mut token = Zeroizing::new([0; 32]);

@@ -21,6 +21,9 @@ pub enum ServiceError {
         "the challenge or its signature is not valid; ask for a new challenge and sign it with the identity key"
     )]
     NotProven,
+    /// The registration does not bring what the gate asks for.
+    #[error("{0}")]
+    NotAdmitted(&'static str),
     /// The name has another owner.
     #[error("this name belongs to another identity key; choose another name")]
     NameTaken,

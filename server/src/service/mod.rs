@@ -6,6 +6,7 @@ pub mod certificates;
 pub mod delivery;
 mod envelope_id;
 mod error;
+pub mod gate;
 pub mod keys;
 pub mod limits;
 pub mod multi;
@@ -21,6 +22,7 @@ use attachments::Attachments;
 use certificates::Certificates;
 pub use error::ServiceError;
 
+use gate::RegistrationGate;
 use keys::Keys;
 use push::Push;
 use relay::Relay;
@@ -56,13 +58,18 @@ impl Services {
         store: Arc<dyn Store>,
         attachments: AttachmentStore,
         (bus, node): (Arc<dyn Bus>, NodeId),
-        senders: Senders,
+        (senders, gate): (Senders, Arc<dyn RegistrationGate>),
         identity: ServerIdentity,
         limits: Limits,
     ) -> Self {
         let push = Push::new(Arc::clone(&store), Arc::clone(&bus), senders, &limits);
         Self {
-            accounts: Accounts::new(Arc::clone(&store), Arc::clone(&bus), &identity, &limits),
+            accounts: Accounts::new(
+                (Arc::clone(&store), Arc::clone(&bus)),
+                gate,
+                &identity,
+                &limits,
+            ),
             keys: Keys::new(Arc::clone(&store), Arc::clone(&bus), &limits),
             relay: Relay::new(store, (bus, node), push.clone(), &identity, &limits),
             attachments: Attachments::new(attachments, &identity, &limits),

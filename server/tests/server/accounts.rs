@@ -3,8 +3,9 @@
 use bytes::Bytes;
 use prost::Message;
 use reqwest::{Method, StatusCode};
+use sha2::Digest;
 use tuckseal::service::{
-    AccountAnswer, Registered, Registration, SenderCertificateAnswer, ServerInfo,
+    AccountAnswer, Challenge, Registered, Registration, SenderCertificateAnswer, ServerInfo,
     SignedRegistration,
 };
 use tuckseal::{PrivateKey, PublicKey, SenderCertificate, Timestamp};
@@ -101,7 +102,7 @@ async fn registration_without_proof_of_the_identity_key_is_refused() {
     // A signature over the registration alone, without the label, is for something else.
     let registration = Bytes::from(good.encode_to_vec());
     let signature = Bytes::copy_from_slice(&alice.identity.sign(&registration, &mut rand::rng()));
-    let unlabelled = SignedRegistration { registration, signature };
+    let unlabelled = SignedRegistration { registration, signature, work: Bytes::new() };
     assert_eq!(refusal(send(unlabelled).await).await, StatusCode::UNAUTHORIZED);
 
     for position in 0..good.challenge.len() {
@@ -112,6 +113,54 @@ async fn registration_without_proof_of_the_identity_key_is_refused() {
     }
     assert_eq!(rows(&world.database(), "account"), 0);
     assert_eq!(alice.send_registration(&good).await.status(), StatusCode::OK);
+}
+
+/// Tries until the hash begins with a number of zero bits that is wanted.
+fn work(signed: &SignedRegistration, wanted: impl Fn(u32) -> bool) -> Bytes {
+    let inner =
+        sha2::Sha256::digest([b"tuckseal-registration-work-v1", &signed.registration[..]].concat());
+    let works = (0_u64..).map(|work| work.to_be_bytes());
+    let zeros = |work: &[u8; 8]| {
+        let hash = sha2::Sha256::digest([&inner[..], work].concat());
+        u32::from_be_bytes(hash[..4].try_into().unwrap()).leading_zeros()
+    };
+    Bytes::copy_from_slice(&works.into_iter().find(|work| wanted(zeros(work))).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn proof_of_work_serves_one_registration_and_comes_before_its_signature() {
+    const BITS: u32 = 12;
+    let folder = tempfile::tempdir().unwrap();
+    let world = World::set(folder, |config| config.registration_work_bits = 12).await;
+    let alice = Party::new(world.address, "alice");
+    let challenge: Challenge = message(alice.post("/v1/challenges", Vec::new()).await).await;
+    assert_eq!(challenge.work_bits, BITS);
+    let registration = alice.registration().await;
+    let signed = alice.signed(&registration);
+    let send = |signed: &SignedRegistration| alice.post("/v1/accounts", signed.encode_to_vec());
+
+    let good = work(&signed, |zeros| zeros >= BITS);
+    let other_name = Registration { username: "alice2".into(), ..registration.clone() };
+    let refused = [
+        SignedRegistration { work: Bytes::new(), ..signed.clone() },
+        SignedRegistration { work: work(&signed, |zeros| zeros < BITS), ..signed.clone() },
+        SignedRegistration { work: [&good[..], &[0]].concat().into(), ..signed.clone() },
+        SignedRegistration { work: good.clone(), ..alice.signed(&other_name) },
+        SignedRegistration { signature: Bytes::new(), ..signed.clone() },
+    ];
+    for refused in refused {
+        let response = send(&refused).await;
+        assert_eq!(response.status(), StatusCode::FORBIDDEN);
+        let text = response.text().await.unwrap();
+        assert!(text.contains("urn:tuckseal:problem:not-admitted") && text.contains("work_bits"));
+    }
+    assert_eq!(rows(&world.database(), "account"), 0);
+
+    let complete = SignedRegistration { work: good, ..signed };
+    let first: Registered = message(send(&complete).await).await;
+    let again: Registered = message(send(&complete).await).await;
+    assert_eq!(first.account, again.account);
+    assert_eq!(rows(&world.database(), "account"), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -167,7 +167,8 @@ impl Party {
         let registration = Bytes::from(registration.encode_to_vec());
         let message = [b"tuckseal-registration-v1", &registration[..]].concat();
         let signature = self.identity.sign(&message, &mut rand::rng());
-        SignedRegistration { registration, signature: Bytes::copy_from_slice(&signature) }
+        let signature = Bytes::copy_from_slice(&signature);
+        SignedRegistration { registration, signature, work: Bytes::new() }
     }
 
     pub(crate) async fn send_registration(&self, registration: &Registration) -> Response {
