@@ -293,3 +293,25 @@ async fn what_was_sent_cannot_be_read_in_the_database_and_goes_after_its_time() 
     event(&mut events, |event| matches!(event, Event::QueueEmpty).then_some(())).await;
     assert_eq!(logged(&alice), 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prekey_ids_that_the_relay_knows_with_other_keys_are_left_for_new_ones() {
+    let relay = Relay::start().await;
+    let [alice, bob] = pair(&relay).await;
+    let alice = alice.tampered(&stage::older_prekeys(8)).await;
+    let backup = Backup::of(alice.folder.path(), &["profile.db"]);
+    let running = alice.spawn();
+    let before = stage::long_lived_ids(&relay, 1);
+    stage::until(|| stage::long_lived_ids(&relay, 1) != before).await;
+    running.stop().await;
+    let lost = stage::long_lived_ids(&relay, 1);
+
+    // The backup replaces its prekeys too: under the ids of those that the relay has already, which are refused (409).
+    let alice = backup.put_back(alice).await;
+    let _running = [alice.spawn(), bob.spawn()];
+    stage::until(|| stage::long_lived_ids(&relay, 1) != lost).await;
+    let (signed, last_resort) = stage::long_lived_ids(&relay, 1);
+    assert!(signed > lost.0 && last_resort > lost.1);
+    bob.send(&alice, "to the newest").await;
+    assert_eq!(collect(&alice, 1).await, ["to the newest"]);
+}

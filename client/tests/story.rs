@@ -350,3 +350,55 @@ async fn who_is_writing_is_told_at_once_or_never() {
         database(alice.folder.path()).query_row(waiting, (), |row| row.get(0)).unwrap();
     assert_eq!(count, 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_made_with_prekeys_that_were_replaced_meanwhile_arrives() {
+    let mut relay = Relay::start().await;
+    let [alice, bob] =
+        [Person::register(&relay, "alice").await, Person::register(&relay, "bob").await];
+    // No one-time prekeys: it is the last-resort one that is used.
+    relay.stop().await;
+    let none = "DELETE FROM prekey_once; UPDATE prekey_state SET remaining = 0;";
+    stage::relay_database(&relay).execute_batch(none).unwrap();
+    relay.start_again().await;
+    let running = alice.spawn();
+    alice.send(&bob, "to the old ones").await;
+    alice.sent().await;
+    // From here on nobody can be asked to send it again.
+    running.stop().await;
+
+    // The message stays on its way until the keys are replaced.
+    let aside = "UPDATE envelope SET mailbox = -mailbox";
+    relay.stop().await;
+    assert_eq!(stage::relay_database(&relay).execute(aside, ()).unwrap(), 1);
+    relay.start_again().await;
+    let before = stage::long_lived_ids(&relay, 2);
+    let bob = bob.tampered(&stage::older_prekeys(8)).await;
+    let running = bob.spawn();
+    stage::until(|| stage::long_lived_ids(&relay, 2) != before).await;
+    let after = stage::long_lived_ids(&relay, 2);
+    assert!(after.0 > before.0 && after.1 > before.1);
+    running.stop().await;
+    relay.stop().await;
+    assert_eq!(stage::relay_database(&relay).execute(aside, ()).unwrap(), 1);
+    relay.start_again().await;
+
+    let running = bob.spawn();
+    assert_eq!(collect(&bob, 1).await, ["to the old ones"]);
+    let carol = Person::register(&relay, "carol").await;
+    let _carol = carol.spawn();
+    carol.send(&bob, "to the new ones").await;
+    assert_eq!(collect(&bob, 1).await, ["to the new ones"]);
+    running.stop().await;
+
+    let kept = |bob: &Person| -> (u32, u32) {
+        let sql = "SELECT (SELECT count(*) FROM signed_prekey), (SELECT count(*) FROM kem_prekey WHERE use = 1)";
+        let count = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+        stage::database(bob.folder.path()).query_row(sql, (), count).unwrap()
+    };
+    assert_eq!(kept(&bob), (2, 2));
+    // A month later: the second ones are replaced in their turn, the first ones deleted.
+    let bob = bob.tampered(&stage::older_prekeys(23)).await;
+    let _running = bob.spawn();
+    stage::until(|| kept(&bob) == (2, 2) && stage::long_lived_ids(&relay, 2) != after).await;
+}
