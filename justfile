@@ -70,6 +70,10 @@ publish-check:
 chaos SECONDS="600" SEED="1":
     TUCKSEAL_CHAOS_SECS={{SECONDS}} TUCKSEAL_CHAOS_SEED={{SEED}} cargo test -p tuckseal-server --test server chaos_long -- --ignored --nocapture
 
+# So many one-time prekeys are taken by many at once while nodes are killed, on PostgreSQL, then on SQLite.
+takes COUNT="1000000":
+    TUCKSEAL_TAKES={{COUNT}} cargo test -p tuckseal-server --test server takes_long -- --ignored --nocapture --test-threads=1
+
 # What docs/scaling.md cannot measure, simulated. Needs nothing but rustc.
 scaling:
     rustc --edition 2024 -O -o target/scaling docs/scaling.rs

@@ -98,7 +98,7 @@ impl Postgres {
         command
     }
 
-    fn setting(&self) -> String {
+    pub(crate) fn setting(&self) -> String {
         format!("postgresql://postgres@127.0.0.1:{}/postgres", self.port)
     }
 }

@@ -30,4 +30,5 @@ mod relay;
 mod store;
 mod stores;
 mod streams;
+mod takes;
 mod world;
