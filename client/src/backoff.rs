@@ -14,10 +14,32 @@ pub(crate) fn delay(attempt: u32, rng: &mut (impl CryptoRng + ?Sized)) -> Durati
     Duration::from_millis(rng.next_u64() % (ceiling + 1))
 }
 
+/// A time that is no shorter than `least`, which others were told as well: up to as long again, so that not all come at once.
+pub(crate) fn after(
+    least: Duration,
+    attempt: u32,
+    rng: &mut (impl CryptoRng + ?Sized),
+) -> Duration {
+    let least_ms = u64::try_from(least.as_millis()).unwrap_or(u64::MAX);
+    let apart = Duration::from_millis(rng.next_u64() % least_ms.saturating_add(1).max(1));
+    least.saturating_add(apart).max(delay(attempt, rng))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
+
+    #[test]
+    fn time_that_was_told_is_waited_for_and_spread() {
+        let mut rng = ChaCha20Rng::from_seed([2; 32]);
+        let least = Duration::from_secs(4);
+        let waits: Vec<_> = (0..500).map(|_| after(least, 0, &mut rng)).collect();
+        let (shortest, longest) = (waits.iter().min().unwrap(), waits.iter().max().unwrap());
+        assert!(*shortest >= least && *shortest < least + least / 10);
+        assert!(*longest <= 2 * least && *longest > 2 * least - least / 10);
+        assert!(after(Duration::ZERO, 0, &mut rng) <= Duration::from_millis(250));
+    }
 
     #[test]
     fn delays_spread_up_to_a_growing_ceiling_and_never_past_the_cap() {

@@ -148,7 +148,7 @@ pub(crate) async fn run(
             Ok(Step::Connected) => attempt = 0,
             Ok(Step::Done) => {}
             Ok(Step::Disconnected(cause)) => {
-                let retry_in = backoff::delay(attempt, &mut rand::rng()).max(cause.retry_after());
+                let retry_in = backoff::after(cause.retry_after(), attempt, &mut rand::rng());
                 attempt = attempt.saturating_add(1);
                 connect_at = Instant::now() + retry_in;
                 drop(shell.events.send(Event::Disconnected { retry_in, cause }));

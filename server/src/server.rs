@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::time::{interval, timeout};
+use tokio::time::{interval, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -133,8 +133,15 @@ impl Server {
         let (shared, limits) = (Arc::clone(&store), config.limits);
         let services =
             Services::new(shared, attachments, (bus, node), (senders, gate), identity, limits);
-        let (stopping, open) = (CancellationToken::new(), TaskTracker::new());
-        let app = Arc::new(App { services, store, stopping, open });
+        let app = Arc::new(App {
+            services,
+            store,
+            alone: config.database.is_none(),
+            draining: CancellationToken::new(),
+            leaving: CancellationToken::new(),
+            stopping: CancellationToken::new(),
+            open: TaskTracker::new(),
+        });
         Ok(Self { listener, address, metrics, tls, renewal, app, _lock: lock })
     }
 
@@ -144,8 +151,8 @@ impl Server {
         self.address
     }
 
-    /// Answers until `shutdown` is ready, then ends: streams are closed with 1012, requests are finished, what
-    /// was accepted is on disk.
+    /// Answers until `shutdown` is ready, then ends: balancers are told, streams are closed with 1012, requests are
+    /// finished, devices that left something behind are woken, what was accepted is on disk.
     ///
     /// # Errors
     /// The database did not close well.
@@ -163,6 +170,7 @@ impl Server {
         let waking = tokio::spawn(waking);
         let keeping = tokio::spawn(keep_house(Arc::clone(&app)));
         shutdown.await;
+        drain(&app).await;
         tracing::info!("stopping");
         app.stopping.cancel();
         app.open.close();
@@ -173,10 +181,22 @@ impl Server {
             tracing::warn!(open = app.open.len(), "connections did not end in time");
         }
         let _ = tokio::join!(keeping, waking);
+        app.services.push.flush(grace).await;
         app.store.close().await.map_err(ServerError::Close)?;
         tracing::info!("stopped");
         Ok(())
     }
+}
+
+/// Tells balancers, then lets the streams go, each at a time of its own.
+async fn drain(app: &App) {
+    let limits = &app.services.limits;
+    let (notice, spread) = (limits.drain_notice_secs, limits.drain_spread_secs);
+    tracing::info!(notice, spread, "draining");
+    app.draining.cancel();
+    sleep(Duration::from_secs(notice)).await;
+    app.leaving.cancel();
+    sleep(Duration::from_secs(spread)).await;
 }
 
 async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), ServerError> {

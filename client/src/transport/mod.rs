@@ -23,6 +23,12 @@ pub enum ServerError {
         /// Its base address.
         server: String,
     },
+    /// The server restarts, and has said when it is there again.
+    #[error("the server restarts and asks to come back in {} s", .retry_after.as_secs())]
+    Restarts {
+        /// Not before.
+        retry_after: Duration,
+    },
     /// The address of the server is none that this release can call.
     #[error("{server} is not an address of the form https://host:port or http://host:port")]
     Address {
@@ -66,7 +72,7 @@ impl ServerError {
     /// The least time before the next try.
     pub(crate) fn retry_after(&self) -> Duration {
         match self {
-            Self::Busy { retry_after, .. } => *retry_after,
+            Self::Busy { retry_after, .. } | Self::Restarts { retry_after } => *retry_after,
             _ => Duration::ZERO,
         }
     }

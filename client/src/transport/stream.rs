@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::{HeaderValue, StatusCode};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message as Frame};
 use tokio_tungstenite::{
     Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config,
@@ -26,6 +27,8 @@ const SILENCE_TIMEOUT: Duration = Duration::from_secs(90);
 const MAX_FRAME_BYTES: usize = 1024 * 1024;
 /// Close code: this device opened another stream.
 const DISPLACED: u16 = 4409;
+/// A server that restarts cannot keep us away for longer.
+const LONGEST_RESTART: Duration = Duration::from_secs(60);
 
 /// An open stream.
 #[derive(Debug)]
@@ -92,6 +95,12 @@ impl Stream {
                 Ok(Some(Ok(Frame::Close(Some(close))))) if u16::from(close.code) == DISPLACED => {
                     return Err(Ended::Displaced);
                 }
+                Ok(Some(Ok(Frame::Close(Some(close)))))
+                    if close.code == CloseCode::Restart
+                        && let Some(retry_after) = retry_after(&close.reason) =>
+                {
+                    return Err(Ended::Broken(ServerError::Restarts { retry_after }));
+                }
                 Ok(Some(Ok(Frame::Close(_)))) | Ok(Some(Err(_))) | Ok(None) | Err(_) => {
                     return Err(Ended::Broken(self.unreachable()));
                 }
@@ -115,5 +124,28 @@ impl Stream {
 
     fn unreachable(&self) -> ServerError {
         ServerError::Unreachable { server: self.server.clone() }
+    }
+}
+
+/// What a server that restarts says last, as in `the server restarts; retry-after: 3`.
+fn retry_after(reason: &str) -> Option<Duration> {
+    let (_, secs) = reason.split_once("retry-after: ")?;
+    Some(Duration::from_secs(secs.parse().ok()?).min(LONGEST_RESTART))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_to_come_back_is_read_and_never_long() {
+        let secs = |reason| retry_after(reason).map(|after| after.as_secs());
+        assert_eq!(secs("the server restarts; retry-after: 3"), Some(3));
+        assert_eq!(secs("retry-after: 18446744073709551615"), Some(60));
+        for none in
+            ["", "the server restarts", "retry-after: ", "retry-after: -1", "retry-after: 3 s"]
+        {
+            assert_eq!(secs(none), None, "{none}");
+        }
     }
 }

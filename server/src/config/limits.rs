@@ -45,10 +45,11 @@ macro_rules! limits {
         }
 
         impl Limits {
-            /// Zero would switch a function off by accident, and more than `i64::MAX` has no place in the database.
+            /// Zero would switch a function off by accident (but for [`MAY_BE_ZERO`]), and more than `i64::MAX` has no place in the database.
             pub(super) fn check(&self) -> Result<(), ConfigError> {
                 $(
-                    if self.$name == 0 || i64::try_from(self.$name).is_err() {
+                    let zero = self.$name == 0 && !MAY_BE_ZERO.contains(&stringify!($name));
+                    if zero || i64::try_from(self.$name).is_err() {
                         return Err(ConfigError::Limit { name: stringify!($name), rule: "from 1 to 2^63 - 1" });
                     }
                 )+
@@ -57,6 +58,9 @@ macro_rules! limits {
         }
     };
 }
+
+/// Times that a single node has no use for.
+const MAY_BE_ZERO: [&str; 2] = ["drain_notice_secs", "drain_spread_secs"];
 
 limits! {
     /// Largest sealed envelope, in bytes
@@ -145,7 +149,11 @@ limits! {
     header_timeout_secs = 15, "TUCKSEAL_HEADER_TIMEOUT_SECS";
     /// Time for the body of a request to arrive, in seconds
     body_timeout_secs = 30, "TUCKSEAL_BODY_TIMEOUT_SECS";
-    /// Time for open requests and streams to end after the signal to stop, in seconds
+    /// After the signal to stop, /readyz fails for this many seconds before anything else changes; for a balancer
+    drain_notice_secs = 0, "TUCKSEAL_DRAIN_NOTICE_SECS";
+    /// Then streams are closed one by one over this many seconds, so that devices do not all come back at once
+    drain_spread_secs = 0, "TUCKSEAL_DRAIN_SPREAD_SECS";
+    /// Time for open requests and streams to end after that, in seconds
     shutdown_secs = 10, "TUCKSEAL_SHUTDOWN_SECS";
 }
 

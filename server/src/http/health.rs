@@ -31,7 +31,7 @@ pub(super) async fn alive() -> &'static str {
     responses((status = 200, description = "It does", body = String, content_type = "text/plain; charset=utf-8"), Refusals),
 )]
 pub(super) async fn ready(State(app): State<Arc<App>>) -> Result<&'static str, Refusal> {
-    if app.stopping.is_cancelled() {
+    if app.draining.is_cancelled() {
         return Err(ServiceError::Store(StoreError::Stopping).into());
     }
     app.store.check().await.map_err(ServiceError::from)?;

@@ -43,7 +43,13 @@ const SMALL_BODY: usize = 4096;
 pub(crate) struct App {
     pub(crate) services: Services,
     pub(crate) store: Arc<dyn Store>,
-    /// Cancelled when the server is to stop.
+    /// No other node is on the store.
+    pub(crate) alone: bool,
+    /// Cancelled first when the server is to stop: balancers are told.
+    pub(crate) draining: CancellationToken,
+    /// Cancelled next: streams leave, and no new one is opened.
+    pub(crate) leaving: CancellationToken,
+    /// Cancelled last: nothing is accepted any more.
     pub(crate) stopping: CancellationToken,
     /// Connections and streams that are open.
     pub(crate) open: TaskTracker,

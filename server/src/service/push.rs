@@ -172,6 +172,35 @@ impl Push {
         }
     }
 
+    /// Wakes at once what would be woken later, as the server stops and forgets it. Devices that were connected are
+    /// among them: those that came back elsewhere have fetched.
+    pub async fn flush(&self, patience: Duration) {
+        let mut all = Vec::new();
+        loop {
+            let due = self.inner.queue().take_due(Instant::now() + RETRY_MAX);
+            if due.is_empty() {
+                break;
+            }
+            all.extend(
+                due.into_iter().map(|(at, plan)| (at, Plan { reason: Reason::Away, ..plan })),
+            );
+        }
+        let work = async {
+            // What was acknowledged last does not wait for anybody.
+            if let Err(error) = self.inner.store.settle().await {
+                tracing::warn!(%error, "push");
+            }
+            for part in all.chunks(BATCH) {
+                self.wake(part.to_vec()).await;
+            }
+            // Those under way hold a place each.
+            let _ = self.inner.sending.acquire_many(SENDING as u32).await;
+        };
+        if tokio::time::timeout(patience, work).await.is_err() {
+            tracing::warn!("not all devices that left something behind were woken in time");
+        }
+    }
+
     /// Devices that are here now, or have nothing to fetch, are spared.
     async fn wake(&self, due: Vec<(MailboxId, Plan)>) {
         let inner = &self.inner;

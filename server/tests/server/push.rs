@@ -12,7 +12,7 @@ use tuckseal_server::config::Limits;
 use crate::nodes::Cluster;
 use crate::peers::{Peer, python, script};
 use crate::stores::BusServer;
-use crate::world::{Party, World, message, refusal};
+use crate::world::{Party, World, message, refusal, rows};
 
 /// The process that plays push service and device.
 struct Endpoint {
@@ -150,6 +150,29 @@ async fn connected_device_is_woken_only_after_it_went_without_fetching_and_once(
     drop(stream);
     endpoint.request().await;
     assert!(endpoint.peer.is_silent(4_000).await, "once is enough");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn device_that_had_something_unfetched_when_the_server_stopped_is_woken() {
+    let Some(mut endpoint) = Endpoint::start().await else { return };
+    let mut world = world().await;
+    let (bob, carol) = (world.party("bob").await, world.party("carol").await);
+    for party in [&bob, &carol] {
+        registered(party, &endpoint.subscription(201)).await;
+    }
+    let (mut left, mut fetched) = (bob.stream().await, carol.stream().await);
+    bob.receive_text("left").await;
+    assert_eq!(left.text().await, "left");
+    carol.receive_text("fetched").await;
+    let envelope = fetched.envelope().await;
+    fetched.ack(&[envelope]).await;
+    while rows(&world.database(), "envelope") > 1 {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    world.signal_stop();
+    endpoint.request().await;
+    world.ended().await;
+    assert!(endpoint.peer.is_silent(200).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]

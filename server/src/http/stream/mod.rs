@@ -15,6 +15,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use bytes::Bytes;
 use prost::Message as _;
+use rand::RngExt;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tuckseal::service::{ClientFrame, client_frame, server_frame};
@@ -25,6 +26,7 @@ use super::openapi::CredentialRefusals;
 use crate::metrics;
 use crate::service::ServiceError;
 use crate::service::accounts::Caller;
+use crate::storage::StoreError;
 use mailbox::Mailbox;
 use socket::Socket;
 use submitting::{Shown, Submitting};
@@ -52,6 +54,9 @@ pub(super) async fn open(
     let upgrade = upgrade.map_err(|_| {
         Refusal::Request(StatusCode::BAD_REQUEST, "open this resource as a WebSocket")
     })?;
+    if app.leaving.is_cancelled() {
+        return Err(ServiceError::Store(StoreError::Stopping).into());
+    }
     let largest = app.services.limits.max_submission_bytes;
     let largest = usize::try_from(largest).unwrap_or(usize::MAX);
     let upgrade = upgrade
@@ -71,6 +76,8 @@ pub(super) async fn open(
 enum End {
     /// With this code and reason.
     Close(u16, &'static str),
+    /// The server restarts, and is there again after so many seconds, if that takes a while.
+    Restart(Option<u64>),
     /// The other side has said that it leaves.
     Left,
     /// The other side is gone or does not take what is sent.
@@ -127,6 +134,11 @@ impl Stream {
         }
         match end {
             End::Close(code, reason) => socket.close(code, reason).await,
+            End::Restart(None) => socket.close(close_code::RESTART, "the server restarts").await,
+            End::Restart(Some(secs)) => {
+                let reason = format!("the server restarts; retry-after: {secs}");
+                socket.close(close_code::RESTART, reason).await;
+            }
             End::Left => socket.drain().await,
             End::Gone => {}
         }
@@ -141,9 +153,9 @@ impl Stream {
 
     /// What is done between two waits is boxed: a stream waits nearly always, and should be no larger than that takes.
     async fn serve(&mut self) -> End {
-        let stopping = self.app.stopping.clone();
+        let app = Arc::clone(&self.app);
         // One for all turns: each one made anew takes a lock that all streams have in common.
-        let mut stopped = std::pin::pin!(stopping.cancelled());
+        let mut leaves = std::pin::pin!(leave(&app));
         let period = Duration::from_secs(self.app.services.limits.ping_interval_secs);
         let mut ticks = interval(period);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -157,7 +169,7 @@ impl Stream {
             let hole_since = self.mailbox.as_ref().and_then(Mailbox::hole_since);
             let readable = self.submitting.has_room();
             let done = tokio::select! {
-                () = &mut stopped => Err(End::Close(close_code::RESTART, "the server restarts")),
+                back = &mut leaves => Err(End::Restart(back)),
                 wakes = mailbox::wakes(self.mailbox.as_ref()) => match &mut self.mailbox {
                     Some(mailbox) => Box::pin(mailbox.woken(wakes, &mut self.socket)).await,
                     None => Ok(()),
@@ -218,6 +230,22 @@ impl Stream {
         }
         self.socket.write(Message::Ping(Bytes::new())).await
     }
+}
+
+/// Ready when a stream is to leave because the server stops, each at a time of its own. Says after how many seconds
+/// there is a server again; where other nodes are, that is at once.
+async fn leave(app: &App) -> Option<u64> {
+    app.leaving.cancelled().await;
+    let spread = app.services.limits.drain_spread_secs;
+    if spread == 0 {
+        return None;
+    }
+    let wait = Duration::from_secs(spread).mul_f64(rand::rng().random());
+    // Boxed: it would be a part of every idle stream.
+    let waited = Box::pin(tokio::time::timeout(wait, app.stopping.cancelled()));
+    // Either is the end.
+    let _ = waited.await;
+    app.alone.then(|| spread.saturating_sub(wait.as_secs()).saturating_add(1))
 }
 
 enum Tick {

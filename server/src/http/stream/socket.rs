@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::extract::ws::{CloseFrame, Message, WebSocket};
+use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
 use prost::Message as _;
 use tokio::time::timeout;
 use tuckseal::service::{ServerFrame, server_frame};
@@ -38,7 +38,7 @@ impl Socket {
         }
     }
 
-    pub(super) async fn close(mut self, code: u16, reason: &'static str) {
+    pub(super) async fn close(mut self, code: u16, reason: impl Into<Utf8Bytes>) {
         let frame = CloseFrame { code, reason: reason.into() };
         if let Ok(Ok(())) = timeout(CLOSING, self.inner.send(Message::Close(Some(frame)))).await {
             self.drain().await;
