@@ -20,7 +20,7 @@ vectors:
 # Conversations with the real libsignal and the C library (needs Node, npm, libsignal-protocol-c, CMake).
 interop:
     cargo test -p tuckseal-interop --features c-crate --test c_crate
-    TUCKSEAL_REQUIRE_NODE=1 cargo test -p tuckseal-interop --test libsignal -- --nocapture
+    TUCKSEAL_REQUIRE_NODE=1 TUCKSEAL_INTEROP_RELEASES=all cargo test -p tuckseal-interop --test libsignal -- --nocapture
 
 # The examples and their asserted output.
 examples:
