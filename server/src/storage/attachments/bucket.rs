@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, TryStreamExt, stream};
-use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, AwsCredential};
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, AwsCredential, S3ConditionalPut};
 use object_store::client::{HttpClient, HttpConnector};
 use object_store::path::Path;
 use object_store::{
@@ -396,6 +396,8 @@ fn builder(place: &BucketPlace, settings: &S3Settings) -> Result<AmazonS3Builder
     let mut builder = AmazonS3Builder::from_env()
         .with_bucket_name(&place.bucket)
         .with_retry(retry)
+        // Two writers are told apart by it: no variable of the environment may turn it off.
+        .with_conditional_put(S3ConditionalPut::ETagMatch)
         .with_http_connector(Connector(client()?));
     if let Some(endpoint) = &settings.s3_endpoint {
         builder = builder.with_endpoint(endpoint);
