@@ -56,9 +56,8 @@ impl Client {
         let mut end = WakeEnd::Deadline;
         let fetched = async { end = self.fetched(&mut events, deadline).await };
         self.run(fetched).await?;
-        let came =
-            move |engine: &mut crate::engine::Engine| engine.store.rows().inbox(before, INBOX_PAGE);
-        let messages = self.shell.call(move |engine, _| came(engine)).await?;
+        let came = self.shell.call(move |engine, _| engine.store.rows().inbox(before, INBOX_PAGE));
+        let messages = came.await?;
         Ok(Woken { messages, end })
     }
 

@@ -59,20 +59,18 @@ enum Broken {
 
 impl Line {
     async fn open(client: &Client) -> Result<Self, RedisError> {
-        let late = |_| RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut));
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT))
             .set_response_timeout(Some(LOOP));
         let outgoing = client.get_multiplexed_async_connection_with_config(&config).await?;
-        let listening = timeout(CONNECT, client.get_async_pubsub()).await.map_err(late)??;
+        let listening = in_time(CONNECT, client.get_async_pubsub()).await?;
         let (sink, incoming) = listening.split();
         Ok(Self { outgoing, sink, incoming })
     }
 
     async fn listen(&mut self, topics: &Topics) -> Result<(), RedisError> {
-        let late = |_| RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut));
         let channels = [&topics.own[..], &topics.all[..]];
-        timeout(LOOP, self.sink.subscribe(&channels[..])).await.map_err(late)?
+        in_time(LOOP, self.sink.subscribe(&channels[..])).await
     }
 
     /// Sends and empties the batch; when that fails, how much of it has arrived is not known.
@@ -83,6 +81,14 @@ impl Line {
         }
         commands.query_async(&mut self.outgoing).await
     }
+}
+
+async fn in_time<T>(
+    limit: Duration,
+    asking: impl Future<Output = Result<T, RedisError>>,
+) -> Result<T, RedisError> {
+    let late = |_| RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut));
+    timeout(limit, asking).await.map_err(late)?
 }
 
 /// Until the bus is dropped.
