@@ -1,5 +1,5 @@
 //! Waking a device that is not connected, through a push service. A wake-up says nothing: not from whom, not what,
-//! not how many. Which devices are woken and when is `service/push.rs`.
+//! not how many. Which devices are woken and when is `service/push/`.
 
 mod apns;
 mod fcm;
