@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::bus::NodesBus;
 use crate::config::{AttachmentPlace, Config};
+use crate::hook::HttpHook;
 use crate::http::{acme, tls};
 use crate::https;
 use crate::identity::ServerIdentity;
@@ -38,6 +39,7 @@ pub async fn check(config: &Config) -> Verdict {
         ("listen", listen(config)),
         ("tls", certificate(config).await),
         ("push", push(config)),
+        ("hook", hook(config).await),
     ];
     for (name, finding) in &findings {
         match finding {
@@ -120,6 +122,17 @@ fn push(config: &Config) -> Finding {
     let named = [("APNs", &push.apns_key_file), ("FCM", &push.fcm_account_file)];
     let named = named.into_iter().filter(|(_, file)| file.is_some()).map(|(name, _)| name);
     Ok(["Web Push"].into_iter().chain(named).collect::<Vec<_>>().join(", "))
+}
+
+/// Asks it about nobody.
+async fn hook(config: &Config) -> Finding {
+    let hook = HttpHook::open(&config.hook).map_err(|error| error.to_string())?;
+    let Some(hook) = hook else { return Ok("none: nobody is asked".into()) };
+    let patience = Duration::from_millis(config.limits.hook_timeout_ms);
+    let answer = tokio::time::timeout(patience, hook.probe()).await;
+    let answer = answer.map_err(|_| "it does not answer within hook_timeout_ms".to_owned())?;
+    answer.map_err(|error| error.to_string())?;
+    Ok("answers as it should".into())
 }
 
 fn listen(config: &Config) -> Finding {

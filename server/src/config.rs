@@ -5,6 +5,7 @@
 mod acme;
 mod address;
 mod attachments;
+mod hook;
 mod limits;
 mod push;
 
@@ -17,6 +18,7 @@ use serde::Deserialize;
 pub use acme::AcmeSettings;
 pub use address::Address;
 pub use attachments::{AttachmentPlace, BucketPlace, NoPlace, S3Settings};
+pub use hook::{HookSettings, OnFailure};
 pub use limits::{LimitSettings, Limits};
 pub use push::PushSettings;
 
@@ -98,6 +100,9 @@ pub struct Settings {
     #[command(flatten, next_help_heading = "Push (table [push] of the file)")]
     pub push: PushSettings,
     #[allow(missing_docs, reason = "its fields carry the help")]
+    #[command(flatten, next_help_heading = "The operator's own check (table [hook] of the file)")]
+    pub hook: HookSettings,
+    #[allow(missing_docs, reason = "its fields carry the help")]
     #[command(flatten, next_help_heading = "Limits (table [limits] of the file)")]
     pub limits: LimitSettings,
 }
@@ -152,6 +157,8 @@ pub struct Config {
     pub s3: S3Settings,
     /// Waking devices.
     pub push: PushSettings,
+    /// The operator's own check.
+    pub hook: HookSettings,
     /// Sizes, rates and times.
     pub limits: Limits,
 }
@@ -206,6 +213,11 @@ pub enum ConfigError {
     /// A key for Apple's service without what belongs to it.
     #[error("apns_key_file needs apns_key_id, apns_team_id and apns_topic; set all four or none")]
     HalfApns,
+    /// The hook's address is none, or holds a password.
+    #[error(
+        "hook_url must be http:// or https:// with a host and without a password; a secret goes into hook_token_file"
+    )]
+    HookUrl,
     /// A limit has no sense.
     #[error("limit {name} must be {rule}")]
     Limit {
@@ -235,6 +247,7 @@ impl Config {
         config.push.check()?;
         config.s3.check()?;
         config.acme.check()?;
+        config.hook.check()?;
         if config.registration_work_bits > MAX_WORK_BITS {
             let (name, rule) = ("registration_work_bits", "from 0 to 24; clients refuse more");
             return Err(ConfigError::Limit { name, rule });
@@ -292,6 +305,8 @@ impl fmt::Display for Config {
         write_lines(f, self.s3.lines())?;
         writeln!(f, "\n[push]")?;
         write_lines(f, self.push.lines())?;
+        writeln!(f, "\n[hook]")?;
+        write_lines(f, self.hook.lines())?;
         writeln!(f, "\n[limits]\n{}", self.limits)
     }
 }
@@ -337,6 +352,7 @@ impl Settings {
             acme: self.acme.or(other.acme),
             s3: self.s3.or(other.s3),
             push: self.push.or(other.push),
+            hook: self.hook.or(other.hook),
             limits: self.limits.or(other.limits),
         }
     }
@@ -365,6 +381,7 @@ impl Settings {
             acme: self.acme,
             s3: self.s3,
             push: self.push,
+            hook: self.hook,
             limits: self.limits.complete(),
         }
     }

@@ -69,6 +69,9 @@ metrics! {
         PUSH_SENT "tuckseal_push_sent_total" "Wake-ups that push services have taken.";
         PUSH_FAILED "tuckseal_push_failed_total" "Wake-ups that a push service refused or did not take in time.";
         PUSH_GONE "tuckseal_push_gone_total" "Registrations that push services do not know any more.";
+        HOOK_ASKED "tuckseal_hook_asked_total" "Questions for the operator's hook.";
+        HOOK_REFUSED "tuckseal_hook_refused_total" "Questions to which the hook said no, or later.";
+        HOOK_FAILED "tuckseal_hook_failed_total" "Questions that the hook did not answer, or was not asked because it does not answer.";
         UPLOADED "tuckseal_attachment_bytes_received_total" "Bytes of attachments received.";
     }
     gauges {

@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::bus::{Bus, BusError, LocalBus, NodesBus};
 use crate::config::{AttachmentPlace, Config};
+use crate::hook::{HookOpenError, HttpHook, OperatorHook};
 use crate::http::acme::{self, Renewal};
 use crate::http::tls::{self, TlsError};
 use crate::http::{self, App};
@@ -23,6 +24,7 @@ use crate::identity::{IdentityError, ServerIdentity};
 use crate::push::{PushError, Senders};
 use crate::service::Services;
 use crate::service::gate::{OpenGate, ProofOfWork, RegistrationGate};
+use crate::service::hooks::Hooks;
 use crate::storage::postgres::{PostgresOpenError, PostgresStore};
 use crate::storage::sqlite::{OpenError, SqliteStore};
 use crate::storage::{AttachmentBucket, AttachmentStore, BucketError, NodeId, Store, StoreError};
@@ -66,6 +68,9 @@ pub enum ServerError {
     /// Push.
     #[error(transparent)]
     Push(#[from] PushError),
+    /// The operator's own check.
+    #[error(transparent)]
+    Hook(#[from] HookOpenError),
     /// The address cannot be listened on.
     #[error("cannot listen on {address}: {source}; choose another address or stop what uses it")]
     Listen {
@@ -82,6 +87,15 @@ pub enum ServerError {
         "the database did not close ({0}); what was accepted is in its log and is read at the next start"
     )]
     Close(#[source] StoreError),
+}
+
+/// What somebody who embeds the server puts in place of what the settings name.
+#[derive(Default)]
+pub struct Extensions {
+    /// In place of `registration_work_bits`.
+    pub gate: Option<Arc<dyn RegistrationGate>>,
+    /// In place of `hook_url`.
+    pub hook: Option<Arc<dyn OperatorHook>>,
 }
 
 /// A server that listens; [`Server::run`] makes it answer.
@@ -102,25 +116,20 @@ impl Server {
     /// # Errors
     /// [`ServerError`]; nothing listens then.
     pub async fn bind(config: Config) -> Result<Self, ServerError> {
-        let gate: Arc<dyn RegistrationGate> = match config.registration_work_bits {
-            0 => Arc::new(OpenGate),
-            bits => Arc::new(ProofOfWork { bits }),
-        };
-        Self::bind_with(config, gate).await
+        Self::bind_with(config, Extensions::default()).await
     }
 
-    /// The same with a gate of the embedder's in place of `registration_work_bits`.
+    /// The same with what an embedder puts in place of settings.
     ///
     /// # Errors
     /// [`ServerError`]; nothing listens then.
-    pub async fn bind_with(
-        config: Config,
-        gate: Arc<dyn RegistrationGate>,
-    ) -> Result<Self, ServerError> {
+    pub async fn bind_with(config: Config, extensions: Extensions) -> Result<Self, ServerError> {
         let lock = open_data_dir(&config.data_dir)?;
         let identity = ServerIdentity::load_or_create(&config)?;
         let (tls, renewal) = open_tls(&config)?;
         let senders = Senders::open(&config, &identity)?;
+        let gate = extensions.gate.unwrap_or_else(|| open_gate(&config));
+        let hooks = open_hooks(&config, extensions.hook)?;
         let node = NodeId(i64::from_be_bytes(rand::random()));
         let bus = open_bus(&config, &identity, node).await?;
         let store = open_store(&config).await?;
@@ -131,8 +140,14 @@ impl Server {
         };
         let attachments = open_attachments(&config)?;
         let (shared, limits) = (Arc::clone(&store), config.limits);
-        let services =
-            Services::new(shared, attachments, (bus, node), (senders, gate), identity, limits);
+        let services = Services::new(
+            shared,
+            attachments,
+            (bus, node),
+            (senders, gate, hooks),
+            identity,
+            limits,
+        );
         let app = Arc::new(App {
             services,
             store,
@@ -220,6 +235,24 @@ fn open_tls(config: &Config) -> Result<(Option<TlsAcceptor>, Option<Renewal>), T
     }
     let acceptor = config.tls_files().map(|(chain, key)| tls::acceptor(chain, key));
     Ok((acceptor.transpose()?, None))
+}
+
+fn open_gate(config: &Config) -> Arc<dyn RegistrationGate> {
+    match config.registration_work_bits {
+        0 => Arc::new(OpenGate),
+        bits => Arc::new(ProofOfWork { bits }),
+    }
+}
+
+fn open_hooks(
+    config: &Config,
+    embedders: Option<Arc<dyn OperatorHook>>,
+) -> Result<Hooks, HookOpenError> {
+    let hook = match embedders {
+        Some(hook) => Some(hook),
+        None => HttpHook::open(&config.hook)?.map(|hook| Arc::new(hook) as Arc<dyn OperatorHook>),
+    };
+    Ok(Hooks::new(hook, config.hook.on_failure(), &config.limits))
 }
 
 fn open_attachments(config: &Config) -> Result<AttachmentStore, BucketError> {

@@ -400,6 +400,9 @@ pub struct Refused {
     /// 0: repeating does not help
     #[prost(uint64, tag = "4")]
     pub retry_after_secs: u64,
+    /// why the operator of the server refuses, as a code; empty for all else
+    #[prost(string, tag = "5")]
+    pub reason: ::prost::alloc::string::String,
 }
 /// The envelopes may be deleted.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

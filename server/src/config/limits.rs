@@ -139,6 +139,14 @@ limits! {
     push_burst = 10, "TUCKSEAL_PUSH_BURST";
     /// Registrations for push that one device may make in an hour, after the burst
     push_per_hour = 30, "TUCKSEAL_PUSH_PER_HOUR";
+    /// The operator's hook has to answer within this many milliseconds
+    hook_timeout_ms = 500, "TUCKSEAL_HOOK_TIMEOUT_MS";
+    /// Questions to the hook at the same time; further ones wait
+    hook_concurrency = 64, "TUCKSEAL_HOOK_CONCURRENCY";
+    /// Failures in a row after which the hook is left alone for a while
+    hook_failures = 5, "TUCKSEAL_HOOK_FAILURES";
+    /// How long it is left alone then, in seconds
+    hook_pause_secs = 10, "TUCKSEAL_HOOK_PAUSE_SECS";
     /// How long the answer to a bundle request is kept for its repetition, in seconds
     replay_ttl_secs = 60, "TUCKSEAL_REPLAY_TTL_SECS";
     /// Bundle answers kept for repetitions

@@ -36,12 +36,12 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         match self {
             Self::Request(status, detail) => {
-                problem(status, "request", "Bad request", detail.into(), None)
+                problem(status, "request", "Bad request", detail.into())
             }
             Self::Range(size) => {
                 let status = StatusCode::RANGE_NOT_SATISFIABLE;
                 let detail = format!("ask for a range within {size} bytes");
-                let mut response = problem(status, "range", "No such range", detail, None);
+                let mut response = problem(status, "range", "No such range", detail);
                 if let Ok(value) = HeaderValue::from_str(&format!("bytes */{size}")) {
                     response.headers_mut().insert(header::CONTENT_RANGE, value);
                 }
@@ -51,14 +51,21 @@ impl IntoResponse for Refusal {
                 let status = StatusCode::PRECONDITION_FAILED;
                 let detail = "send the header tus-resumable: 1.0.0";
                 let mut response =
-                    problem(status, "tus-version", "Other version of tus", detail.into(), None);
+                    problem(status, "tus-version", "Other version of tus", detail.into());
                 response.headers_mut().insert("tus-version", HeaderValue::from_static("1.0.0"));
                 response
             }
             Self::Service(ServiceError::Devices(mismatch)) => mismatched(mismatch),
             Self::Service(error) => {
                 let (status, kind, title) = kind(&error);
-                problem(status, kind, title, error.to_string(), wait(&error))
+                let problem = Problem {
+                    r#type: name(kind),
+                    title,
+                    status: status.as_u16(),
+                    detail: error.to_string(),
+                    reason: reason(&error),
+                };
+                answer(status, &problem, wait(&error))
             }
         }
     }
@@ -66,8 +73,19 @@ impl IntoResponse for Refusal {
 
 fn wait(error: &ServiceError) -> Option<Duration> {
     match error {
-        ServiceError::TooMany(wait) | ServiceError::UploadBusy(wait) => Some(*wait),
+        ServiceError::TooMany(wait)
+        | ServiceError::UploadBusy(wait)
+        | ServiceError::NotNow(wait)
+        | ServiceError::NoCheck(wait) => Some(*wait),
         ServiceError::Store(_) | ServiceError::Files(_) => Some(BEHIND),
+        _ => None,
+    }
+}
+
+/// What the operator's hook says of it.
+fn reason(error: &ServiceError) -> Option<String> {
+    match error {
+        ServiceError::RefusedByOperator(reason) => Some(reason.as_str().into()),
         _ => None,
     }
 }
@@ -79,6 +97,7 @@ pub(super) fn refused(error: &ServiceError) -> Refused {
         status: status.as_u16().into(),
         r#type: name(kind),
         detail: error.to_string(),
+        reason: reason(error).unwrap_or_default(),
         retry_after_secs: wait(error).map_or(0, whole_secs),
     }
 }
@@ -98,6 +117,11 @@ fn kind(error: &ServiceError) -> (StatusCode, &'static str, &'static str) {
         ServiceError::Unauthorised => (StatusCode::UNAUTHORIZED, "unauthorised", "Not authorised"),
         ServiceError::NotProven => (StatusCode::UNAUTHORIZED, "not-proven", "Identity not proven"),
         ServiceError::NotAdmitted(_) => (StatusCode::FORBIDDEN, "not-admitted", "Not admitted"),
+        ServiceError::RefusedByOperator(_) => {
+            (StatusCode::FORBIDDEN, "refused-by-operator", "Refused by the operator")
+        }
+        ServiceError::NotNow(_) => (StatusCode::TOO_MANY_REQUESTS, "not-now", "Not now"),
+        ServiceError::NoCheck(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Try again"),
         ServiceError::NameTaken => (StatusCode::CONFLICT, "name-taken", "Name taken"),
         ServiceError::NotFound(_) => (StatusCode::NOT_FOUND, "not-found", "Not found"),
         ServiceError::KeyCollision(_) => {
@@ -129,16 +153,15 @@ fn kind(error: &ServiceError) -> (StatusCode, &'static str, &'static str) {
     }
 }
 
-fn problem(
-    status: StatusCode,
-    kind: &str,
-    title: &'static str,
-    detail: String,
-    wait: Option<Duration>,
-) -> Response {
-    let problem = Problem { r#type: name(kind), title, status: status.as_u16(), detail };
+fn problem(status: StatusCode, kind: &str, title: &'static str, detail: String) -> Response {
+    let r#type = name(kind);
+    let problem = Problem { r#type, title, status: status.as_u16(), detail, reason: None };
+    answer(status, &problem, None)
+}
+
+fn answer(status: StatusCode, problem: &Problem, wait: Option<Duration>) -> Response {
     // A struct of strings and a number always serialises.
-    let body = serde_json::to_vec(&problem).unwrap_or_default();
+    let body = serde_json::to_vec(problem).unwrap_or_default();
     let mut response = (status, body).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));

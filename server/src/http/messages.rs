@@ -33,11 +33,18 @@ pub(super) async fn submit(
     Path(to): Path<String>,
     Protobuf(submission): Protobuf<Submission>,
 ) -> Result<Protobuf<Accepted>, Refusal> {
-    let right = match credential {
-        Credential::Device(_) => Right::Token,
-        Credential::AccessKey(key) => Right::AccessKey(key),
-    };
     let to = account(&to)?;
+    let hooks = &app.services.hooks;
+    let right = match credential {
+        Credential::Device(caller) => {
+            hooks.submission(caller.account, &submission).await?;
+            Right::Token
+        }
+        Credential::AccessKey(key) => {
+            hooks.sealed(&submission).await?;
+            Right::AccessKey(key)
+        }
+    };
     to_the_end(async move { app.services.relay.submit(to, right, submission).await }).await?;
     Ok(Protobuf(Accepted {}))
 }
@@ -56,7 +63,17 @@ pub(super) async fn submit_multi(
     caller: Option<Caller>,
     Protobuf(submission): Protobuf<MultiSubmission>,
 ) -> Result<Protobuf<MultiAccepted>, Refusal> {
-    let right = caller.map_or(MultiRight::AccessKeys, |_| MultiRight::Token);
+    let hooks = &app.services.hooks;
+    let right = match caller {
+        Some(caller) => {
+            hooks.multi_submission(caller.account, &submission).await?;
+            MultiRight::Token
+        }
+        None => {
+            hooks.multi_sealed(&submission).await?;
+            MultiRight::AccessKeys
+        }
+    };
     let submitting = async move { app.services.relay.submit_multi(right, submission).await };
     Ok(Protobuf(to_the_end(submitting).await?))
 }

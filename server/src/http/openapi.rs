@@ -21,6 +21,9 @@ pub(super) struct Problem {
     pub(super) status: u16,
     /// What to do
     pub(super) detail: String,
+    /// Why the operator of the server refuses, as a code: 1 to 64 of a-z 0-9 -
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) reason: Option<String>,
 }
 
 /// What any request may be refused for.

@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 
 use super::error::ServiceError;
 use super::gate::RegistrationGate;
+use super::hooks::Hooks;
 use super::keys::{Fixed, checked_upload};
 use super::limits::Budget;
 use super::{millis, now_ms};
@@ -51,6 +52,7 @@ pub struct Accounts {
     store: Arc<dyn Store>,
     bus: Arc<dyn Bus>,
     gate: Arc<dyn RegistrationGate>,
+    hooks: Hooks,
     challenge_secret: Zeroizing<[u8; 32]>,
     challenge_ttl_secs: u64,
     one_time_prekeys: u64,
@@ -60,7 +62,7 @@ pub struct Accounts {
 impl Accounts {
     pub(super) fn new(
         (store, bus): (Arc<dyn Store>, Arc<dyn Bus>),
-        gate: Arc<dyn RegistrationGate>,
+        (gate, hooks): (Arc<dyn RegistrationGate>, Hooks),
         identity: &ServerIdentity,
         limits: &Limits,
     ) -> Self {
@@ -68,6 +70,7 @@ impl Accounts {
             store,
             bus,
             gate,
+            hooks,
             challenge_secret: identity.challenge_secret(),
             challenge_ttl_secs: limits.challenge_ttl_secs,
             one_time_prekeys: limits.one_time_prekeys,
@@ -97,7 +100,8 @@ impl Accounts {
     /// Makes or renews the account of the name, once the signature proves possession of the identity key.
     ///
     /// # Errors
-    /// [`ServiceError::NotAdmitted`], [`ServiceError::NotProven`], [`ServiceError::NameTaken`], [`ServiceError::Invalid`] or the store's.
+    /// [`ServiceError::NotAdmitted`], [`ServiceError::NotProven`], [`ServiceError::NameTaken`], [`ServiceError::Invalid`], the
+    /// hook's or the store's.
     pub async fn register(&self, signed: SignedRegistration) -> Result<Registered, ServiceError> {
         let registration = Registration::decode(signed.registration.clone())
             .map_err(|_| ServiceError::Invalid("the registration is not a Registration message"))?;
@@ -117,6 +121,7 @@ impl Accounts {
         let registering = checked
             .await
             .map_err(|_| ServiceError::Invalid("the registration cannot be checked"))??;
+        self.hooks.registration(&registering.username).await?;
         match self.store.register(registering).await? {
             RegisterAnswer::NameTaken => Err(ServiceError::NameTaken),
             RegisterAnswer::As(account, mailbox, epoch) => {

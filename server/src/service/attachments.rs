@@ -19,6 +19,7 @@ use zeroize::Zeroizing;
 
 use super::accounts::Caller;
 use super::error::ServiceError;
+use super::hooks::Hooks;
 use super::limits::Budget;
 use super::{millis, now_ms};
 use crate::config::Limits;
@@ -56,23 +57,30 @@ pub struct Attachments {
     pub max_bytes: u64,
     ttl_ms: i64,
     budget: Budget<MailboxId>,
+    hooks: Hooks,
 }
 
 impl Attachments {
-    pub(super) fn new(store: AttachmentStore, identity: &ServerIdentity, limits: &Limits) -> Self {
+    pub(super) fn new(
+        store: AttachmentStore,
+        hooks: Hooks,
+        identity: &ServerIdentity,
+        limits: &Limits,
+    ) -> Self {
         Self {
             store,
             secret: identity.attachment_secret(),
             max_bytes: limits.max_attachment_bytes,
             ttl_ms: millis(limits.attachment_ttl_secs),
             budget: Budget::new(limits.attachment_burst_kib, limits.attachment_kib_per_hour),
+            hooks,
         }
     }
 
     /// Room for an attachment of so many bytes.
     ///
     /// # Errors
-    /// [`ServiceError::Invalid`], [`ServiceError::TooLarge`], [`ServiceError::TooMany`] or the store's.
+    /// [`ServiceError::Invalid`], [`ServiceError::TooLarge`], [`ServiceError::TooMany`], the hook's or the store's.
     pub async fn create(&self, caller: &Caller, size: u64) -> Result<AttachmentSlot, ServiceError> {
         if size == 0 {
             return Err(ServiceError::Invalid("an attachment has at least 1 byte"));
@@ -82,6 +90,7 @@ impl Attachments {
         }
         let kib = u32::try_from(size.div_ceil(1024)).unwrap_or(u32::MAX);
         self.budget.spend_many(&caller.mailbox, kib).map_err(ServiceError::TooMany)?;
+        self.hooks.upload(caller.account, size).await?;
         let mut id = [0; 16];
         rand::rng().fill_bytes(&mut id);
         let name = AttachmentName { id, expires_ms: now_ms().saturating_add(self.ttl_ms), size };

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tuckseal::service::DeviceMismatch;
 
+use crate::hook::ReasonCode;
 use crate::storage::{KeyCollision, Mismatch, StoreError};
 
 /// Nothing was stored or taken.
@@ -24,6 +25,15 @@ pub enum ServiceError {
     /// The registration does not bring what the gate asks for.
     #[error("{0}")]
     NotAdmitted(&'static str),
+    /// The operator's hook says no.
+    #[error("the operator of this server refuses it (reason: {}); ask them", .0.as_str())]
+    RefusedByOperator(ReasonCode),
+    /// The operator's hook says: not now.
+    #[error("the operator of this server asks to wait {} s", .0.as_secs())]
+    NotNow(Duration),
+    /// The operator's hook does not answer, and nothing goes on without it.
+    #[error("the server cannot ask its operator's check now; try again")]
+    NoCheck(Duration),
     /// The name has another owner.
     #[error("this name belongs to another identity key; choose another name")]
     NameTaken,

@@ -3,10 +3,12 @@
 pub mod accounts;
 pub mod attachments;
 pub mod certificates;
+mod circuit;
 pub mod delivery;
 mod envelope_id;
 mod error;
 pub mod gate;
+pub mod hooks;
 pub mod keys;
 pub mod limits;
 pub mod multi;
@@ -23,6 +25,7 @@ use certificates::Certificates;
 pub use error::ServiceError;
 
 use gate::RegistrationGate;
+use hooks::Hooks;
 use keys::Keys;
 use push::Push;
 use relay::Relay;
@@ -47,6 +50,8 @@ pub struct Services {
     pub attachments: Attachments,
     /// Sender certificates.
     pub certificates: Certificates,
+    /// The operator's own check.
+    pub hooks: Hooks,
     /// What the node may be asked to keep.
     pub limits: Limits,
 }
@@ -58,7 +63,7 @@ impl Services {
         store: Arc<dyn Store>,
         attachments: AttachmentStore,
         (bus, node): (Arc<dyn Bus>, NodeId),
-        (senders, gate): (Senders, Arc<dyn RegistrationGate>),
+        (senders, gate, hooks): (Senders, Arc<dyn RegistrationGate>, Hooks),
         identity: ServerIdentity,
         limits: Limits,
     ) -> Self {
@@ -66,15 +71,16 @@ impl Services {
         Self {
             accounts: Accounts::new(
                 (Arc::clone(&store), Arc::clone(&bus)),
-                gate,
+                (gate, hooks.clone()),
                 &identity,
                 &limits,
             ),
             keys: Keys::new(Arc::clone(&store), Arc::clone(&bus), &limits),
             relay: Relay::new(store, (bus, node), push.clone(), &identity, &limits),
-            attachments: Attachments::new(attachments, &identity, &limits),
+            attachments: Attachments::new(attachments, hooks.clone(), &identity, &limits),
             certificates: Certificates::new(identity, push.offer(), &limits),
             push,
+            hooks,
             limits,
         }
     }

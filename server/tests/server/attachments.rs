@@ -125,7 +125,7 @@ pub(crate) fn tus(request: RequestBuilder) -> RequestBuilder {
     request.header("tus-resumable", "1.0.0")
 }
 
-async fn create(party: &Party, size: usize) -> Response {
+pub(crate) async fn create(party: &Party, size: usize) -> Response {
     let request = tus(party.own(Method::POST, "/v1/attachments"));
     request.header("upload-length", size.to_string()).send().await.unwrap()
 }

@@ -17,6 +17,7 @@ mod cluster;
 mod crash;
 mod deploy;
 mod drain;
+mod hooks;
 mod hostile;
 mod keys;
 mod multi;

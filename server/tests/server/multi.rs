@@ -21,7 +21,7 @@ fn sent(recipients: &[&Party], shared: &[u8]) -> Bytes {
     sent.into()
 }
 
-fn submission(recipients: &[&Party], shared: &[u8]) -> MultiSubmission {
+pub(crate) fn submission(recipients: &[&Party], shared: &[u8]) -> MultiSubmission {
     let access = recipients.iter().map(|to| RecipientAccess {
         account: Bytes::copy_from_slice(&to.account),
         access_key: Bytes::copy_from_slice(&to.access_key),
@@ -34,7 +34,7 @@ fn submission(recipients: &[&Party], shared: &[u8]) -> MultiSubmission {
     }
 }
 
-async fn submit(party: &Party, submission: &MultiSubmission) -> Response {
+pub(crate) async fn submit(party: &Party, submission: &MultiSubmission) -> Response {
     let request = party.request(Method::PUT, "/v1/messages/multi");
     request.body(submission.encode_to_vec()).send().await.unwrap()
 }

@@ -61,7 +61,7 @@ async fn requests_and_streams_go_over_tls_and_plain_ones_do_not() {
     world.stop().await;
 }
 
-async fn run(folder: &Path, arguments: &[&str]) -> (bool, String, String) {
+pub(crate) async fn run(folder: &Path, arguments: &[&str]) -> (bool, String, String) {
     let mut command = program(folder);
     let output = command.args(arguments).output().await.unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();

@@ -15,7 +15,7 @@ use tokio_postgres::NoTls;
 use crate::stores::{BusServer, Database};
 use crate::world::Party;
 
-fn holds(haystack: &[u8], needle: &[u8]) -> bool {
+pub(crate) fn holds(haystack: &[u8], needle: &[u8]) -> bool {
     haystack.windows(needle.len()).any(|window| window == needle)
 }
 
@@ -25,14 +25,14 @@ fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
 }
 
 /// A server process that says all it can say.
-struct Node {
+pub(crate) struct Node {
     child: Child,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
     log: JoinHandle<Vec<u8>>,
 }
 
 impl Node {
-    async fn start(folder: &Path, settings: &[(&str, &str)]) -> Self {
+    pub(crate) async fn start(folder: &Path, settings: &[(&str, &str)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tuckseal-server"));
         command.args(["--listen", "127.0.0.1:0", "--log", "trace", "--data-dir"]).arg(folder);
         for (name, value) in settings {
@@ -52,7 +52,7 @@ impl Node {
         Self { child, address, log }
     }
 
-    async fn end(mut self) -> Vec<u8> {
+    pub(crate) async fn end(mut self) -> Vec<u8> {
         self.child.kill().await.unwrap();
         self.log.await.unwrap()
     }
@@ -70,7 +70,7 @@ fn written_forms(party: &Party) -> [Vec<u8>; 6] {
     ]
 }
 
-fn says_nothing_of(text: &[u8], parties: [&Party; 2], what: &str) {
+pub(crate) fn says_nothing_of(text: &[u8], parties: [&Party; 2], what: &str) {
     for form in parties.into_iter().flat_map(written_forms) {
         assert!(!holds(text, &form), "{what} holds {}", String::from_utf8_lossy(&form));
     }

@@ -18,9 +18,10 @@ use crate::service::relay::Right;
 use crate::storage::AccountId;
 
 /// What the stream was opened with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub(super) enum Shown {
-    Token,
+    /// By a device of this account.
+    Token(AccountId),
     Nothing,
 }
 
@@ -95,7 +96,7 @@ async fn submitted(app: &App, shown: Shown, one: StreamSubmission) -> Result<(),
     let account = one.account.as_ref().try_into().map(AccountId);
     let account = account.map_err(|_| ServiceError::Invalid("account must have 16 bytes"))?;
     let right = match (one.access_key.is_empty(), shown) {
-        (false, Shown::Token) => {
+        (false, Shown::Token(_)) => {
             return Err(ServiceError::Invalid(
                 "hand in sealed messages on a stream without a token",
             ));
@@ -106,9 +107,13 @@ async fn submitted(app: &App, shown: Shown, one: StreamSubmission) -> Result<(),
                 .try_into()
                 .map_err(|_| ServiceError::Invalid("access_key must have 16 bytes"))?,
         ),
-        (true, Shown::Token) => Right::Token,
+        (true, Shown::Token(_)) => Right::Token,
         (true, Shown::Nothing) => return Err(ServiceError::Unauthorised),
     };
     let submission = one.submission.ok_or(ServiceError::Invalid("submission is missing"))?;
+    match shown {
+        Shown::Token(sender) => app.services.hooks.submission(sender, &submission).await?,
+        Shown::Nothing => app.services.hooks.sealed(&submission).await?,
+    }
     app.services.relay.submit(account, right, submission).await
 }
