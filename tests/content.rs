@@ -99,9 +99,12 @@ fn content() -> impl Strategy<Value = Content> {
     let retry = (any::<u64>(), any::<u64>(), vec(any::<u64>(), 0..9), vec(any::<[u8; 16]>(), 0..9))
         .prop_map(|(stream, next, have, failed)| Retry { stream, next, have, failed });
     let sender_key = vec(any::<u8>(), 0..99).prop_map(Bytes::from);
+    let report_token = vec(any::<u8>(), 1..=128).prop_map(Bytes::from);
+    let beside = (of(sender_key), of(error), of(retry), of(report_token));
     let numbers = (any::<u64>(), any::<u64>(), timestamp());
-    (body(), numbers, of(profile), of(sender_key), of(error), of(retry)).prop_map(
-        |(body, (sequence, stream, timestamp), profile, sender_key, decryption_error, retry)| {
+    (body(), numbers, of(profile), beside).prop_map(
+        |(body, (sequence, stream, timestamp), profile, beside)| {
+            let (sender_key, decryption_error, retry, report_token) = beside;
             Content {
                 body,
                 sequence,
@@ -111,6 +114,7 @@ fn content() -> impl Strategy<Value = Content> {
                 sender_key,
                 decryption_error,
                 retry,
+                report_token,
             }
         },
     )

@@ -26,9 +26,11 @@ pub const MAX_CONTENT_BYTES: usize = 256 * 1024;
 /// The revision of the schema that this release knows.
 const REVISION: u32 = 0;
 /// Field numbers of Content that this release knows.
-const KNOWN_FIELDS: [u32; 12] = [1, 2, 5, 6, 7, 8, 16, 17, 18, 19, 20, 21];
+const KNOWN_FIELDS: [u32; 13] = [1, 2, 5, 6, 7, 8, 16, 17, 18, 19, 20, 21, 22];
 /// More numbers than a reader keeps of one stream.
 const MAX_HAVE: usize = 1024;
+/// Longest report token that is read, in bytes: a relay makes shorter ones.
+const MAX_REPORT_TOKEN: usize = 128;
 /// More messages than a reader names as failed.
 const MAX_FAILED: usize = 64;
 
@@ -52,6 +54,8 @@ pub struct Content {
     pub decryption_error: Option<DecryptionErrorMessage>,
     /// What has not come, so that it can be sent again.
     pub retry: Option<Retry>,
+    /// With this the reader can report the sender to the relay, which made it; nobody else can read it.
+    pub report_token: Option<Bytes>,
 }
 
 /// What a content says.
@@ -148,6 +152,7 @@ impl Content {
                 failed: retry.failed.iter().map(|it| Bytes::copy_from_slice(it)).collect(),
             }),
             needs_revision: REVISION,
+            report_token: self.report_token.clone(),
         }
     }
 
@@ -187,6 +192,7 @@ impl Content {
             sender_key: content.sender_key_distribution_message,
             decryption_error: error.map(|it| DecryptionErrorMessage::decode(&it)).transpose()?,
             retry: content.retry.map(Retry::try_from).transpose()?,
+            report_token: content.report_token.map(report_token).transpose()?,
         })
     }
 }
@@ -222,6 +228,11 @@ impl TryFrom<stored::Retry> for Retry {
         let have = at_most(MAX_HAVE, retry.have, "have")?;
         Ok(Self { stream: retry.stream, next: retry.next, have, failed })
     }
+}
+
+fn report_token(token: Bytes) -> Result<Bytes, DecodeError> {
+    let good = (1..=MAX_REPORT_TOKEN).contains(&token.len());
+    if good { Ok(token) } else { Err(DecodeError::Field { field: "report_token" }) }
 }
 
 // What the files of this folder check with.
@@ -264,6 +275,7 @@ mod tests {
                 device_id: 1,
             }),
             retry: Some(Retry { stream: 1, next: 2, have: vec![3], failed: vec![[4; 16]] }),
+            report_token: Some(Bytes::from_static(&[5; 128])),
             ..Content::new(Body::Nothing, NOW)
         };
         let mut stored = all.stored();
@@ -333,6 +345,11 @@ mod tests {
         let retry = stored::Retry { failed: vec![Bytes::new()], ..Default::default() };
         let content = stored::Content { retry: Some(retry), ..Default::default() };
         assert_eq!(decode(content), field("failed"));
+        for length in [0, 129] {
+            let report_token = Some(vec![5; length].into());
+            let content = stored::Content { report_token, ..Default::default() };
+            assert_eq!(decode(content), field("report_token"));
+        }
         let attachments = vec![stored::AttachmentPointer::default(); 33];
         let content = stored::DataMessage { attachments, ..Default::default() };
         assert_eq!(decode(data(content)), field("attachments"));

@@ -24,6 +24,9 @@ pub struct Content {
     /// The least revision of this schema that a reader must know to show the body; 0 is the first one.
     #[prost(uint32, tag = "21")]
     pub needs_revision: u32,
+    /// For the reader, to report the sender to the relay as one of spam (docs/server-api.md). Opaque; 1 to 128 bytes.
+    #[prost(bytes = "bytes", optional, tag = "22")]
+    pub report_token: ::core::option::Option<::prost::bytes::Bytes>,
     /// What it says; nothing at all in a content that only carries one of the fields below.
     #[prost(oneof = "content::Body", tags = "1, 2, 5, 6")]
     pub body: ::core::option::Option<content::Body>,
