@@ -238,8 +238,7 @@ async fn row_14_prekeys_that_the_backup_does_not_have_stop_nobody_who_writes_for
     let backup = Backup::of(alice.folder.path(), &["profile.db"]);
     let running = alice.spawn();
     // All one-time prekeys of the backup are used up, and others have taken their place.
-    let server = rusqlite::Connection::open(relay.folder.path().join("tuckseal.db")).unwrap();
-    server.execute_batch("DELETE FROM prekey_once; UPDATE prekey_state SET remaining = 0").unwrap();
+    use_up_prekeys(&relay);
     running.stop().await;
     let running = alice.spawn();
     let sql = "SELECT count(*) FROM one_time_prekey WHERE id > 100 AND state = 1";
@@ -314,4 +313,57 @@ async fn prekey_ids_that_the_relay_knows_with_other_keys_are_left_for_new_ones()
     assert!(signed > lost.0 && last_resort > lost.1);
     bob.send(&alice, "to the newest").await;
     assert_eq!(collect(&alice, 1).await, ["to the newest"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn backup_of_several_rotations_ago_goes_on_above_all_ids_after_one_refusal() {
+    let relay = Relay::start().await;
+    let [mut alice, bob] = pair(&relay).await;
+    alice = alice.reopen().await;
+    let backup = Backup::of(alice.folder.path(), &["profile.db"]);
+    for _ in 0..4 {
+        let before = stage::long_lived_ids(&relay, 1);
+        alice = alice.tampered(&stage::older_prekeys(8)).await;
+        use_up_prekeys(&relay);
+        let running = alice.spawn();
+        // Stored, and known to be.
+        let waiting = || count_rows(&alice, "one_time_prekey WHERE state = 0");
+        stage::until(|| stage::long_lived_ids(&relay, 1) != before && waiting() == 0).await;
+        running.stop().await;
+    }
+    let lost = stage::long_lived_ids(&relay, 1);
+    assert_eq!(lost.0, 5);
+    use_up_prekeys(&relay);
+
+    // All four kinds are refused: some one-time prekeys of the backup wait to be uploaded too.
+    let alice = backup.put_back(alice).await;
+    let waiting = "UPDATE one_time_prekey SET state = 0 WHERE id > 90;
+                   UPDATE kem_prekey SET state = 0 WHERE id > 40 AND use = 0;";
+    let alice = alice.tampered(waiting).await;
+    let _running = [alice.spawn(), bob.spawn()];
+    stage::until(|| stage::long_lived_ids(&relay, 1) != lost).await;
+    let (signed, last_resort) = stage::long_lived_ids(&relay, 1);
+    assert!(signed == lost.0 + 1 && last_resort > lost.1);
+    // A refused upload leaves a signed prekey behind that was never the relay's.
+    assert_eq!(count_rows(&alice, "signed_prekey WHERE id > 1"), 1);
+    let once = "SELECT min(id) FILTER (WHERE kind = 1), min(id) FILTER (WHERE kind = 2), count(*) FROM prekey_once WHERE device = 1";
+    let once = stage::relay_database(&relay).query_row(once, (), |row| {
+        Ok::<(u32, u32, u32), _>((row.get(0)?, row.get(1)?, row.get(2)?))
+    });
+    // Five rounds of 100 and, with the last-resort prekeys, of 51 came before.
+    assert_eq!(once.unwrap(), (501, 257, 150));
+    bob.send(&alice, "to the newest").await;
+    assert_eq!(collect(&alice, 1).await, ["to the newest"]);
+    converse(&alice, &bob, 2).await;
+}
+
+fn count_rows(person: &Person, rows: &str) -> u32 {
+    let sql = format!("SELECT count(*) FROM {rows}");
+    database(person.folder.path()).query_row(&sql, (), |row| row.get(0)).unwrap()
+}
+
+/// As if peers had fetched all of them.
+fn use_up_prekeys(relay: &Relay) {
+    let sql = "DELETE FROM prekey_once; UPDATE prekey_state SET remaining = 0";
+    stage::relay_database(relay).execute_batch(sql).unwrap();
 }

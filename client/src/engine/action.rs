@@ -10,7 +10,7 @@ use super::prekeys::Upload;
 use crate::error::PushError;
 use crate::event::Event;
 use crate::store::SentBy;
-use crate::transport::{ServerError, SubmitError};
+use crate::transport::{ServerError, SubmitError, UploadError};
 
 /// Something has happened outside.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub(crate) enum Input {
     KeyCounts(Result<KeyCounts, ServerError>),
     KeysUploaded {
         upload: Upload,
-        result: Result<KeyCounts, ServerError>,
+        result: Result<KeyCounts, UploadError>,
     },
     Certificate(Result<SenderCertificateAnswer, ServerError>),
     Bundles {

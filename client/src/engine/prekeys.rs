@@ -20,8 +20,8 @@ use super::flight::Request;
 use super::settings::earlier;
 use super::{Action, Engine, Settings, Turn};
 use crate::event::Event;
-use crate::store::{KemUse, Origin, Own, ProfileError, Rows};
-use crate::transport::ServerError;
+use crate::store::{HighWater, KemUse, Origin, Own, ProfileError, Rows};
+use crate::transport::{ServerError, UploadError};
 
 /// Most one-time keys of a kind in one upload.
 const UPLOAD_MAX: u32 = 100;
@@ -96,6 +96,16 @@ fn make_one_time(
         rows.insert_kem(&prekey, KemUse::OneTime)?;
     }
     Ok(())
+}
+
+fn seen(counts: &KeyCounts) -> HighWater {
+    HighWater {
+        one_time: counts.one_time_high_water,
+        one_time_kem: counts.one_time_kem_high_water,
+        // Of these the digest tells.
+        signed: 0,
+        last_resort: 0,
+    }
 }
 
 /// Whether an upload carries the signed and the last-resort prekey too.
@@ -178,7 +188,7 @@ impl Engine {
             // A notice; the upload's answer has newer counts.
             return Ok(());
         }
-        self.compare_ids(&counts, turn)?;
+        self.compare_ids(seen(&counts), turn)?;
         let Self { store, own, settings, .. } = self;
         let (keys, upload) =
             store.commit(|rows| supply(rows, &own.identity, settings, &counts, turn))?;
@@ -192,10 +202,11 @@ impl Engine {
     }
 
     /// A server that has seen ids which we have not given yet has seen a later state of us.
-    fn compare_ids(&mut self, counts: &KeyCounts, turn: &mut Turn<'_>) -> Result<(), ProfileError> {
-        let (one_time, kem) = self.store.rows().next_ids()?;
-        let is_ahead =
-            counts.one_time_high_water >= one_time || counts.one_time_kem_high_water >= kem;
+    fn compare_ids(&mut self, seen: HighWater, turn: &mut Turn<'_>) -> Result<(), ProfileError> {
+        let (one_time, kem, signed) = self.store.rows().next_ids()?;
+        let is_ahead = seen.one_time >= one_time
+            || seen.one_time_kem.max(seen.last_resort) >= kem
+            || seen.signed >= signed;
         if is_ahead && self.origin == Origin::Continued {
             self.store.commit(super::recovery::restored)?;
             self.origin = Origin::Restored;
@@ -210,31 +221,34 @@ impl Engine {
     pub(super) fn keys_uploaded(
         &mut self,
         upload: Upload,
-        result: Result<KeyCounts, ServerError>,
+        result: Result<KeyCounts, UploadError>,
         turn: &mut Turn<'_>,
     ) -> Result<(), ProfileError> {
-        match result {
+        let seen = match result {
             Ok(_) => {
                 self.store.commit(|rows| upload.mark(rows))?;
                 self.keys_request = Request::Idle;
-                Ok(())
+                return Ok(());
             }
-            Err(ServerError::Conflict | ServerError::Refused { .. }) => {
-                // The server will not take these ids any more. Their private halves stay; new keys
-                // take their place, with ids above those that the server names.
-                let identity = &self.own.identity;
-                self.store.commit(|rows| {
-                    make_long_lived(rows, identity, turn.rng, turn.now)?;
-                    upload.mark(rows)
-                })?;
-                self.keys_request = self.keys_request.failed(turn);
-                Ok(())
+            Err(UploadError::Used(seen)) => Some(seen),
+            Err(UploadError::Server(ServerError::Conflict | ServerError::Refused { .. })) => {
+                Some(HighWater::default())
             }
-            Err(_) => {
-                self.keys_request = self.keys_request.failed(turn);
-                Ok(())
-            }
+            Err(UploadError::Server(_)) => None,
+        };
+        if let Some(seen) = seen {
+            // The server will not take these ids any more. Their private halves stay; new keys take their
+            // place, with ids above all that it has seen.
+            self.compare_ids(seen, turn)?;
+            let identity = &self.own.identity;
+            self.store.commit(|rows| {
+                rows.raise_ids(seen)?;
+                make_long_lived(rows, identity, turn.rng, turn.now)?;
+                upload.mark(rows)
+            })?;
         }
+        self.keys_request = self.keys_request.failed(turn);
+        Ok(())
     }
 }
 
@@ -247,12 +261,12 @@ fn supply(
     turn: &mut Turn<'_>,
 ) -> Result<(KeysUpload, Upload), ProfileError> {
     let now = turn.now;
+    rows.raise_ids(seen(counts))?;
     let (signed, _) = long_lived_keys(rows)?;
     if signed.created <= earlier(now, settings.prekey_life) {
         make_long_lived(rows, identity, turn.rng, now)?;
     }
     rows.delete_replaced(earlier(now, settings.prekey_kept))?;
-    rows.raise_ids(counts.one_time_high_water, counts.one_time_kem_high_water)?;
     let (waiting, waiting_kem) = rows.to_upload(UPLOAD_MAX)?;
     let lacking = |have: u32, waiting: usize, full: u32| {
         let low = have < settings.prekeys_low && waiting == 0;

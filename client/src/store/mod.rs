@@ -24,7 +24,7 @@ pub(crate) use inbox::Early;
 pub(crate) use open::{Origin, Profile};
 pub(crate) use outbox::{Ciphertext, Form, Progress, SentBy, Waiting};
 pub(crate) use peers::{Decision, Device, Peer};
-pub(crate) use prekeys::KemUse;
+pub(crate) use prekeys::{HighWater, KemUse};
 pub(crate) use profile::{Account, Own};
 pub(crate) use push::Push;
 pub(crate) use retry::{Digest, Failed, Retry, Want};

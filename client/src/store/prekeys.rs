@@ -9,11 +9,23 @@ use zeroize::Zeroizing;
 
 use super::{ProfileError, Rows, from_sql, to_sql};
 
+/// More keys than this nobody makes: whatever a server says, ids are left.
+const SEEN_MAX: u32 = u32::MAX / 2;
+
 /// How often a KEM prekey opens a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum KemUse {
     OneTime = 0,
     LastResort = 1,
+}
+
+/// The largest ids of prekeys of ours that the server has seen, one for each use: what is above is free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct HighWater {
+    pub(crate) one_time: u32,
+    pub(crate) one_time_kem: u32,
+    pub(crate) signed: u32,
+    pub(crate) last_resort: u32,
 }
 
 fn private_key(bytes: Vec<u8>) -> Result<PrivateKey, ProfileError> {
@@ -52,17 +64,18 @@ impl Rows<'_> {
         })?)
     }
 
-    /// The ids that the next one-time keys get: EC, KEM.
-    pub(crate) fn next_ids(self) -> Result<(u32, u32), ProfileError> {
-        let sql = "SELECT next_one_time, next_kem FROM profile";
-        Ok(self.0.query_row(sql, (), |row| Ok((row.get(0)?, row.get(1)?)))?)
+    /// The ids that the next keys get: one-time EC, KEM, signed.
+    pub(crate) fn next_ids(self) -> Result<(u32, u32, u32), ProfileError> {
+        let sql = "SELECT next_one_time, next_kem, next_signed FROM profile";
+        Ok(self.0.query_row(sql, (), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?)
     }
 
     /// Ids that the server has seen are not given any more, whatever we remember.
-    pub(crate) fn raise_ids(self, one_time: u32, kem: u32) -> Result<(), ProfileError> {
+    pub(crate) fn raise_ids(self, seen: HighWater) -> Result<(), ProfileError> {
+        let kem = seen.one_time_kem.max(seen.last_resort);
         self.0.execute(
-            "UPDATE profile SET next_one_time = max(next_one_time, ?1 + 1), next_kem = max(next_kem, ?2 + 1)",
-            (one_time, kem),
+            "UPDATE profile SET next_one_time = max(next_one_time, ?1 + 1), next_kem = max(next_kem, ?2 + 1), next_signed = max(next_signed, ?3 + 1)",
+            (seen.one_time.min(SEEN_MAX), kem.min(SEEN_MAX), seen.signed.min(SEEN_MAX)),
         )?;
         Ok(())
     }

@@ -11,7 +11,7 @@ use tuckseal::service::{
     MultiAccepted, Registered, SenderCertificateAnswer, ServerInfo, SignedRegistration,
 };
 
-use super::{ServerError, SubmitError, access_key, device_token, tls};
+use super::{ServerError, SubmitError, UploadError, access_key, device_token, high_water, tls};
 use crate::engine::Authority;
 use crate::store::{Account, SentBy};
 
@@ -82,8 +82,15 @@ impl Http {
         &self,
         own: &Account,
         keys: &KeysUpload,
-    ) -> Result<KeyCounts, ServerError> {
-        self.ask(with_body(self.as_device(Method::PUT, "keys", own), keys.encode_to_vec())).await
+    ) -> Result<KeyCounts, UploadError> {
+        let request = with_body(self.as_device(Method::PUT, "keys", own), keys.encode_to_vec());
+        let response = self.send(request).await.map_err(UploadError::Server)?;
+        if response.status() == StatusCode::CONFLICT {
+            let problem = self.body(response).await.map_err(UploadError::Server)?;
+            let marks = high_water(&problem);
+            return Err(marks.map_or(UploadError::Server(ServerError::Conflict), UploadError::Used));
+        }
+        self.answer(response).await.map_err(UploadError::Server)
     }
 
     pub(crate) async fn certificate(
@@ -263,6 +270,10 @@ impl Http {
 
     async fn ask<M: Message + Default>(&self, request: RequestBuilder) -> Result<M, ServerError> {
         let response = self.send(request).await?;
+        self.answer(response).await
+    }
+
+    async fn answer<M: Message + Default>(&self, response: Response) -> Result<M, ServerError> {
         if !response.status().is_success() {
             return Err(refusal(&response));
         }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tuckseal::service::DeviceMismatch;
 use zeroize::Zeroizing;
 
-use crate::store::Account;
+use crate::store::{Account, HighWater};
 
 /// The server did not do what it was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -86,6 +86,27 @@ pub(crate) enum SubmitError {
     Server(ServerError),
 }
 
+/// An upload of prekeys was not taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum UploadError {
+    /// Some of its ids are used for other keys. Nothing was stored.
+    Used(HighWater),
+    Server(ServerError),
+}
+
+/// The marks in the problem document of a refused upload; `None` if it is about something else.
+fn high_water(document: &[u8]) -> Option<HighWater> {
+    let problem: serde_json::Value = serde_json::from_slice(document).ok()?;
+    let marks = problem.get("high_water")?;
+    let mark = |name| u32::try_from(marks.get(name)?.as_u64()?).ok();
+    Some(HighWater {
+        one_time: mark("one_time")?,
+        one_time_kem: mark("one_time_kem")?,
+        signed: mark("signed")?,
+        last_resort: mark("last_resort")?,
+    })
+}
+
 /// The header `authorization` of a device.
 pub(crate) fn device_token(account: &Account) -> Zeroizing<String> {
     let mut bytes = Zeroizing::new(Vec::with_capacity(49));
@@ -98,4 +119,29 @@ pub(crate) fn device_token(account: &Account) -> Zeroizing<String> {
 /// The header `access-key`.
 pub(crate) fn access_key(key: &[u8; 16]) -> String {
     URL_SAFE_NO_PAD.encode(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_are_read_from_a_problem_that_has_all_of_them() {
+        let marks = r#"{"one_time":200,"one_time_kem":0,"signed":7,"last_resort":4294967295}"#;
+        let read = |marks: &str| {
+            let document = format!(r#"{{"type":"x","status":409,"high_water":{marks}}}"#);
+            high_water(document.as_bytes())
+        };
+        let all =
+            HighWater { one_time: 200, one_time_kem: 0, signed: 7, last_resort: 4_294_967_295 };
+        assert_eq!(read(marks), Some(all));
+        for (from, to) in
+            [("200", "-1"), ("200", "4294967296"), ("200", "\"200\""), ("signed", "x")]
+        {
+            assert_eq!(read(&marks.replace(from, to)), None, "{to}");
+        }
+        for other in ["", "{}", "[]", r#"{"type":"urn:tuckseal:problem:too-many-keys"}"#] {
+            assert_eq!(high_water(other.as_bytes()), None, "{other}");
+        }
+    }
 }

@@ -58,12 +58,14 @@ impl IntoResponse for Refusal {
             Self::Service(ServiceError::Devices(mismatch)) => mismatched(mismatch),
             Self::Service(error) => {
                 let (status, kind, title) = kind(&error);
+                let high_water = match &error {
+                    ServiceError::KeyCollision(collision) => Some((&*collision.known).into()),
+                    _ => None,
+                };
                 let problem = Problem {
-                    r#type: name(kind),
-                    title,
-                    status: status.as_u16(),
-                    detail: error.to_string(),
                     reason: reason(&error),
+                    high_water,
+                    ..named(status, kind, title, error.to_string())
                 };
                 answer(status, &problem, wait(&error))
             }
@@ -154,13 +156,16 @@ fn kind(error: &ServiceError) -> (StatusCode, &'static str, &'static str) {
 }
 
 fn problem(status: StatusCode, kind: &str, title: &'static str, detail: String) -> Response {
-    let r#type = name(kind);
-    let problem = Problem { r#type, title, status: status.as_u16(), detail, reason: None };
-    answer(status, &problem, None)
+    answer(status, &named(status, kind, title, detail), None)
+}
+
+fn named(status: StatusCode, kind: &str, title: &'static str, detail: String) -> Problem {
+    let (r#type, status) = (name(kind), status.as_u16());
+    Problem { r#type, title, status, detail, reason: None, high_water: None }
 }
 
 fn answer(status: StatusCode, problem: &Problem, wait: Option<Duration>) -> Response {
-    // A struct of strings and a number always serialises.
+    // A struct of strings and numbers always serialises.
     let body = serde_json::to_vec(problem).unwrap_or_default();
     let mut response = (status, body).into_response();
     let headers = response.headers_mut();

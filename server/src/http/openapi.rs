@@ -10,6 +10,8 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, Secur
 use utoipa::openapi::{Ref, RefOr, Response, ResponseBuilder};
 use utoipa::{IntoResponses, Modify, OpenApi, ToSchema};
 
+use crate::storage::KeyState;
+
 /// Why a request is refused, and what to do (RFC 9457).
 #[derive(Serialize, ToSchema)]
 pub(super) struct Problem {
@@ -24,6 +26,31 @@ pub(super) struct Problem {
     /// Why the operator of the server refuses, as a code: 1 to 64 of a-z 0-9 -
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) reason: Option<String>,
+    /// With `key-id-used` alone
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) high_water: Option<HighWaterMarks>,
+}
+
+/// The largest ids that the device has used for each kind of prekey
+#[derive(Serialize, ToSchema)]
+pub(super) struct HighWaterMarks {
+    /// 0 if there was none
+    one_time: u32,
+    /// 0 if there was none
+    one_time_kem: u32,
+    signed: u32,
+    last_resort: u32,
+}
+
+impl From<&KeyState> for HighWaterMarks {
+    fn from(known: &KeyState) -> Self {
+        Self {
+            one_time: known.high_water,
+            one_time_kem: known.high_water_kem,
+            signed: known.signed.id,
+            last_resort: known.last_resort.id,
+        }
+    }
 }
 
 /// What any request may be refused for.
@@ -85,7 +112,7 @@ impl Modify for Credentials {
 #[derive(OpenApi)]
 #[openapi(
     info(title = "tuckseal-server", description = "Key distribution and relay of sealed messages"),
-    components(schemas(Problem)),
+    components(schemas(Problem, HighWaterMarks)),
     modifiers(&Credentials)
 )]
 pub(super) struct Api;

@@ -41,7 +41,7 @@ pub enum ServiceError {
     #[error("there is no such {0}")]
     NotFound(&'static str),
     /// An id was used for another key before.
-    #[error("key id {id} was used before with other bytes; use ids above {high_water}", id = .0.id, high_water = .0.high_water)]
+    #[error("key id {} was used before with other bytes; use ids above those of high_water", .0.id)]
     KeyCollision(KeyCollision),
     /// The device has enough one-time prekeys.
     #[error("too many one-time prekeys are waiting; upload more when some are used")]

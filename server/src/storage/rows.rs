@@ -156,12 +156,12 @@ pub enum PutKeys {
 }
 
 /// An id at or below the high-water mark came with other bytes than are known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyCollision {
     /// The id.
     pub id: u32,
-    /// Of that kind of key.
-    pub high_water: u32,
+    /// What the device has.
+    pub known: Box<KeyState>,
 }
 
 /// Whether a fetch takes one-time prekeys.

@@ -203,7 +203,14 @@ async fn uploaded_again_is_ignored_and_used_ids_with_other_bytes_are_refused_who
     assert_eq!(refusal(bob.upload(&taken).await).await, StatusCode::CONFLICT);
     let signed =
         KeysUpload { signed_prekey: Some(signed_key(&bob.identity, 1)), ..KeysUpload::default() };
-    assert_eq!(refusal(bob.upload(&signed).await).await, StatusCode::CONFLICT);
+    let refused = bob.upload(&signed).await;
+    assert_eq!(refused.status(), StatusCode::CONFLICT);
+    let problem: serde_json::Value =
+        serde_json::from_slice(&refused.bytes().await.unwrap()).unwrap();
+    let marks = serde_json::json!(
+        { "one_time": 11, "one_time_kem": 10, "signed": 1, "last_resort": 1 }
+    );
+    assert_eq!(problem["high_water"], marks);
     assert_eq!(bob.counts().await, before);
 
     assert_eq!(bob.upload(&fixed_keys(&bob.identity, 2)).await.status(), StatusCode::OK);

@@ -48,7 +48,10 @@ pub(super) async fn put(
     if last.try_get::<_, &[u8]>(0)? != keys.digest {
         let news = match news(&changing, device, keys, &counts).await? {
             Ok(news) => news,
-            Err(collision) => return Ok(PutKeys::Collision(collision)),
+            Err(id) => {
+                let known = read_state(&changing, device).await?.ok_or(StoreError::Damaged)?;
+                return Ok(PutKeys::Collision(KeyCollision { id, known: known.into() }));
+            }
         };
         for (counts, list) in counts.iter().zip([&news.one_time, &news.one_time_kem]) {
             let waiting = usize::try_from(counts.remaining).unwrap_or(usize::MAX);
@@ -63,20 +66,19 @@ pub(super) async fn put(
     Ok(PutKeys::Stored(state))
 }
 
-/// The part of an upload that the device does not have yet.
+/// The part of an upload that the device does not have yet, or an id that was used for other bytes.
 async fn news(
     db: &Transaction<'_>,
     device: MailboxId,
     keys: &KeySet,
     counts: &[Counts; 2],
-) -> Result<Result<KeySet, KeyCollision>, StoreError> {
+) -> Result<Result<KeySet, u32>, StoreError> {
     let mut news = keys.clone();
     let lists = [&mut news.one_time, &mut news.one_time_kem];
     for ((kind, counts), list) in KINDS.into_iter().zip(counts).zip(lists) {
         for key in list.iter().filter(|key| key.id <= counts.high_water) {
             if one_time(db, device, kind, key.id).await?.as_ref() != Some(key) {
-                let high_water = counts.high_water;
-                return Ok(Err(KeyCollision { id: key.id, high_water }));
+                return Ok(Err(key.id));
             }
         }
         list.retain(|key| key.id > counts.high_water);
@@ -86,7 +88,7 @@ async fn news(
         let known = known.iter().find(|known| known.kind == number(kind)).map(|known| &known.key);
         let (Some(new), Some(known)) = (key, known) else { continue };
         if new.id <= known.id && new != known {
-            return Ok(Err(KeyCollision { id: new.id, high_water: known.id }));
+            return Ok(Err(new.id));
         }
     }
     Ok(Ok(news))

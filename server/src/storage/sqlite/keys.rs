@@ -51,7 +51,10 @@ pub(super) fn put(db: &Connection, device: MailboxId, keys: &KeySet) -> rusqlite
     if last != keys.digest {
         let news = match news(db, device, keys)? {
             Ok(news) => news,
-            Err(collision) => return Ok(PutKeys::Collision(collision)),
+            Err(id) => {
+                let known = state(db, device)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+                return Ok(PutKeys::Collision(KeyCollision { id, known: known.into() }));
+            }
         };
         for (kind, list) in [(KeyKind::Curve, &news.one_time), (KeyKind::Kem, &news.one_time_kem)] {
             let waiting =
@@ -65,12 +68,12 @@ pub(super) fn put(db: &Connection, device: MailboxId, keys: &KeySet) -> rusqlite
     state(db, device)?.map(PutKeys::Stored).ok_or(rusqlite::Error::QueryReturnedNoRows)
 }
 
-/// The part of an upload that the device does not have yet.
+/// The part of an upload that the device does not have yet, or an id that was used for other bytes.
 fn news(
     db: &Connection,
     device: MailboxId,
     keys: &KeySet,
-) -> rusqlite::Result<Result<KeySet, KeyCollision>> {
+) -> rusqlite::Result<Result<KeySet, u32>> {
     let mut news = keys.clone();
     for (kind, list) in
         [(KeyKind::Curve, &mut news.one_time), (KeyKind::Kem, &mut news.one_time_kem)]
@@ -78,7 +81,7 @@ fn news(
         let high_water = counts(db, device, kind)?.high_water;
         for key in list.iter().filter(|key| key.id <= high_water) {
             if one_time(db, device, kind, key.id)?.as_ref() != Some(key) {
-                return Ok(Err(KeyCollision { id: key.id, high_water }));
+                return Ok(Err(key.id));
             }
         }
         list.retain(|key| key.id > high_water);
@@ -86,7 +89,7 @@ fn news(
     for (kind, key) in [(KeyKind::Curve, &keys.signed), (KeyKind::Kem, &keys.last_resort)] {
         let (Some(new), Some(known)) = (key, fixed(db, device, kind)?) else { continue };
         if new.id <= known.id && *new != known {
-            return Ok(Err(KeyCollision { id: new.id, high_water: known.id }));
+            return Ok(Err(new.id));
         }
     }
     Ok(Ok(news))
