@@ -21,6 +21,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The whole of a download.
 const DOWNLOAD_TIMEOUT: Duration = Duration::from_secs(60 * 60);
+/// Until a request is made again; a server may ask for as long as its limits by the hour need.
+const LONGEST_WAIT: Duration = Duration::from_secs(60 * 60);
 const TUS: (&str, &str) = ("tus-resumable", "1.0.0");
 /// Larger answers are not ours: bundles of 127 devices have 250 KiB.
 const MAX_ANSWER_BYTES: usize = 1024 * 1024;
@@ -337,17 +339,5 @@ fn with_body(request: RequestBuilder, body: impl Into<reqwest::Body>) -> Request
 
 /// What a status that is no success means.
 fn refusal(response: &Response) -> ServerError {
-    let status = response.status().as_u16();
-    match status {
-        401 => ServerError::Unauthorised,
-        404 => ServerError::NotFound,
-        409 => ServerError::Conflict,
-        429 | 500.. => {
-            let header = response.headers().get("retry-after");
-            let seconds = header.and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(1);
-            ServerError::Busy { status, retry_after: Duration::from_secs(seconds) }
-        }
-        400..500 => ServerError::Refused { status },
-        _ => ServerError::Answer,
-    }
+    super::refusal(response.status(), response.headers(), LONGEST_WAIT)
 }

@@ -7,6 +7,8 @@ mod tls;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use reqwest::StatusCode;
+use reqwest::header::HeaderMap;
 use std::time::Duration;
 use tuckseal::service::DeviceMismatch;
 use zeroize::Zeroizing;
@@ -94,6 +96,24 @@ pub(crate) enum UploadError {
     Server(ServerError),
 }
 
+/// What a status that is no success means; a server may ask for a wait, up to the longest.
+fn refusal(status: StatusCode, headers: &HeaderMap, longest: Duration) -> ServerError {
+    let code = status.as_u16();
+    match code {
+        401 => ServerError::Unauthorised,
+        404 => ServerError::NotFound,
+        409 => ServerError::Conflict,
+        429 | 500.. => {
+            let header = headers.get("retry-after");
+            let seconds = header.and_then(|value| value.to_str().ok()?.trim().parse().ok());
+            let retry_after = Duration::from_secs(seconds.unwrap_or(1)).min(longest);
+            ServerError::Busy { status: code, retry_after }
+        }
+        400..500 => ServerError::Refused { status: code },
+        _ => ServerError::Answer,
+    }
+}
+
 /// The marks in the problem document of a refused upload; `None` if it is about something else.
 fn high_water(document: &[u8]) -> Option<HighWater> {
     let problem: serde_json::Value = serde_json::from_slice(document).ok()?;
@@ -124,6 +144,27 @@ pub(crate) fn access_key(key: &[u8; 16]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn wait_that_a_busy_server_asks_for_is_read_and_bounded() {
+        let longest = Duration::from_secs(60);
+        let wait = |status: u16, value: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            if let Some(value) = value {
+                headers.insert("retry-after", value.parse().unwrap());
+            }
+            let error = refusal(StatusCode::from_u16(status).unwrap(), &headers, longest);
+            assert!(matches!(error, ServerError::Busy { status: of, .. } if of == status));
+            error.retry_after().as_secs()
+        };
+        for status in [429, 502, 503] {
+            assert_eq!(wait(status, Some("7")), 7);
+            assert_eq!(wait(status, Some("18446744073709551615")), 60);
+            for unread in [None, Some("-1"), Some("Fri, 31 Dec 1999 23:59:59 GMT")] {
+                assert_eq!(wait(status, unread), 1);
+            }
+        }
+    }
 
     #[test]
     fn marks_are_read_from_a_problem_that_has_all_of_them() {

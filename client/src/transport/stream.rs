@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_tungstenite::tungstenite::http::{HeaderValue, StatusCode};
+use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message as Frame};
@@ -27,8 +27,8 @@ const SILENCE_TIMEOUT: Duration = Duration::from_secs(90);
 const MAX_FRAME_BYTES: usize = 1024 * 1024;
 /// Close code: this device opened another stream.
 const DISPLACED: u16 = 4409;
-/// A server that restarts cannot keep us away for longer.
-const LONGEST_RESTART: Duration = Duration::from_secs(60);
+/// A server that restarts or is busy cannot keep us away for longer.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// An open stream.
 #[derive(Debug)]
@@ -66,16 +66,9 @@ impl Stream {
         let opening = connect_async_tls_with_config(request, Some(config), true, tls);
         match timeout(CONNECT_TIMEOUT, opening).await {
             Ok(Ok((socket, _))) => Ok(Self { server: server.to_owned(), socket }),
-            Ok(Err(Error::Http(response))) => Err(match response.status() {
-                StatusCode::UNAUTHORIZED => ServerError::Unauthorised,
-                status if status.is_client_error() => {
-                    ServerError::Refused { status: status.as_u16() }
-                }
-                status => ServerError::Busy {
-                    status: status.as_u16(),
-                    retry_after: Duration::from_secs(1),
-                },
-            }),
+            Ok(Err(Error::Http(response))) => {
+                Err(super::refusal(response.status(), response.headers(), LONGEST_WAIT))
+            }
             Ok(Err(_)) | Err(_) => Err(unreachable()),
         }
     }
@@ -130,7 +123,7 @@ impl Stream {
 /// What a server that restarts says last, as in `the server restarts; retry-after: 3`.
 fn retry_after(reason: &str) -> Option<Duration> {
     let (_, secs) = reason.split_once("retry-after: ")?;
-    Some(Duration::from_secs(secs.parse().ok()?).min(LONGEST_RESTART))
+    Some(Duration::from_secs(secs.parse().ok()?).min(LONGEST_WAIT))
 }
 
 #[cfg(test)]
