@@ -133,18 +133,19 @@ pub(crate) async fn run(
     let mut connect_at = Instant::now();
     let result = loop {
         let connected = loops.stream.is_some();
-        let step = tokio::select! {
+        let news = tokio::select! {
             () = &mut shutdown => break Ok(()),
             () = sleep_until(connect_at), if !connected => {
                 drop(shell.events.send(Event::Connecting));
                 tokio::select! {
                     () = &mut shutdown => break Ok(()),
-                    opened = Stream::open(server, own) => loops.opened(opened).await,
+                    opened = Stream::open(server, own) => News::Opened(opened.into()),
                 }
             }
-            step = loops.step() => step,
+            news = loops.news() => news,
         };
-        match step {
+        // Not broken off: an envelope that was taken in is acknowledged, by this or by the goodbye.
+        match loops.step(news).await {
             Ok(Step::Connected) => attempt = 0,
             Ok(Step::Done) => {}
             Ok(Step::Disconnected(cause)) => {
@@ -172,6 +173,18 @@ struct Loop<'a> {
     stream: Option<Stream>,
 }
 
+/// What has happened.
+enum News {
+    Opened(Box<Result<Stream, ServerError>>),
+    Frame(Result<Body, Ended>),
+    Action(Action),
+    /// Of a request; one that was cancelled or has panicked gives none.
+    Answer(Option<Input>),
+    Tick,
+    /// Another tick is due first, perhaps.
+    OtherTick,
+}
+
 enum Step {
     Done,
     Connected,
@@ -191,28 +204,30 @@ impl Loop<'_> {
         }
     }
 
-    /// Waits for one thing to happen and passes it on.
-    async fn step(&mut self) -> Result<Step, RunError> {
+    /// Waits for one thing to happen. Breaking the wait off loses nothing.
+    async fn news(&mut self) -> News {
         let mut ticks = self.shell.next_tick.subscribe();
         let tick = ticks.borrow_and_update().map(until);
         let frame = OptionFuture::from(self.stream.as_mut().map(Stream::next));
         tokio::select! {
-            Some(frame) = frame => match frame {
-                Ok(body) => self.shell.input(input_of(body)).await?,
-                Err(ended) => return self.ended(ended).await,
-            },
-            Some(action) = self.actions.recv() => return self.carry_out(action).await,
-            Some(answer) = self.requests.join_next() => {
-                // A request that was cancelled or has panicked gives no answer.
-                if let Ok(input) = answer {
-                    self.shell.input(input).await?;
-                }
-            }
-            () = sleep_until(tick.unwrap_or_else(Instant::now)), if tick.is_some() => {
-                self.shell.input(Input::Tick).await?;
-            }
-            // Another tick is due first, perhaps.
-            _ = ticks.changed() => {}
+            Some(frame) = frame => News::Frame(frame),
+            Some(action) = self.actions.recv() => News::Action(action),
+            Some(answer) = self.requests.join_next() => News::Answer(answer.ok()),
+            () = sleep_until(tick.unwrap_or_else(Instant::now)), if tick.is_some() => News::Tick,
+            _ = ticks.changed() => News::OtherTick,
+        }
+    }
+
+    /// Passes it on.
+    async fn step(&mut self, news: News) -> Result<Step, RunError> {
+        match news {
+            News::Opened(opened) => return self.opened(*opened).await,
+            News::Frame(Ok(body)) => self.shell.input(input_of(body)).await?,
+            News::Frame(Err(ended)) => return self.ended(ended).await,
+            News::Action(action) => return self.carry_out(action).await,
+            News::Answer(Some(input)) => self.shell.input(input).await?,
+            News::Tick => self.shell.input(Input::Tick).await?,
+            News::Answer(None) | News::OtherTick => {}
         }
         Ok(Step::Done)
     }

@@ -23,6 +23,8 @@ use crate::store::Account;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The server is heard at least each 30 s, by a ping if by nothing else.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(90);
+/// A line that takes nothing for so long is dead; a shutdown waits for it.
+const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 /// The largest frame that the server sends has one envelope of the largest size.
 const MAX_FRAME_BYTES: usize = 1024 * 1024;
 /// Close code: this device opened another stream.
@@ -105,8 +107,11 @@ impl Stream {
     /// Says that these envelopes may be deleted.
     pub(crate) async fn acknowledge(&mut self, ids: Vec<Bytes>) -> Result<(), Ended> {
         let frame = ClientFrame { body: Some(client_frame::Body::Ack(Ack { ids })) };
-        let sent = self.socket.send(Frame::Binary(frame.encode_to_vec().into())).await;
-        sent.map_err(|_| Ended::Broken(self.unreachable()))
+        let sending = self.socket.send(Frame::Binary(frame.encode_to_vec().into()));
+        match timeout(SEND_TIMEOUT, sending).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(Ended::Broken(self.unreachable())),
+        }
     }
 
     /// Says goodbye; the server need not answer.
