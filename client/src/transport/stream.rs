@@ -6,7 +6,7 @@ use prost::Message;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
@@ -37,6 +37,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 pub(crate) struct Stream {
     server: String,
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    /// When it was heard last. Here, because waits for a frame are often broken off for something else.
+    heard: Instant,
 }
 
 /// Why the stream is no more.
@@ -67,7 +69,9 @@ impl Stream {
         let tls = Some(Connector::Rustls(Arc::new(tls::config(server)?)));
         let opening = connect_async_tls_with_config(request, Some(config), true, tls);
         match timeout(CONNECT_TIMEOUT, opening).await {
-            Ok(Ok((socket, _))) => Ok(Self { server: server.to_owned(), socket }),
+            Ok(Ok((socket, _))) => {
+                Ok(Self { server: server.to_owned(), socket, heard: Instant::now() })
+            }
             Ok(Err(Error::Http(response))) => {
                 Err(super::refusal(response.status(), response.headers(), LONGEST_WAIT))
             }
@@ -75,10 +79,11 @@ impl Stream {
         }
     }
 
-    /// The next frame with something in it.
+    /// The next frame with something in it. Breaking the wait off loses nothing.
     pub(crate) async fn next(&mut self) -> Result<server_frame::Body, Ended> {
         loop {
-            let frame = timeout(SILENCE_TIMEOUT, self.socket.next()).await;
+            let frame = timeout_at(self.heard + SILENCE_TIMEOUT, self.socket.next()).await;
+            self.heard = Instant::now();
             match frame {
                 Ok(Some(Ok(Frame::Binary(bytes)))) => {
                     let frame = ServerFrame::decode(bytes);
@@ -134,6 +139,27 @@ fn retry_after(reason: &str) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn silent_stream_ends_however_often_the_wait_for_it_is_broken_off() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("ws://{}", listener.local_addr().unwrap());
+        let silent = async {
+            tokio_tungstenite::accept_async(listener.accept().await.unwrap().0).await.unwrap()
+        };
+        let (_silent, opened) = tokio::join!(silent, tokio_tungstenite::connect_async(address));
+        let heard = Instant::now() - SILENCE_TIMEOUT + Duration::from_millis(200);
+        let mut stream = Stream { server: String::new(), socket: opened.unwrap().0, heard };
+        let mut waits = 0;
+        let ended = loop {
+            match timeout(Duration::from_millis(50), stream.next()).await {
+                Ok(ended) => break ended.unwrap_err(),
+                Err(_) => waits += 1,
+            }
+            assert!(waits < 100, "it does not end");
+        };
+        assert!(matches!(ended, Ended::Broken(_)));
+    }
 
     #[test]
     fn time_to_come_back_is_read_and_never_long() {
