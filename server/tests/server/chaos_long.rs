@@ -64,7 +64,7 @@ struct Cluster {
 impl Cluster {
     async fn start() -> Self {
         let (database, bus) = (Pair::start().await, BusServer::nats().await);
-        let line = Line::to(bus.address()["nats://".len()..].parse().unwrap()).await;
+        let line = Line::to(bus.socket()).await;
         let setting = database.setting();
         let mut nodes: Vec<Option<Node>> = Vec::new();
         for _ in 0..NODES {
@@ -72,7 +72,9 @@ impl Cluster {
             if let Some(Some(first)) = nodes.first() {
                 copy_keys(first.folder(), folder.path());
             }
-            nodes.push(Some(Node::start(folder, free_port(), &setting, &line.address()).await));
+            nodes.push(Some(
+                Node::start(folder, free_port(), &setting, &line.address("nats")).await,
+            ));
         }
         Self { database, bus, line, nodes, setting }
     }
@@ -83,7 +85,7 @@ impl Cluster {
 
     async fn kill(&mut self, node: usize) {
         let (folder, port) = self.nodes[node].take().unwrap().kill().await;
-        let started = Node::start(folder, port, &self.setting, &self.line.address()).await;
+        let started = Node::start(folder, port, &self.setting, &self.line.address("nats")).await;
         self.nodes[node] = Some(started);
     }
 

@@ -4,8 +4,8 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Stdio;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -76,11 +76,29 @@ impl Pair {
     }
 }
 
-/// A line to the bus that can be slow and can be cut.
+/// A line to the bus that can be slow, can be cut and can go silent.
 pub(crate) struct Line {
     address: SocketAddr,
     slow: Arc<AtomicBool>,
     cut: watch::Sender<u64>,
+    connections: Arc<Mutex<Vec<Arc<Connection>>>>,
+}
+
+/// One of those that the line carries.
+#[derive(Default)]
+struct Connection {
+    /// It listens to Redis.
+    listens: AtomicBool,
+    /// It stays open, and nothing comes out of it any more.
+    silent: AtomicBool,
+}
+
+/// Which connections go silent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Silent {
+    All,
+    /// Those that listen to Redis.
+    Listening,
 }
 
 impl Line {
@@ -88,28 +106,40 @@ impl Line {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (slow, (cut, cuts)) = (Arc::new(AtomicBool::new(false)), watch::channel(0));
-        let slowing = Arc::clone(&slow);
+        let connections = Arc::new(Mutex::new(Vec::new()));
+        let (slowing, opened) = (Arc::clone(&slow), Arc::clone(&connections));
         tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
                 // Nobody there: the node sees a connection that ends.
                 let Ok(far) = TcpStream::connect(bus).await else { continue };
                 let (mut cut, slow) = (cuts.clone(), Arc::clone(&slowing));
                 cut.mark_unchanged();
+                let connection = Arc::new(Connection::default());
+                opened.lock().unwrap().push(Arc::clone(&connection));
                 tokio::spawn(async move {
                     let (near, far) = (near.into_split(), far.into_split());
                     tokio::select! {
-                        () = carry(near.0, far.1, &slow) => {}
-                        () = carry(far.0, near.1, &slow) => {}
+                        () = carry(near.0, far.1, &slow, &connection) => {}
+                        () = carry(far.0, near.1, &slow, &connection) => {}
                         _ = cut.changed() => {}
                     }
                 });
             }
         });
-        Self { address, slow, cut }
+        Self { address, slow, cut, connections }
     }
 
-    pub(crate) fn address(&self) -> String {
-        format!("nats://{}", self.address)
+    pub(crate) fn address(&self, scheme: &str) -> String {
+        format!("{scheme}://{}", self.address)
+    }
+
+    /// Those connections that there are; the next ones are well.
+    pub(crate) fn go_silent(&self, which: Silent) {
+        for connection in self.connections.lock().unwrap().iter() {
+            if which == Silent::All || connection.listens.load(Ordering::Relaxed) {
+                connection.silent.store(true, Ordering::Relaxed);
+            }
+        }
     }
 
     pub(crate) async fn be_slow_for(&self, time: Duration) {
@@ -128,9 +158,16 @@ async fn carry(
     mut from: tokio::net::tcp::OwnedReadHalf,
     mut to: tokio::net::tcp::OwnedWriteHalf,
     slow: &AtomicBool,
+    connection: &Connection,
 ) {
     let mut buffer = vec![0; 16 * 1024];
     while let Ok(length @ 1..) = from.read(&mut buffer).await {
+        if buffer[..length].windows(9).any(|word| word == b"SUBSCRIBE") {
+            connection.listens.store(true, Ordering::Relaxed);
+        }
+        if connection.silent.load(Ordering::Relaxed) {
+            return std::future::pending().await;
+        }
         if slow.load(Ordering::Relaxed) {
             tokio::time::sleep(Duration::from_millis(rand::random_range(0..300))).await;
         }

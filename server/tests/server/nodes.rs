@@ -6,6 +6,7 @@ use reqwest::StatusCode;
 use tempfile::TempDir;
 use tuckseal_server::Config;
 
+use crate::cluster::{Line, Silent};
 use crate::stores::{BusServer, Database};
 use crate::world::{PATIENCE, Party, World, one_time_keys, texts};
 
@@ -126,6 +127,49 @@ async fn bus_that_restarts_is_used_again(bus: BusServer) {
         }
     };
     tokio::time::timeout(PATIENCE, woken).await.expect("the bus is not used again");
+}
+
+/// Nothing says that the line is dead: neither end hears of it.
+async fn line_to_redis_that_goes_silent_is_made_anew(which: Silent) {
+    let bus = BusServer::redis().await;
+    let line = Line::to(bus.socket()).await;
+    // No sweep: what arrives, the bus has woken.
+    let cluster = Cluster::set(2, Some(bus), |config| {
+        config.bus = Some(line.address("redis").parse().unwrap());
+        config.limits.sweep_interval_secs = 3600;
+    });
+    let cluster = cluster.await;
+    let mut bob = cluster.nodes[0].party("bob").await;
+    let mut stream = bob.stream().await;
+    stream.backlog().await;
+    bob = cluster.at(1, bob);
+    bob.receive_text("before").await;
+    assert_eq!(stream.text().await, "before");
+    line.go_silent(which);
+    bob.receive_text("while it is silent").await;
+    let nothing = tokio::time::timeout(Duration::from_secs(1), stream.text()).await;
+    assert!(nothing.is_err(), "the line is not silent");
+    let woken = async {
+        loop {
+            bob.receive_text("again").await;
+            let soon = Duration::from_millis(200);
+            if let Ok(first) = tokio::time::timeout(soon, stream.text()).await {
+                return first;
+            }
+        }
+    };
+    let first = tokio::time::timeout(2 * PATIENCE, woken).await.expect("the line stays silent");
+    assert_eq!(first, "while it is silent");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silent_line_to_redis_is_made_anew() {
+    line_to_redis_that_goes_silent_is_made_anew(Silent::All).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn line_to_redis_that_is_silent_where_a_node_listens_is_made_anew() {
+    line_to_redis_that_goes_silent_is_made_anew(Silent::Listening).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

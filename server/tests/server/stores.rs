@@ -169,6 +169,10 @@ impl BusServer {
         *self = Self::on(self.kind, self.port, &[]).await;
     }
 
+    pub(crate) fn socket(&self) -> std::net::SocketAddr {
+        ([127, 0, 0, 1], self.port).into()
+    }
+
     pub(crate) fn address(&self) -> String {
         match self.kind {
             Kind::Nats => format!("nats://127.0.0.1:{}", self.port),
