@@ -93,7 +93,7 @@ limits! {
     ping_interval_secs = 30, "TUCKSEAL_PING_INTERVAL_SECS";
     /// A stream on which nothing arrives, not even a pong, is closed after this many seconds
     stream_idle_secs = 90, "TUCKSEAL_STREAM_IDLE_SECS";
-    /// A device that does not take a frame within this many seconds is disconnected
+    /// Who does not take a frame of a stream, or any byte of an answer, within this many seconds is disconnected
     stream_write_secs = 30, "TUCKSEAL_STREAM_WRITE_SECS";
     /// Life of a registration challenge, in seconds
     challenge_ttl_secs = 60, "TUCKSEAL_CHALLENGE_TTL_SECS";

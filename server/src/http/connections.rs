@@ -1,4 +1,4 @@
-//! Accepting connections: how many, how long a request head may take, and how they end at shutdown.
+//! Accepting connections: how many, how long a request head may take and an answer may lie, and how they end at shutdown.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 
 use super::App;
+use super::patience::Patient;
 use super::tls::ACME_TLS;
 
 /// Bytes of a request head, and what is read from a socket at once.
@@ -63,6 +64,8 @@ async fn secure(
     if let Err(error) = socket.set_nodelay(true) {
         tracing::debug!(%error, "nodelay");
     }
+    let write_limit = Duration::from_secs(app.services.limits.stream_write_secs);
+    let socket = Patient::new(socket, write_limit);
     let Some(tls) = tls else { return serve(socket, router, app).await };
     let patience = Duration::from_secs(app.services.limits.header_timeout_secs);
     let handshake = tokio::time::timeout(patience, tls.accept(socket));

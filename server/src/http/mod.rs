@@ -12,6 +12,7 @@ mod health;
 mod keys;
 mod messages;
 mod openapi;
+mod patience;
 mod push;
 mod stream;
 pub(crate) mod tls;

@@ -1,6 +1,8 @@
 //! Attachments: what was uploaded in parts comes back whole or in ranges, by capability alone. All of it in a folder
 //! and in a bucket.
 
+mod slow;
+
 use std::process::Stdio;
 use std::time::Duration;
 
