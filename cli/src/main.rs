@@ -30,6 +30,8 @@ enum Command {
     Serve(Box<tuckseal_server::Arguments>),
     /// Take a name at a server and make your keys
     Register(commands::register::Options),
+    /// Whom to trust with the server's certificate: a file of its own authority, or the system's
+    Ca(commands::ca::Options),
     /// List who you know
     Contacts,
     /// Send one message; it is kept and sent later if the server is away
@@ -84,6 +86,7 @@ fn run(arguments: Arguments) -> Result<(), commands::Error> {
             Command::Demo(options) => demo::run(options).await.map_err(commands::Error::Demo),
             Command::Serve(settings) => commands::serve::run(*settings).await,
             Command::Register(options) => commands::register::run(&folder()?, options).await,
+            Command::Ca(options) => commands::ca::run(&folder()?, options).await,
             Command::Contacts => commands::contacts::run(&folder()?).await,
             Command::Send(options) => commands::send::run(&folder()?, options).await,
             Command::Listen(options) => commands::listen::run(&folder()?, options).await,

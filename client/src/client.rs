@@ -7,7 +7,7 @@ use tokio::sync::{Mutex, broadcast};
 use tuckseal::content::{AttachmentPointer, Data, Typing};
 use tuckseal::{Fingerprint, IdentityKey, PublicKey, ServiceId, SessionInfo};
 
-use crate::engine::{Change, Engine, Settings};
+use crate::engine::{Change, Engine, Settings, Turn};
 use crate::error::{
     GroupError, IdentityError, LookupError, RegisterError, RunError, SendError, TransferError,
 };
@@ -19,8 +19,8 @@ use crate::register::{Registration, register};
 use crate::shell::{Actions, Shell, run};
 use crate::store::{Account, Decision, Own, Peer, Profile, ProfileError, Store};
 use crate::transfer::Transfer;
-use crate::transport::ServerError;
 use crate::transport::http::Http;
+use crate::transport::{Ca, ServerError};
 
 /// Messages that [`Client::inbox`] gives at once.
 pub(crate) const INBOX_PAGE: u32 = 500;
@@ -71,7 +71,9 @@ impl Client {
         account: Account,
         settings: Settings,
     ) -> Result<Result<Self, ServerError>, ProfileError> {
-        let http = match Http::new(&own.server) {
+        let ca = Ca::of_profile(store.rows().ca()?);
+        let ca = ca.map_err(|_| ProfileError::Damaged { what: "CA" })?;
+        let http = match Http::new(&own.server, ca) {
             Ok(http) => http,
             Err(error) => return Ok(Err(error)),
         };
@@ -87,7 +89,19 @@ impl Client {
     /// [`RunError`]: the client has stopped and going on would not help.
     pub async fn run(&self, shutdown: impl Future<Output = ()> + Send) -> Result<(), RunError> {
         let mut actions = self.actions.try_lock().map_err(|_| RunError::AlreadyRunning)?;
-        run(&self.shell, &mut actions, &self.http, &self.own.server, &self.account, shutdown).await
+        run(&self.shell, &mut actions, &self.http, &self.account, shutdown).await
+    }
+
+    /// Trusts these authorities with the server's certificate and no others, from the next opening of the profile
+    /// on; `None`: those that the system trusts.
+    ///
+    /// # Errors
+    /// [`ProfileError`]; nothing was changed.
+    pub async fn set_ca(&self, ca: Option<Ca>) -> Result<(), ProfileError> {
+        let set = move |engine: &mut Engine, _: &mut Turn<'_>| {
+            engine.store.commit(|rows| rows.set_ca(&Ca::certificates(ca.as_ref())))
+        };
+        self.shell.call(set).await
     }
 
     /// What happens from now on.

@@ -15,6 +15,7 @@
 //!     server: "http://127.0.0.1:8080".into(),
 //!     name: "alice".into(),
 //!     trust_root: None, // an app for one server ships its trust root
+//!     ca: None,         // and its authority, if that is a private one
 //! };
 //! let client = Client::register(Path::new("alice"), registration).await?;
 //! let mut events = client.events();
@@ -75,5 +76,5 @@ pub use message::{
 pub use push::{PushOffer, PushService, PushTarget, WebSubscription};
 pub use register::Registration;
 pub use store::ProfileError;
-pub use transport::ServerError;
+pub use transport::{Ca, CaError, ServerError};
 pub use wake::{WakeEnd, Woken};

@@ -13,8 +13,8 @@ use zeroize::Zeroizing;
 use crate::engine::{Settings, new_profile, registration_keys};
 use crate::error::RegisterError;
 use crate::store::{Account, Own, Profile, ProfileError, Store};
-use crate::transport::ServerError;
 use crate::transport::http::Http;
+use crate::transport::{Ca, ServerError};
 use crate::work;
 
 /// What is signed begins with this, so that the signature serves nothing else.
@@ -32,6 +32,9 @@ pub struct Registration {
     /// The server's trust root. An app that is made for one server ships it; without it, the one
     /// that the server shows is taken and pinned.
     pub trust_root: Option<PublicKey>,
+    /// The authorities of the server's certificate, if they are its own; kept in the profile. Without them
+    /// those are trusted that the system trusts.
+    pub ca: Option<Ca>,
 }
 
 /// A profile that the server knows.
@@ -39,7 +42,7 @@ pub(crate) async fn register(
     folder: PathBuf,
     registration: Registration,
 ) -> Result<(Store, Own, Account), RegisterError> {
-    let http = Http::new(&registration.server)?;
+    let http = Http::new(&registration.server, registration.ca.clone())?;
     let prepared = registration.clone();
     let prepared = tokio::task::spawn_blocking(move || prepare(&folder, &prepared)).await;
     let (mut store, own) = prepared.map_err(|_| ProfileError::Closed)??;
@@ -90,11 +93,15 @@ fn prepare(
     registration: &Registration,
 ) -> Result<(Store, Own), RegisterError> {
     let mut store = Store::open(folder, Profile::Create)?;
-    let Registration { server, name, .. } = registration;
+    let Registration { server, name, ca, .. } = registration;
+    let ca = Ca::certificates(ca.as_ref());
     match store.rows().own()? {
         Some(Own { account: Some(_), name, .. }) => Err(RegisterError::AlreadyRegistered { name }),
         Some(begun) => {
-            store.commit(|rows| rows.rename_own(server, name))?;
+            store.commit(|rows| {
+                rows.rename_own(server, name)?;
+                rows.set_ca(&ca)
+            })?;
             Ok((store, Own { server: server.clone(), name: name.clone(), ..begun }))
         }
         None => {
@@ -103,7 +110,10 @@ fn prepare(
             let since =
                 SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
             let now = Timestamp::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
-            store.commit(|rows| new_profile(rows, &own, &Settings::default(), &mut rng, now))?;
+            store.commit(|rows| {
+                rows.set_ca(&ca)?;
+                new_profile(rows, &own, &Settings::default(), &mut rng, now)
+            })?;
             Ok((store, own))
         }
     }

@@ -121,7 +121,6 @@ pub(crate) async fn run(
     shell: &Shell,
     actions: &mut Actions,
     http: &Http,
-    server: &str,
     own: &Account,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
@@ -139,7 +138,7 @@ pub(crate) async fn run(
                 drop(shell.events.send(Event::Connecting));
                 tokio::select! {
                     () = &mut shutdown => break Ok(()),
-                    opened = Stream::open(server, own) => News::Opened(opened.into()),
+                    opened = Stream::open(http, own) => News::Opened(opened.into()),
                 }
             }
             news = loops.news() => news,

@@ -1,6 +1,7 @@
 //! What a person types, one file a command, and what they share: the profile, the connection and the
 //! one line that tells what went wrong.
 
+pub(crate) mod ca;
 pub(crate) mod chat;
 pub(crate) mod contacts;
 pub(crate) mod files;
@@ -80,6 +81,10 @@ pub(crate) enum Error {
     Location(#[from] LocationError),
     #[error("--trust-root is 33 bytes in hex, as the server's operator publishes it")]
     TrustRoot,
+    #[error("cannot read the CA file {}: {source}", path.display())]
+    CaFile { path: PathBuf, source: std::io::Error },
+    #[error("{}: {source}", path.display())]
+    Ca { path: PathBuf, source: tuckseal_client::CaError },
     #[error("the client has ended by itself: start the command again")]
     Ended,
     #[error(transparent)]

@@ -1,7 +1,7 @@
 //! `tuckseal register NAME`: makes the profile.
 
 use super::Error;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tuckseal::PublicKey;
 use tuckseal_client::{Client, Registration};
 
@@ -20,11 +20,15 @@ pub(crate) struct Options {
     /// The server's trust root, 33 bytes in hex; without it the server's word is taken, once
     #[arg(long, value_name = "HEX", env = "TUCKSEAL_TRUST_ROOT")]
     trust_root: Option<String>,
+    /// Certificate of the server's own authority in PEM; kept in the profile, which then trusts no other
+    #[arg(long, value_name = "FILE", env = "TUCKSEAL_CA")]
+    ca: Option<PathBuf>,
 }
 
 pub(crate) async fn run(folder: &Path, options: Options) -> Result<(), Error> {
     let trust_root = options.trust_root.as_deref().map(trust_root).transpose()?;
-    let registration = Registration { server: options.server, name: options.name, trust_root };
+    let ca = options.ca.as_deref().map(super::ca::read).transpose()?;
+    let registration = Registration { server: options.server, name: options.name, trust_root, ca };
     let client = Client::register(folder, registration).await?;
     println!("registered as {} at {}", client.name(), client.server());
     println!("account       {}", client.account());

@@ -121,7 +121,8 @@ impl Talk {
 impl Person {
     async fn register(url: &str, name: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let registration = Registration { server: url.into(), name: name.into(), trust_root: None };
+        let registration =
+            Registration { server: url.into(), name: name.into(), trust_root: None, ca: None };
         Self {
             client: Client::register(folder.path(), registration).await.unwrap(),
             connected: AtomicBool::new(false),

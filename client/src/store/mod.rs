@@ -4,6 +4,7 @@
 //! returns, or nothing. The rows of each subject are in the file of its name; what they mean is the
 //! engine's business. No SQL stands anywhere else.
 
+mod ca;
 mod error;
 mod groups;
 mod inbox;

@@ -11,7 +11,8 @@ use super::witness::Witness;
 use super::{ProfileError, Rows, Store};
 
 /// What makes a database of each format out of one of the format before.
-const MIGRATIONS: [&str; 2] = [include_str!("schema.sql"), include_str!("schema_2.sql")];
+const MIGRATIONS: [&str; 3] =
+    [include_str!("schema.sql"), include_str!("schema_2.sql"), include_str!("schema_3.sql")];
 /// Format that this release writes.
 const FORMAT: i64 = MIGRATIONS.len() as i64;
 const DATABASE: &str = "profile.db";
@@ -225,6 +226,7 @@ mod tests {
         let store = Store::open(folder.path(), Profile::Existing).unwrap();
         assert_eq!(store.rows().statistics().unwrap().sent_with_token, 7);
         assert!(store.rows().push().unwrap().is_none());
+        assert!(store.rows().ca().unwrap().is_empty());
         drop(store);
         Store::open(folder.path(), Profile::Existing).unwrap();
     }

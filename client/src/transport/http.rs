@@ -5,13 +5,14 @@ use bytes::Bytes;
 use prost::Message;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use std::time::Duration;
+use tokio_rustls::rustls::ClientConfig;
 use tuckseal::ServiceId;
 use tuckseal::service::{
     AccountAnswer, AttachmentSlot, Bundles, Challenge, DeviceMismatch, KeyCounts, KeysUpload,
     MultiAccepted, Registered, SenderCertificateAnswer, ServerInfo, SignedRegistration,
 };
 
-use super::{ServerError, SubmitError, UploadError, access_key, device_token, high_water, tls};
+use super::{Ca, ServerError, SubmitError, UploadError, access_key, device_token, high_water, tls};
 use crate::engine::Authority;
 use crate::store::{Account, SentBy};
 
@@ -31,6 +32,7 @@ const MAX_ANSWER_BYTES: usize = 1024 * 1024;
 #[derive(Debug, Clone)]
 pub(crate) struct Http {
     server: String,
+    ca: Option<Ca>,
     named: reqwest::Client,
     anonymous: reqwest::Client,
 }
@@ -38,7 +40,7 @@ pub(crate) struct Http {
 impl Http {
     /// # Errors
     /// [`ServerError::Address`] for an address that is not `https://…` or `http://…`, [`ServerError::Tls`].
-    pub(crate) fn new(server: &str) -> Result<Self, ServerError> {
+    pub(crate) fn new(server: &str, ca: Option<Ca>) -> Result<Self, ServerError> {
         let server = server.trim_end_matches('/').to_owned();
         let usable = reqwest::Url::parse(&server).is_ok_and(|url| {
             matches!(url.scheme(), "http" | "https") && url.has_host() && url.path() == "/"
@@ -47,7 +49,7 @@ impl Http {
         if !usable {
             return Err(address());
         }
-        let tls = tls::config(&server)?;
+        let tls = tls::config(&server, ca.as_ref())?;
         let client = || {
             reqwest::Client::builder()
                 .tls_backend_preconfigured(tls.clone())
@@ -58,7 +60,17 @@ impl Http {
                 .build()
                 .map_err(|_| address())
         };
-        Ok(Self { named: client()?, anonymous: client()?, server })
+        Ok(Self { named: client()?, anonymous: client()?, server, ca })
+    }
+
+    /// For the stream.
+    pub(super) fn server(&self) -> &str {
+        &self.server
+    }
+
+    /// For the stream: whom to trust.
+    pub(super) fn tls(&self) -> Result<ClientConfig, ServerError> {
+        tls::config(&self.server, self.ca.as_ref())
     }
 
     pub(crate) async fn server_info(&self) -> Result<ServerInfo, ServerError> {

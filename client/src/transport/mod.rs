@@ -5,6 +5,8 @@ pub(crate) mod http;
 pub(crate) mod stream;
 mod tls;
 
+pub use tls::{Ca, CaError};
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use reqwest::StatusCode;

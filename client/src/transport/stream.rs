@@ -17,7 +17,8 @@ use tokio_tungstenite::{
 };
 use tuckseal::service::{Ack, ClientFrame, ServerFrame, client_frame, server_frame};
 
-use super::{ServerError, device_token, tls};
+use super::http::Http;
+use super::{ServerError, device_token};
 use crate::store::Account;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -53,9 +54,10 @@ pub(crate) enum Ended {
 impl Stream {
     /// # Errors
     /// [`ServerError::Unauthorised`] is for good; the others may pass.
-    pub(crate) async fn open(server: &str, own: &Account) -> Result<Self, ServerError> {
+    pub(crate) async fn open(http: &Http, own: &Account) -> Result<Self, ServerError> {
+        let server = http.server();
         let unreachable = || ServerError::Unreachable { server: server.to_owned() };
-        let address = server.trim_end_matches('/').replacen("http", "ws", 1);
+        let address = server.replacen("http", "ws", 1);
         let mut request = format!("{address}/v1/stream")
             .into_client_request()
             .map_err(|_| ServerError::Address { server: server.to_owned() })?;
@@ -66,7 +68,7 @@ impl Stream {
         let config = WebSocketConfig::default()
             .max_message_size(Some(MAX_FRAME_BYTES))
             .max_frame_size(Some(MAX_FRAME_BYTES));
-        let tls = Some(Connector::Rustls(Arc::new(tls::config(server)?)));
+        let tls = Some(Connector::Rustls(Arc::new(http.tls()?)));
         let opening = connect_async_tls_with_config(request, Some(config), true, tls);
         match timeout(CONNECT_TIMEOUT, opening).await {
             Ok(Ok((socket, _))) => {

@@ -91,7 +91,7 @@ impl Relay {
 }
 
 pub fn registration(url: &str, name: &str) -> Registration {
-    Registration { server: url.into(), name: name.into(), trust_root: None }
+    Registration { server: url.into(), name: name.into(), trust_root: None, ca: None }
 }
 
 pub struct Person {
@@ -108,6 +108,10 @@ impl Person {
 
     pub async fn register_in(folder: TempDir, relay: &Relay, name: &str) -> Self {
         let client = Client::register(folder.path(), registration(&relay.url, name)).await.unwrap();
+        Self::of(client, folder)
+    }
+
+    pub fn of(client: Client, folder: TempDir) -> Self {
         Self { client, folder, shown: Mutex::new(0) }
     }
 
