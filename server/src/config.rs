@@ -1,121 +1,31 @@
 //! What an operator can set: by flag, by environment, by file, in that order of precedence.
 //!
-//! The limits and their defaults stand in `config/limits.rs`.
+//! What a source can say stands in `config/settings.rs`, the limits and their defaults in `config/limits.rs`.
 
 mod acme;
 mod address;
 mod attachments;
+mod error;
 mod hook;
 mod limits;
 mod push;
+mod settings;
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
-
 pub use acme::AcmeSettings;
 pub use address::Address;
 pub use attachments::{AttachmentPlace, BucketPlace, NoPlace, S3Settings};
+pub use error::ConfigError;
 pub use hook::{HookSettings, OnFailure};
 pub use limits::{LimitSettings, Limits};
 pub use push::PushSettings;
+pub use settings::{Arguments, LogFormat, Settings};
 
 /// More than this the client refuses to do: it would take minutes on a phone.
 const MAX_WORK_BITS: u8 = 24;
-
-/// Settings as given on the command line or in the environment.
-#[derive(Debug, Clone, Default, clap::Args)]
-pub struct Arguments {
-    /// Settings file (TOML); flags and environment go before it
-    #[arg(long, value_name = "FILE", env = "TUCKSEAL_CONFIG")]
-    pub config: Option<PathBuf>,
-    #[allow(missing_docs, reason = "its fields carry the help")]
-    #[command(flatten)]
-    pub settings: Settings,
-}
-
-/// Settings of one source; what is absent is left to the next source.
-#[derive(Debug, Clone, Default, Deserialize, clap::Args)]
-#[serde(default, deny_unknown_fields)]
-pub struct Settings {
-    /// Address to listen on; port 0 picks a free one [default: 127.0.0.1:8080]
-    #[arg(long, value_name = "ADDRESS:PORT", env = "TUCKSEAL_LISTEN")]
-    pub listen: Option<SocketAddr>,
-    /// Folder of the database and the keys, made if it is not there [default: tuckseal-data]
-    #[arg(long, value_name = "FOLDER", env = "TUCKSEAL_DATA_DIR")]
-    pub data_dir: Option<PathBuf>,
-    /// PostgreSQL, as postgresql://user:password@host:port/name; without it SQLite in the data folder
-    #[arg(long, value_name = "URL", env = "TUCKSEAL_DATABASE", hide_env_values = true)]
-    pub database: Option<Address>,
-    /// NATS or Redis, as nats:// or redis://user:password@host:port, for several nodes on one PostgreSQL; none for a single node
-    #[arg(long, value_name = "URL", env = "TUCKSEAL_BUS", hide_env_values = true)]
-    pub bus: Option<Address>,
-    /// Folder of the attachments, or s3://bucket/prefix; nodes share it [default: attachments in the data folder]
-    #[arg(long, value_name = "FOLDER|URL", env = "TUCKSEAL_ATTACHMENTS")]
-    pub attachments: Option<AttachmentPlace>,
-    /// Address of the counters for Prometheus, at /metrics; nowhere without it
-    #[arg(long, value_name = "ADDRESS:PORT", env = "TUCKSEAL_METRICS_LISTEN")]
-    pub metrics_listen: Option<SocketAddr>,
-    /// Certificate chain in PEM, own certificate first; with it the server speaks https
-    #[arg(
-        long,
-        value_name = "FILE",
-        env = "TUCKSEAL_TLS_CERTIFICATE_FILE",
-        requires = "tls_key_file"
-    )]
-    pub tls_certificate_file: Option<PathBuf>,
-    /// Private key of that certificate in PEM
-    #[arg(long, value_name = "FILE", env = "TUCKSEAL_TLS_KEY_FILE")]
-    pub tls_key_file: Option<PathBuf>,
-    /// Public trust root, one line of hex [default: trust-root.public in the data folder]
-    #[arg(long, value_name = "FILE", env = "TUCKSEAL_TRUST_ROOT_FILE")]
-    pub trust_root_file: Option<PathBuf>,
-    /// The server's private key, one line of hex [default: server.private in the data folder]
-    #[arg(long, value_name = "FILE", env = "TUCKSEAL_SERVER_KEY_FILE")]
-    pub server_key_file: Option<PathBuf>,
-    /// The server's certificate, one line of hex [default: server.certificate in the data folder]
-    #[arg(long, value_name = "FILE", env = "TUCKSEAL_SERVER_CERTIFICATE_FILE")]
-    pub server_certificate_file: Option<PathBuf>,
-    /// Secret of challenges, envelope ids and attachments, one line of hex [default: relay.secret in the data folder]
-    #[arg(long, value_name = "FILE", env = "TUCKSEAL_RELAY_SECRET_FILE")]
-    pub relay_secret_file: Option<PathBuf>,
-    /// Zero bits that the proof of work of a registration has, from 0 (none) to 24: 2^N hashes in the mean [default: 0]
-    #[arg(long, value_name = "N", env = "TUCKSEAL_REGISTRATION_WORK_BITS")]
-    pub registration_work_bits: Option<u8>,
-    /// Form of the log on the error output [default: text]
-    #[arg(long, value_enum, env = "TUCKSEAL_LOG_FORMAT")]
-    pub log_format: Option<LogFormat>,
-    /// What is logged, as in `info` or `tuckseal_server=debug` [default: info]
-    #[arg(long, value_name = "FILTER", env = "TUCKSEAL_LOG")]
-    pub log: Option<String>,
-    #[allow(missing_docs, reason = "its fields carry the help")]
-    #[command(flatten, next_help_heading = "Certificates by ACME (table [acme] of the file)")]
-    pub acme: AcmeSettings,
-    #[allow(missing_docs, reason = "its fields carry the help")]
-    #[command(flatten, next_help_heading = "Attachments in a bucket (table [s3] of the file)")]
-    pub s3: S3Settings,
-    #[allow(missing_docs, reason = "its fields carry the help")]
-    #[command(flatten, next_help_heading = "Push (table [push] of the file)")]
-    pub push: PushSettings,
-    #[allow(missing_docs, reason = "its fields carry the help")]
-    #[command(flatten, next_help_heading = "The operator's own check (table [hook] of the file)")]
-    pub hook: HookSettings,
-    #[allow(missing_docs, reason = "its fields carry the help")]
-    #[command(flatten, next_help_heading = "Limits (table [limits] of the file)")]
-    pub limits: LimitSettings,
-}
-
-/// Form of the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// Lines for people
-    Text,
-    /// One JSON object a line
-    Json,
-}
 
 /// All settings, complete.
 #[derive(Debug, Clone)]
@@ -163,71 +73,6 @@ pub struct Config {
     pub limits: Limits,
 }
 
-/// Why the settings cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConfigError {
-    /// The file cannot be read.
-    #[error("cannot read the settings file {path}: {source}")]
-    Read {
-        /// As given.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The file is not what it should be; the text names line and key.
-    #[error("settings file {path}: {source}")]
-    Parse {
-        /// As given.
-        path: PathBuf,
-        /// Where and why.
-        source: Box<toml::de::Error>,
-    },
-    /// There is a bus without a store that several nodes can share.
-    #[error("a bus is for several nodes on one PostgreSQL; set database, or leave bus out")]
-    BusAlone,
-    /// A certificate without its key, or the other way round.
-    #[error("tls_certificate_file and tls_key_file go together; set both or none")]
-    HalfTls,
-    /// Certificates from two places.
-    #[error("the certificate comes from tls_certificate_file or by acme_domains; set one of them")]
-    TwoCertificates,
-    /// ACME at a node of several.
-    #[error(
-        "with a bus there are several nodes, and the authority may ask any of them; get the certificate at the balancer instead of acme_domains"
-    )]
-    AcmeNodes,
-    /// A setting of ACME has no sense.
-    #[error("{setting} must be {rule}")]
-    Acme {
-        /// Of the setting.
-        setting: &'static str,
-        /// What it has to be.
-        rule: &'static str,
-    },
-    /// An access key without its secret, or the other way round.
-    #[error(
-        "s3_access_key_id and s3_secret_key_file go together; set both, or none and use the environment"
-    )]
-    HalfS3,
-    /// A key for Apple's service without what belongs to it.
-    #[error("apns_key_file needs apns_key_id, apns_team_id and apns_topic; set all four or none")]
-    HalfApns,
-    /// The hook's address is none, or holds a password.
-    #[error(
-        "hook_url must be http:// or https:// with a host and without a password; a secret goes into hook_token_file"
-    )]
-    HookUrl,
-    /// A limit has no sense.
-    #[error("limit {name} must be {rule}")]
-    Limit {
-        /// Of the limit.
-        name: &'static str,
-        /// What it has to be.
-        rule: &'static str,
-    },
-}
-
 impl Config {
     /// Default settings for a data folder.
     #[must_use]
@@ -241,7 +86,8 @@ impl Config {
     /// The file cannot be read, has an unknown key or a wrong value (the text names the line), or a limit is
     /// out of range.
     pub fn load(arguments: Arguments) -> Result<Self, ConfigError> {
-        let file = arguments.config.as_deref().map_or_else(|| Ok(Settings::default()), read)?;
+        let file =
+            arguments.config.as_deref().map_or_else(|| Ok(Settings::default()), Settings::read)?;
         let config = arguments.settings.or(file).complete();
         config.limits.check()?;
         config.push.check()?;
@@ -322,69 +168,6 @@ fn write_lines<const N: usize>(
         }
     }
     Ok(())
-}
-
-fn read(path: &Path) -> Result<Settings, ConfigError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| ConfigError::Read { path: path.into(), source })?;
-    toml::from_str(&text)
-        .map_err(|source| ConfigError::Parse { path: path.into(), source: Box::new(source) })
-}
-
-impl Settings {
-    fn or(self, other: Self) -> Self {
-        Self {
-            listen: self.listen.or(other.listen),
-            data_dir: self.data_dir.or(other.data_dir),
-            database: self.database.or(other.database),
-            bus: self.bus.or(other.bus),
-            metrics_listen: self.metrics_listen.or(other.metrics_listen),
-            tls_certificate_file: self.tls_certificate_file.or(other.tls_certificate_file),
-            tls_key_file: self.tls_key_file.or(other.tls_key_file),
-            attachments: self.attachments.or(other.attachments),
-            trust_root_file: self.trust_root_file.or(other.trust_root_file),
-            server_key_file: self.server_key_file.or(other.server_key_file),
-            server_certificate_file: self.server_certificate_file.or(other.server_certificate_file),
-            relay_secret_file: self.relay_secret_file.or(other.relay_secret_file),
-            registration_work_bits: self.registration_work_bits.or(other.registration_work_bits),
-            log_format: self.log_format.or(other.log_format),
-            log: self.log.or(other.log),
-            acme: self.acme.or(other.acme),
-            s3: self.s3.or(other.s3),
-            push: self.push.or(other.push),
-            hook: self.hook.or(other.hook),
-            limits: self.limits.or(other.limits),
-        }
-    }
-
-    fn complete(self) -> Config {
-        let data_dir = self.data_dir.unwrap_or_else(|| "tuckseal-data".into());
-        let attachments = self.attachments;
-        let attachments =
-            attachments.unwrap_or_else(|| AttachmentPlace::Folder(data_dir.join("attachments")));
-        Config {
-            listen: self.listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 8080))),
-            data_dir,
-            database: self.database,
-            bus: self.bus,
-            metrics_listen: self.metrics_listen,
-            tls_certificate_file: self.tls_certificate_file,
-            tls_key_file: self.tls_key_file,
-            attachments,
-            trust_root_file: self.trust_root_file,
-            server_key_file: self.server_key_file,
-            server_certificate_file: self.server_certificate_file,
-            relay_secret_file: self.relay_secret_file,
-            registration_work_bits: self.registration_work_bits.unwrap_or(0),
-            log_format: self.log_format.unwrap_or(LogFormat::Text),
-            log: self.log.unwrap_or_else(|| "info".into()),
-            acme: self.acme,
-            s3: self.s3,
-            push: self.push,
-            hook: self.hook,
-            limits: self.limits.complete(),
-        }
-    }
 }
 
 #[cfg(test)]
