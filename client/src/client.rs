@@ -7,14 +7,10 @@ use tokio::sync::{Mutex, broadcast};
 use tuckseal::content::{AttachmentPointer, Data, Typing};
 use tuckseal::{Fingerprint, IdentityKey, PublicKey, ServiceId, SessionInfo};
 
-use crate::engine::{Change, Engine, Settings, Turn};
-use crate::error::{
-    GroupError, IdentityError, LookupError, RegisterError, RunError, SendError, TransferError,
-};
+use crate::engine::{Engine, Settings, Turn};
+use crate::error::{IdentityError, LookupError, RegisterError, RunError, SendError, TransferError};
 use crate::event::Event;
-use crate::message::{
-    Contact, Group, GroupId, Message, MessageId, SentId, SentState, Statistics, Verification,
-};
+use crate::message::{Contact, Message, MessageId, SentId, SentState, Statistics, Verification};
 use crate::register::{Registration, register};
 use crate::shell::{Actions, Shell, run};
 use crate::store::{Account, Decision, Own, Peer, Profile, ProfileError, Store};
@@ -127,93 +123,6 @@ impl Client {
         self.shell.call(move |engine, turn| engine.send(to, data, turn)).await
     }
 
-    /// Makes a group of us and these accounts. They hear of it when we are connected.
-    ///
-    /// # Errors
-    /// [`GroupError`]; nothing was changed.
-    pub async fn create_group(
-        &self,
-        name: &str,
-        members: &[ServiceId],
-    ) -> Result<GroupId, GroupError> {
-        let (name, members) = (name.to_owned(), members.to_vec());
-        self.shell.call(move |engine, turn| engine.create_group(&name, &members, turn)).await
-    }
-
-    /// Gives a group another name.
-    ///
-    /// # Errors
-    /// [`GroupError`]; nothing was changed.
-    pub async fn rename_group(&self, group: GroupId, name: &str) -> Result<(), GroupError> {
-        self.change_group(group, Change::Name(name.to_owned())).await
-    }
-
-    /// Takes accounts into a group: they read what is written from then on.
-    ///
-    /// # Errors
-    /// [`GroupError`]; nothing was changed.
-    pub async fn add_to_group(
-        &self,
-        group: GroupId,
-        accounts: &[ServiceId],
-    ) -> Result<(), GroupError> {
-        self.change_group(group, Change::Add(accounts.to_vec())).await
-    }
-
-    /// Takes accounts out of a group: they read nothing that we, and every member who has heard of it, write
-    /// from then on.
-    ///
-    /// # Errors
-    /// [`GroupError`]; nothing was changed.
-    pub async fn remove_from_group(
-        &self,
-        group: GroupId,
-        accounts: &[ServiceId],
-    ) -> Result<(), GroupError> {
-        self.change_group(group, Change::Remove(accounts.to_vec())).await
-    }
-
-    async fn change_group(&self, group: GroupId, change: Change) -> Result<(), GroupError> {
-        self.shell.call(move |engine, turn| engine.change_group(group, &change, turn)).await
-    }
-
-    /// Leaves a group.
-    ///
-    /// # Errors
-    /// [`GroupError`]; nothing was changed.
-    pub async fn leave_group(&self, group: GroupId) -> Result<(), GroupError> {
-        self.shell.call(move |engine, turn| engine.leave_group(group, turn)).await
-    }
-
-    /// The groups that we are or were in.
-    ///
-    /// # Errors
-    /// [`ProfileError`].
-    pub async fn groups(&self) -> Result<Vec<Group>, ProfileError> {
-        let groups = self.shell.call(|engine, _| engine.store.rows().groups()).await?;
-        Ok(groups.into_iter().map(Group::from).collect())
-    }
-
-    /// Takes a text over for a group, as [`Client::send`] does for an account.
-    ///
-    /// # Errors
-    /// [`SendError`]; nothing was stored.
-    pub async fn send_to_group(&self, group: GroupId, text: &str) -> Result<SentId, SendError> {
-        self.send_data_to_group(group, Data::text(text)).await
-    }
-
-    /// As [`Client::send_to_group`], for more than a text.
-    ///
-    /// # Errors
-    /// [`SendError`]; nothing was stored.
-    pub async fn send_data_to_group(
-        &self,
-        group: GroupId,
-        data: Data,
-    ) -> Result<SentId, SendError> {
-        self.shell.call(move |engine, turn| engine.send_to_group(group, data, turn)).await
-    }
-
     /// Uploads a file for [`Client::send_data`]; what broke off goes on where it was, if the file is the same.
     /// `progress` hears how many bytes of how many are through.
     ///
@@ -264,15 +173,6 @@ impl Client {
     /// [`ProfileError`].
     pub async fn typing(&self, to: ServiceId, typing: Typing) -> Result<(), ProfileError> {
         self.shell.call(move |engine, turn| engine.typing(&[to], typing, turn)).await
-    }
-
-    /// As [`Client::typing`], to each other member of the group that is named in it; to nobody when we are in
-    /// none of that id.
-    ///
-    /// # Errors
-    /// [`ProfileError`].
-    pub async fn typing_in_group(&self, typing: Typing) -> Result<(), ProfileError> {
-        self.shell.call(move |engine, turn| engine.typing_in_group(typing, turn)).await
     }
 
     /// What two people compare to know that nobody stands between them: digits to read, bytes to scan; and
@@ -470,12 +370,5 @@ impl From<Peer> for Contact {
         let Peer { account, username, claimed_name, identity, verified, .. } = peer;
         let offered = peer.offered.filter(|_| peer.decision == Decision::Awaited);
         Self { account, username, claimed_name, identity, offered, verified }
-    }
-}
-
-impl From<crate::store::Group> for Group {
-    fn from(group: crate::store::Group) -> Self {
-        let is_member = group.standing == crate::store::Standing::Member;
-        Self { id: group.id, name: group.name, members: group.members, is_member }
     }
 }

@@ -50,6 +50,7 @@ mod crash;
 mod engine;
 mod error;
 mod event;
+mod groups;
 mod message;
 mod push;
 mod register;
