@@ -66,7 +66,7 @@ async function foreign(us, them, old) {
   await us.accept(somebody, us.identity);
   await refused(us, 'untrusted_identity', () => us.importSession(somebody, record), 'a record with another identity of the peer');
   await refused(us, 'invalid_key', () => us.importSession(somebody, them.stored(us.address).session), 'a record of somebody else');
-  await refused(us, 'invalid_message', () => us.importSession(them.address, record.subarray(1)), 'a record that is cut');
+  await refused(us, 'invalid_message', () => us.importSession(them.address, record.subarray(0, -1)), 'a record that is cut');
 }
 
 /**

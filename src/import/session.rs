@@ -50,6 +50,10 @@ impl SessionRecord {
         trust: Trust,
     ) -> Result<ImportedSessions, ImportError> {
         let stored = storage::SessionRecord::decode(record).map_err(|_| ImportError::Damaged)?;
+        if stored.current.is_none() && stored.archived.is_empty() && !record.is_empty() {
+            // Fields of something else can be skipped as unknown ones; a record without sessions is empty.
+            return Err(ImportError::Damaged);
+        }
         let mut imported =
             ImportedSessions { record: SessionRecord::new(), remote_identity: None, damaged: 0 };
         let mut newest = None;

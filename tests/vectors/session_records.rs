@@ -25,6 +25,17 @@ pub(super) fn replay(file: &Value) {
         let untrusted = SessionRecord::import_libsignal(&stored, &local, other);
         assert!(matches!(untrusted, Err(ImportError::UntrustedIdentity(_))));
 
+        for place in 1..stored.len() {
+            let headless = SessionRecord::import_libsignal(&stored[place..], &local, Trust::FirstUse);
+            assert!(matches!(headless, Err(ImportError::Damaged)), "without {place} bytes: {headless:?}");
+        }
+        let cut = SessionRecord::import_libsignal(
+            &stored[..stored.len() - 1],
+            &local,
+            Trust::FirstUse,
+        );
+        assert!(matches!(cut, Err(ImportError::Damaged)));
+
         let local = LocalParty { identity, registration_id: 1, address: owner };
         let messages = cases(case, "incoming");
         let order: &[usize] = if case["spqr"] == true { &[2, 0, 1] } else { &[0, 1] };
