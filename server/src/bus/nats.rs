@@ -5,9 +5,12 @@ use futures_util::StreamExt;
 use tokio::sync::mpsc;
 
 use super::LocalBus;
-use super::nodes::{Addressed, BusError, CONNECT, LOOP, Topics, heed};
+use super::nodes::{Addressed, BusError, CONNECT, LOOP, Topics, heed, together};
 use crate::config::Address;
 use crate::metrics;
+
+/// Notices that are looked at together.
+const BATCH: usize = 256;
 
 pub(super) async fn connect(
     address: &Address,
@@ -41,10 +44,20 @@ pub(super) async fn connect(
 }
 
 async fn publish(client: Client, mut waiting: mpsc::Receiver<Addressed>) {
-    while let Some((subject, notice)) = waiting.recv().await {
-        if let Err(error) = client.publish(subject, notice).await {
-            tracing::warn!(%error, "a notice was not sent");
-            metrics::NOTICES_LOST.add(1);
+    let mut batch = Vec::with_capacity(BATCH);
+    while waiting.recv_many(&mut batch, BATCH).await > 0 {
+        // Those who were stored together are about to say so.
+        tokio::task::yield_now().await;
+        while batch.len() < BATCH
+            && let Ok(next) = waiting.try_recv()
+        {
+            batch.push(next);
+        }
+        for (subject, notice) in together(std::mem::take(&mut batch)) {
+            if let Err(error) = client.publish(subject, notice).await {
+                tracing::warn!(%error, "a notice was not sent");
+                metrics::NOTICES_LOST.add(1);
+            }
         }
     }
 }

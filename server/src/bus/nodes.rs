@@ -2,12 +2,13 @@
 //! topic of its own and on one for all, under the name that the nodes of one store have in common. What is lost on the way is
 //! found by the sweep.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tokio::sync::mpsc;
 
-use super::{Bus, Listening, LocalBus, Notice, Subscription, Wake, nats, redis};
+use super::{Bus, Listening, LocalBus, Notice, Subscription, Wake, nats, notice, redis};
 use crate::config::Address;
 use crate::metrics;
 use crate::storage::{MailboxId, NodeId};
@@ -67,6 +68,30 @@ pub enum BusError {
 
 /// A notice and the topic it goes to.
 pub(super) type Addressed = (String, Bytes);
+
+/// Bytes after which looks are no longer put together.
+const LARGE: usize = 64 * 1024;
+
+/// Puts the looks to one topic together: what was stored in one transaction is told a node once. The order of hints means
+/// nothing.
+pub(super) fn together(notices: Vec<Addressed>) -> Vec<Addressed> {
+    let mut looks: BTreeMap<String, BytesMut> = BTreeMap::new();
+    let mut all = Vec::with_capacity(notices.len());
+    for (topic, notice) in notices {
+        match notice::more_to_look_at(&notice) {
+            None => all.push((topic, notice)),
+            Some(mailboxes) => match looks.get_mut(&topic) {
+                Some(look) if look.len() < LARGE => look.extend_from_slice(mailboxes),
+                _ => {
+                    let full = looks.insert(topic.clone(), BytesMut::from(&notice[..]));
+                    all.extend(full.map(|full| (topic, full.freeze())));
+                }
+            },
+        }
+    }
+    all.extend(looks.into_iter().map(|(topic, look)| (topic, look.freeze())));
+    all
+}
 
 /// Where a node listens.
 pub(super) struct Topics {
@@ -147,4 +172,42 @@ impl Bus for NodesBus {
 fn topic(name: &str, node: Option<NodeId>) -> String {
     let node = node.map_or_else(|| "all".into(), |node| format!("{:x}", node.0));
     format!("tuckseal.{name}.{node}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn look(topic: &str, mailboxes: std::ops::Range<i64>) -> Addressed {
+        (topic.into(), Notice::Look(mailboxes.map(MailboxId).collect()).encode())
+    }
+
+    #[test]
+    fn looks_to_one_topic_go_together_up_to_a_size_and_nothing_is_left_out() {
+        let displaced = ("b".to_owned(), Notice::Displaced(MailboxId(1), 2).encode());
+        let notices = vec![
+            look("a", 0..1),
+            look("b", 1..3),
+            displaced.clone(),
+            look("a", 3..5),
+            look("a", 5..5),
+        ];
+        assert_eq!(together(notices), [displaced, look("a", 0..1).with(3..5), look("b", 1..3)]);
+        let many = together(vec![look("a", 0..8000), look("a", 0..8000), look("a", 0..8000)]);
+        assert_eq!(many.iter().map(|(_, notice)| notice.len()).sum::<usize>(), 2 + 3 * 64_000);
+        assert!(many.iter().all(|(_, notice)| Notice::decode(notice).is_some()));
+        assert!(together(Vec::new()).is_empty());
+    }
+
+    trait With {
+        fn with(self, mailboxes: std::ops::Range<i64>) -> Self;
+    }
+
+    impl With for Addressed {
+        fn with(self, mailboxes: std::ops::Range<i64>) -> Self {
+            let Some(Notice::Look(mut all)) = Notice::decode(&self.1) else { panic!("no look") };
+            all.extend(mailboxes.map(MailboxId));
+            (self.0, Notice::Look(all).encode())
+        }
+    }
 }

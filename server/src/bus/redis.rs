@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::LocalBus;
-use super::nodes::{Addressed, BusError, CONNECT, LOOP, Topics, heed};
+use super::nodes::{Addressed, BusError, CONNECT, LOOP, Topics, heed, together};
 use crate::config::Address;
 use crate::metrics;
 
@@ -76,7 +76,7 @@ impl Line {
     /// Sends and empties the batch; when that fails, how much of it has arrived is not known.
     async fn publish(&mut self, batch: &mut Vec<Addressed>) -> Result<(), RedisError> {
         let mut commands = redis::pipe();
-        for (channel, notice) in batch.drain(..) {
+        for (channel, notice) in together(batch.split_off(0)) {
             commands.cmd("PUBLISH").arg(channel).arg(&notice[..]).ignore();
         }
         commands.query_async(&mut self.outgoing).await
