@@ -75,7 +75,7 @@ limits! {
     mailbox_messages = 10_000, "TUCKSEAL_MAILBOX_MESSAGES";
     /// Bytes that a mailbox holds; the oldest go when more come
     mailbox_bytes = 67_108_864, "TUCKSEAL_MAILBOX_BYTES";
-    /// Life of an envelope that is not fetched, in seconds
+    /// Life of an envelope that is not fetched, in seconds; on PostgreSQL up to a quarter longer (at least an hour, at most a week)
     envelope_ttl_secs = 2_592_000, "TUCKSEAL_ENVELOPE_TTL_SECS";
     /// How long a submission id is remembered, in seconds
     submission_ttl_secs = 86_400, "TUCKSEAL_SUBMISSION_TTL_SECS";

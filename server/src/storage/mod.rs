@@ -60,14 +60,15 @@ pub trait Store: Send + Sync + 'static {
     /// Forgets acknowledged envelopes, soon. A crash before that means that they are delivered again.
     fn delete(&self, mailbox: MailboxId, seqs: Vec<i64>);
 
-    /// Waits until the deletions that were asked for before this call are durable.
+    /// Waits until the deletions that were asked for before this call are carried out.
     fn settle(&self) -> Answer<'_, ()>;
 
     /// The device knows of `count` dropped envelopes.
     fn told_dropped(&self, mailbox: MailboxId, count: u64) -> Answer<'_, ()>;
 
-    /// Drops what has expired at `now_ms` and submissions accepted before `submissions_before_ms`, a bounded
-    /// slice of each. Says how many rows went: more may be left when it is not 0.
+    /// Drops what has expired at `now_ms` (or later, but no later than a quarter of its life and an hour after that) and
+    /// submissions accepted before `submissions_before_ms`, a bounded slice of each. Says how many rows went: more may be
+    /// left when it is not 0.
     fn purge(&self, now_ms: i64, submissions_before_ms: i64) -> Answer<'_, u64>;
 
     /// A connection of this node takes the mailbox. Submissions that commit later are placed with that node;
@@ -121,6 +122,9 @@ pub enum StoreError {
     /// The transaction that this write was part of did not commit.
     #[error("the transaction did not commit; the log tells why")]
     NotCommitted,
+    /// The statement that this reading was part of failed.
+    #[error("the mailbox was not read; the log tells why")]
+    NotRead,
 }
 
 impl From<deadpool_postgres::PoolError> for StoreError {

@@ -30,6 +30,7 @@ mod push;
 mod push_vendors;
 mod relay;
 mod store;
+mod store_batches;
 mod stores;
 mod streams;
 mod takes;

@@ -1,13 +1,18 @@
 //! The store in PostgreSQL, for one node or many. Submissions are committed in groups; everything else is a short
 //! transaction of its own. Any number of nodes may work on one database.
 //!
-//! `writer` gathers and commits; `accounts`, `keys`, `mailbox` and `presence` hold the statements.
+//! `writer` and `reader` gather what comes at the same time; `accounts`, `append`, `keys`, `mailbox`, `partitions`, `presence` and `push` hold
+//! the statements, `recipients` decides what a submission may.
 
 mod accounts;
+mod append;
 mod keys;
 mod mailbox;
+mod partitions;
 mod presence;
 mod push;
+mod reader;
+mod recipients;
 mod row;
 mod schema;
 mod writer;
@@ -18,6 +23,7 @@ use bytes::Bytes;
 
 use deadpool_postgres::Pool;
 
+use reader::Reader;
 pub use schema::PostgresOpenError;
 use writer::{Attempts, Writer};
 
@@ -32,6 +38,7 @@ use super::{
 pub struct PostgresStore {
     pool: Pool,
     writer: Arc<Writer>,
+    reader: Arc<Reader>,
 }
 
 impl PostgresStore {
@@ -41,8 +48,8 @@ impl PostgresStore {
     /// Nobody answers, the user may not, or the database was written by a newer server.
     pub async fn open(setting: &str) -> Result<Self, PostgresOpenError> {
         let pool = schema::open(setting).await?;
-        let writer = Arc::new(Writer::start(&pool));
-        Ok(Self { pool, writer })
+        let (writer, reader) = (Arc::new(Writer::start(&pool)), Arc::new(Reader::start(&pool)));
+        Ok(Self { pool, writer, reader })
     }
 }
 
@@ -57,10 +64,9 @@ impl PostgresStore {
 
     async fn purge_once(&self, now_ms: i64, before_ms: i64) -> Result<u64, super::StoreError> {
         let mut db = self.pool.get().await?;
-        let changing = db.transaction().await?;
-        let gone = mailbox::purge(&changing, now_ms, before_ms).await?;
-        changing.commit().await?;
-        Ok(gone)
+        let gone = partitions::expire(&mut db, now_ms).await?;
+        let forgotten = mailbox::forget(&db, before_ms).await?;
+        Ok(gone.saturating_add(forgotten))
     }
 }
 
@@ -125,9 +131,7 @@ impl Store for PostgresStore {
     }
 
     fn read_after(&self, mailbox: MailboxId, cursor: i64, limit: ReadLimit) -> Answer<'_, Backlog> {
-        Box::pin(async move {
-            mailbox::read_after(&self.pool.get().await?, mailbox, cursor, limit).await
-        })
+        Box::pin(self.reader.read(mailbox, cursor, limit))
     }
 
     fn delete(&self, mailbox: MailboxId, seqs: Vec<i64>) {
@@ -191,6 +195,7 @@ impl Store for PostgresStore {
 
     fn close(&self) -> Answer<'_, ()> {
         Box::pin(async move {
+            self.reader.stop();
             self.writer.stop().await;
             self.pool.close();
             Ok(())

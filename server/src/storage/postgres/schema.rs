@@ -3,7 +3,9 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts};
+use deadpool_postgres::{
+    Manager, ManagerConfig, Object, Pool, PoolConfig, QueueMode, RecyclingMethod, Runtime, Timeouts,
+};
 use tokio_postgres::{Config, NoTls};
 
 /// One step each, in order; `schema_version` counts those that were taken.
@@ -19,8 +21,11 @@ const CONNECTIONS: usize = 12;
 const CONNECT: Duration = Duration::from_secs(5);
 /// After this a connection on which nothing comes back is given up.
 const SILENCE: Duration = Duration::from_secs(15);
-/// A node that hangs in the middle of a transaction must not hold its locks; the setting may say otherwise.
-const OPTIONS: &str = "-c statement_timeout=15s -c idle_in_transaction_session_timeout=15s";
+/// A node that hangs in the middle of a transaction must not hold its locks; the setting may say otherwise. The statements
+/// are few, short and prepared: planning them again each time would cost more than carrying them out, and a plan that was
+/// made while tables were small must do when they are large.
+const OPTIONS: &str = "-c statement_timeout=15s -c idle_in_transaction_session_timeout=15s \
+                       -c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c jit=off";
 /// How long a request waits for a connection that is free.
 const WAIT: Duration = Duration::from_secs(5);
 
@@ -92,8 +97,9 @@ fn pool(setting: &str) -> Result<Pool, PostgresOpenError> {
     let manager_config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
     let manager = Manager::from_config(config, NoTls, manager_config);
     let timeouts = Timeouts { wait: Some(WAIT), create: Some(CONNECT), recycle: Some(CONNECT) };
-    let pool = Pool::builder(manager).max_size(CONNECTIONS).timeouts(timeouts);
-    Ok(pool.runtime(Runtime::Tokio1).build()?)
+    // The connection that was used last has what it needs at hand.
+    let config = PoolConfig { max_size: CONNECTIONS, timeouts, queue_mode: QueueMode::Lifo };
+    Ok(Pool::builder(manager).config(config).runtime(Runtime::Tokio1).build()?)
 }
 
 /// The lock ends with the transaction, however that ends.

@@ -1,21 +1,26 @@
-//! Group commit: two tasks take the submissions that are waiting, up to a bound, into one transaction each, and
-//! answer after its commit. No timer: while one commit waits for the disk, the next batch gathers.
+//! Group commit: the submissions that are waiting, up to a bound, go into one transaction, and are answered after its
+//! commit. No timer: while one commit waits for the disk, the next batch gathers.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use deadpool_postgres::Pool;
-use tokio::sync::{Mutex as AsyncMutex, Notify, mpsc, oneshot};
+use deadpool_postgres::{Object, Pool};
+use tokio::sync::{Mutex as AsyncMutex, Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_postgres::error::SqlState;
 use tokio_util::task::TaskTracker;
 
+use super::append;
 use super::mailbox;
+use super::partitions::{Partitions, is_missing};
 use crate::metrics;
 use crate::storage::{Append, AppendAnswer, MailboxId, StoreError};
 
-/// Writing tasks: one commits while the other gathers. More were slower on two cores.
+/// Writing tasks. One commits while the other gathers; both commit at the same time only when there is much to write:
+/// a batch costs the same whatever its size, and small ones beside each other are twice the work.
 const WRITERS: usize = 2;
+/// Submissions that are much.
+const MUCH: usize = 128;
 /// Submissions in one commit.
 const BATCH: usize = 256;
 /// Bytes of bodies in one commit.
@@ -45,10 +50,11 @@ pub(super) struct Writer {
 impl Writer {
     pub(super) fn start(pool: &Pool) -> Self {
         let (queue, jobs) = mpsc::channel(QUEUE);
-        let jobs = Arc::new(AsyncMutex::new(jobs));
-        let tasks = TaskTracker::new();
+        let jobs =
+            Arc::new(Jobs { queue: AsyncMutex::new(jobs), turn: Arc::new(Semaphore::new(1)) });
+        let (tasks, partitions) = (TaskTracker::new(), Partitions::default());
         for _ in 0..WRITERS {
-            tasks.spawn(write(pool.clone(), Arc::clone(&jobs)));
+            tasks.spawn(write(pool.clone(), partitions.clone(), Arc::clone(&jobs)));
         }
         let deletes = Arc::new(Deletes::new(pool.clone()));
         let deleting = Arc::clone(&deletes);
@@ -84,12 +90,12 @@ impl Writer {
     }
 }
 
-async fn write(pool: Pool, jobs: Arc<AsyncMutex<mpsc::Receiver<Job>>>) {
-    while let Some(batch) = gather(&jobs).await {
+async fn write(pool: Pool, partitions: Partitions, jobs: Arc<Jobs>) {
+    while let Some((batch, _turn)) = jobs.gather().await {
         let (appends, waiting): (Vec<_>, Vec<_>) =
             batch.into_iter().map(|job| (job.append, job.answer)).unzip();
         let begun = Instant::now();
-        match commit(&pool, &appends).await {
+        match commit(&pool, &partitions, &appends).await {
             Ok(answers) => {
                 metrics::committed(answers.len(), begun.elapsed());
                 for (waiting, answers) in waiting.into_iter().zip(answers) {
@@ -108,17 +114,42 @@ async fn write(pool: Pool, jobs: Arc<AsyncMutex<mpsc::Receiver<Job>>>) {
     }
 }
 
-/// Waits for the first job, then takes what else is there. None when the queue is closed and empty.
-async fn gather(jobs: &AsyncMutex<mpsc::Receiver<Job>>) -> Option<Vec<Job>> {
-    let mut jobs = jobs.lock().await;
-    let mut batch = vec![jobs.recv().await?];
-    let mut weight = batch.first().map_or(0, weigh);
-    while batch.len() < BATCH && weight < BATCH_BYTES {
-        let Ok(job) = jobs.try_recv() else { break };
-        weight += weigh(&job);
-        batch.push(job);
+/// What waits to be written.
+struct Jobs {
+    queue: AsyncMutex<mpsc::Receiver<Job>>,
+    /// Of a batch that is not much: it waits for the one before, and grows meanwhile.
+    turn: Arc<Semaphore>,
+}
+
+impl Jobs {
+    /// Waits for the first job and for the turn, and takes what is there by then. None when the queue is closed and empty.
+    async fn gather(&self) -> Option<(Vec<Job>, Option<OwnedSemaphorePermit>)> {
+        let mut queue = self.queue.lock().await;
+        let mut batch = vec![queue.recv().await?];
+        let mut weight = batch.first().map_or(0, weigh);
+        let mut turn = None;
+        while batch.len() < BATCH && weight < BATCH_BYTES {
+            let job = match queue.try_recv() {
+                Ok(job) => job,
+                Err(_) if turn.is_some() || batch.len() >= MUCH => break,
+                Err(_) => tokio::select! {
+                    biased;
+                    // The semaphore is never closed.
+                    permit = Arc::clone(&self.turn).acquire_owned() => {
+                        turn = permit.ok();
+                        continue;
+                    }
+                    job = queue.recv() => match job {
+                        Some(job) => job,
+                        None => break,
+                    },
+                },
+            };
+            weight += weigh(&job);
+            batch.push(job);
+        }
+        Some((batch, turn))
     }
-    Some(batch)
 }
 
 fn weigh(job: &Job) -> usize {
@@ -126,10 +157,18 @@ fn weigh(job: &Job) -> usize {
     messages.map(|message| message.content.len()).sum::<usize>() + job.append.shared.len()
 }
 
-async fn commit(pool: &Pool, batch: &[Append]) -> Result<Vec<Vec<AppendAnswer>>, StoreError> {
+async fn commit(
+    pool: &Pool,
+    partitions: &Partitions,
+    batch: &[Append],
+) -> Result<Vec<Vec<AppendAnswer>>, StoreError> {
     let mut attempts = Attempts::default();
     loop {
+        partitions.cover(pool, batch).await?;
         let done = commit_once(pool, batch).await;
+        if done.as_ref().is_err_and(is_missing) {
+            partitions.forget();
+        }
         if !attempts.again(&done) {
             return done;
         }
@@ -137,11 +176,13 @@ async fn commit(pool: &Pool, batch: &[Append]) -> Result<Vec<Vec<AppendAnswer>>,
 }
 
 async fn commit_once(pool: &Pool, batch: &[Append]) -> Result<Vec<Vec<AppendAnswer>>, StoreError> {
-    let mut db = pool.get().await?;
-    let changing = db.transaction().await?;
-    let answers = mailbox::append(&changing, batch).await?;
-    changing.commit().await?;
-    Ok(answers)
+    let db = pool.get().await?;
+    let done = append::append(&db, batch).await;
+    if done.is_err() {
+        // Its transaction may be open: it ends with the connection.
+        drop(Object::take(db));
+    }
+    done
 }
 
 /// PostgreSQL ends one of two transactions that wait for each other; it has done nothing and may come again.
@@ -152,7 +193,12 @@ impl Attempts {
     /// Whether it was given up for another one's sake and should be tried again.
     pub(super) fn again<T>(&mut self, done: &Result<T, StoreError>) -> bool {
         let Err(StoreError::Postgres(error)) = done else { return false };
-        let given_up = [SqlState::T_R_DEADLOCK_DETECTED, SqlState::T_R_SERIALIZATION_FAILURE];
+        let given_up = [
+            SqlState::T_R_DEADLOCK_DETECTED,
+            SqlState::T_R_SERIALIZATION_FAILURE,
+            // Another node took the partition away.
+            SqlState::CHECK_VIOLATION,
+        ];
         self.0 += 1;
         self.0 < ATTEMPTS && error.code().is_some_and(|code| given_up.contains(code))
     }

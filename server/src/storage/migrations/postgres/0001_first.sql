@@ -69,9 +69,16 @@ CREATE TABLE envelope (
     size        bigint NOT NULL,         -- of the whole envelope, in bytes
     payload     bigint,                  -- the end of the envelope, if it shares that with others
     body        bytea NOT NULL,          -- all of it, or what stands before the payload
-    PRIMARY KEY (mailbox, seq)
+    PRIMARY KEY (mailbox, seq, expires_ms) -- (mailbox, seq) alone is unique, as the mailbox numbers them
+) PARTITION BY RANGE (expires_ms);
+
+-- The partitions, envelope_<id>; the server makes them and takes them away.
+CREATE TABLE envelope_part (
+    id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    from_ms    bigint NOT NULL,          -- first expires_ms
+    to_ms      bigint NOT NULL,          -- first one after it
+    cleared_to bigint                    -- detached; the counts of mailboxes up to this one are right again
 );
-CREATE INDEX envelope_age ON envelope (expires_ms);
 
 -- What the envelopes of one submission for many recipients have in common.
 CREATE TABLE payload (

@@ -1,0 +1,192 @@
+//! Envelopes lie in partitions by the time at which they expire: what nobody fetched goes with its partition, at once and
+//! without a trace in indexes and free space. A partition is a quarter of an envelope's life, from an hour to a week, and so
+//! much longer may an envelope stay. `envelope_part` lists them.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use deadpool_postgres::{Object, Pool, Transaction};
+use tokio_postgres::error::SqlState;
+
+use super::mailbox::release_payloads;
+use crate::storage::{Append, StoreError};
+
+/// "envelope" as a number: the advisory lock under which one node at a time makes a partition.
+const LOCK: i64 = 0x656e_7665_6c6f_7065;
+const HOUR_MS: i64 = 60 * 60 * 1000;
+const WEEK_MS: i64 = 7 * 24 * HOUR_MS;
+/// Mailboxes whose counts are put right in one transaction.
+const SLICE: i64 = 500;
+/// Writers and readers wait while somebody waits for the lock of the whole table: not longer than this.
+const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout TO '200ms'";
+
+/// The partitions that this node knows of, by their ends: first and first after.
+#[derive(Clone, Default)]
+pub(super) struct Partitions(Arc<Mutex<BTreeMap<i64, i64>>>);
+
+impl Partitions {
+    /// Makes the partitions that the envelopes of a batch go to, if there are none yet.
+    pub(super) async fn cover(&self, pool: &Pool, batch: &[Append]) -> Result<(), StoreError> {
+        for new in batch {
+            if !self.covers(new.expires_ms) {
+                let width = new.expires_ms.saturating_sub(new.now_ms) / 4;
+                let found = make(&mut pool.get().await?, new.expires_ms, width).await?;
+                *self.lock() = found;
+            }
+        }
+        Ok(())
+    }
+
+    /// Another node has taken one away.
+    pub(super) fn forget(&self) {
+        self.lock().clear();
+    }
+
+    fn covers(&self, time: i64) -> bool {
+        self.lock().range(..=time).next_back().is_some_and(|(_, end)| time < *end)
+    }
+
+    /// The map is whole between statements, so a poisoned lock does no harm.
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<i64, i64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether an envelope found no partition.
+pub(super) fn is_missing(error: &StoreError) -> bool {
+    let StoreError::Postgres(error) = error else { return false };
+    error.code() == Some(&SqlState::CHECK_VIOLATION)
+}
+
+/// The partitions, with one for this time. It is made beside the table and attached, which stops nobody.
+async fn make(db: &mut Object, time: i64, width: i64) -> Result<BTreeMap<i64, i64>, StoreError> {
+    let changing = db.transaction().await?;
+    changing.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK]).await?;
+    let sql = "SELECT from_ms, to_ms FROM envelope_part WHERE cleared_to IS NULL";
+    let rows = changing.query(sql, &[]).await?;
+    let found = rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?)));
+    let mut found = found.collect::<Result<BTreeMap<i64, i64>, StoreError>>()?;
+    let before = found.range(..=time).next_back().map(|(_, end)| *end);
+    if before.is_some_and(|end| time < end) {
+        return Ok(found);
+    }
+    let (from, to) = range(&found, time, width);
+    let sql = "INSERT INTO envelope_part (from_ms, to_ms) VALUES ($1, $2) RETURNING id";
+    let id: i64 = changing.query_one(sql, &[&from, &to]).await?.try_get(0)?;
+    let sql = format!(
+        "CREATE TABLE envelope_{id} (LIKE envelope INCLUDING ALL);
+         ALTER TABLE envelope ATTACH PARTITION envelope_{id} FOR VALUES FROM ({from}) TO ({to})"
+    );
+    changing.batch_execute(&sql).await?;
+    changing.commit().await?;
+    found.insert(from, to);
+    Ok(found)
+}
+
+/// A range of about this width with the time in it, between those that are there.
+fn range(found: &BTreeMap<i64, i64>, time: i64, width: i64) -> (i64, i64) {
+    let width = width.clamp(HOUR_MS, WEEK_MS);
+    let from = time.div_euclid(width).saturating_mul(width);
+    let before = found.range(..=time).next_back().map_or(i64::MIN, |(_, end)| *end);
+    let after = found.range(time..).next().map_or(i64::MAX, |(from, _)| *from);
+    (from.max(before), from.saturating_add(width).min(after))
+}
+
+/// Takes away what has expired: a partition is detached as a whole, then the counts of its mailboxes are put right, a slice
+/// at a time, then it is dropped. Gives how many envelopes went.
+pub(super) async fn expire(db: &mut Object, now_ms: i64) -> Result<u64, StoreError> {
+    loop {
+        detach(db, now_ms).await?;
+        match clear(db).await? {
+            Cleared::None => return Ok(0),
+            Cleared::Slice(count) if count > 0 => return Ok(count),
+            Cleared::Slice(_) => {}
+        }
+    }
+}
+
+/// From now on nobody sees it.
+async fn detach(db: &mut Object, now_ms: i64) -> Result<(), StoreError> {
+    let changing = db.transaction().await?;
+    changing.batch_execute(LOCK_TIMEOUT).await?;
+    let sql = "SELECT id FROM envelope_part WHERE to_ms <= $1 AND cleared_to IS NULL ORDER BY to_ms LIMIT 1 \
+               FOR UPDATE SKIP LOCKED";
+    let Some(row) = changing.query_opt(sql, &[&now_ms]).await? else { return Ok(()) };
+    let id: i64 = row.try_get(0)?;
+    let sql = format!("ALTER TABLE envelope DETACH PARTITION envelope_{id}");
+    match changing.batch_execute(&sql).await {
+        Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
+            tracing::info!("somebody reads all envelopes for long; expired ones go later");
+            return Ok(());
+        }
+        done => done?,
+    }
+    changing.execute("UPDATE envelope_part SET cleared_to = 0 WHERE id = $1", &[&id]).await?;
+    Ok(changing.commit().await?)
+}
+
+enum Cleared {
+    /// No partition is waiting for it.
+    None,
+    /// So many envelopes.
+    Slice(u64),
+}
+
+/// Puts the counts of some mailboxes right; their devices will be told. The partition is dropped after the last of them.
+async fn clear(db: &mut Object) -> Result<Cleared, StoreError> {
+    let changing = db.transaction().await?;
+    let sql = "SELECT id, cleared_to FROM envelope_part WHERE cleared_to IS NOT NULL ORDER BY id LIMIT 1 \
+               FOR UPDATE SKIP LOCKED";
+    let Some(row) = changing.query_opt(sql, &[]).await? else { return Ok(Cleared::None) };
+    let (id, cleared_to): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+    let sql = format!(
+        "WITH gone AS (SELECT mailbox, count(*) AS n, sum(size)::bigint AS size FROM envelope_{id} WHERE mailbox > $1 \
+         GROUP BY mailbox ORDER BY mailbox LIMIT $2), \
+         locked AS (SELECT device FROM mailbox WHERE device IN (SELECT mailbox FROM gone) ORDER BY device FOR UPDATE) \
+         UPDATE mailbox m SET count = m.count - g.n, bytes = m.bytes - g.size, dropped = m.dropped + g.n \
+         FROM gone g JOIN locked l ON l.device = g.mailbox WHERE m.device = l.device RETURNING m.device, g.n"
+    );
+    let rows = changing.query(&sql, &[&cleared_to, &SLICE]).await?;
+    let (mut last, mut count) = (cleared_to, 0_i64);
+    for row in &rows {
+        last = last.max(row.try_get(0)?);
+        count = count.saturating_add(row.try_get(1)?);
+    }
+    release(&changing, id, (cleared_to, last)).await?;
+    if i64::try_from(rows.len()).is_ok_and(|rows| rows < SLICE) {
+        changing.batch_execute(&format!("DROP TABLE envelope_{id}")).await?;
+        changing.execute("DELETE FROM envelope_part WHERE id = $1", &[&id]).await?;
+    } else {
+        let sql = "UPDATE envelope_part SET cleared_to = $2 WHERE id = $1";
+        changing.execute(sql, &[&id, &last]).await?;
+    }
+    changing.commit().await?;
+    Ok(Cleared::Slice(count.unsigned_abs()))
+}
+
+/// The payloads of these mailboxes' envelopes.
+async fn release(db: &Transaction<'_>, id: i64, (after, to): (i64, i64)) -> Result<(), StoreError> {
+    let sql = format!(
+        "SELECT payload, count(*) FROM envelope_{id} WHERE mailbox > $1 AND mailbox <= $2 AND payload IS NOT NULL \
+         GROUP BY payload"
+    );
+    let rows = db.query(&sql, &[&after, &to]).await?;
+    let payloads = rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?)));
+    release_payloads(db, payloads.collect::<Result<_, StoreError>>()?).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_as_wide_as_a_quarter_of_a_life_and_never_overlap() {
+        let none = BTreeMap::new();
+        assert_eq!(range(&none, 5 * WEEK_MS + 7, WEEK_MS * 2), (5 * WEEK_MS, 6 * WEEK_MS));
+        assert_eq!(range(&none, HOUR_MS / 2, 5), (0, HOUR_MS));
+        assert_eq!(range(&none, 11 * HOUR_MS, 5 * HOUR_MS), (10 * HOUR_MS, 15 * HOUR_MS));
+        let some = BTreeMap::from([(0, 12 * HOUR_MS), (14 * HOUR_MS, 20 * HOUR_MS)]);
+        assert_eq!(range(&some, 13 * HOUR_MS, WEEK_MS), (12 * HOUR_MS, 14 * HOUR_MS));
+        assert_eq!(range(&some, 20 * HOUR_MS, 3 * HOUR_MS), (20 * HOUR_MS, 21 * HOUR_MS));
+    }
+}

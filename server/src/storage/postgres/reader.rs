@@ -1,0 +1,162 @@
+//! Mailboxes are read together: one task takes the readings that are waiting into one statement. A notice from another
+//! node wakes many devices at once.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use bytes::Bytes;
+use deadpool_postgres::{Object, Pool};
+use tokio::sync::{mpsc, oneshot};
+use tokio_postgres::Row;
+
+use super::row::blob;
+use crate::storage::{Backlog, MailboxId, ReadLimit, StoreError, StoredEnvelope};
+
+/// Readings in one statement.
+const BATCH: usize = 64;
+/// Bytes of bodies that one statement may give, unless a single reading may give more.
+const BATCH_BYTES: usize = 4 * 1024 * 1024;
+/// Readings that may wait.
+const QUEUE: usize = 4096;
+
+/// One statement, one picture: a mailbox's end and its envelopes belong together. Where the whole mailbox fits nothing has to
+/// be counted.
+const READ: &str = "SELECT r.place, m.next_seq - 1, m.dropped, e.seq, e.received_ms, e.body, p.body, e.behind
+FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[]) WITH ORDINALITY r (mailbox, after, messages, bytes, place)
+JOIN mailbox m ON m.device = r.mailbox
+LEFT JOIN LATERAL (
+    (SELECT seq, received_ms, payload, body, NULL::bigint AS behind FROM envelope
+     WHERE mailbox = m.device AND seq > r.after AND m.bytes <= r.bytes ORDER BY seq LIMIT r.messages)
+    UNION ALL
+    SELECT seq, received_ms, payload, body, behind
+    FROM (SELECT i.*, row_number() OVER w AS place, sum(i.size) OVER w AS upto, count(*) OVER () AS behind
+          FROM (SELECT seq, received_ms, size, payload, body FROM envelope
+                WHERE mailbox = m.device AND seq > r.after AND m.bytes > r.bytes ORDER BY seq LIMIT r.messages) i
+          WINDOW w AS (ORDER BY i.seq)) n
+    WHERE n.place = 1 OR (n.place < r.messages AND n.upto <= r.bytes)) e ON true
+LEFT JOIN payload p ON p.id = e.payload ORDER BY r.place, e.seq";
+
+struct Reading {
+    mailbox: MailboxId,
+    cursor: i64,
+    limit: ReadLimit,
+    answer: oneshot::Sender<Result<Backlog, StoreError>>,
+}
+
+/// The queue before the reading task.
+pub(super) struct Reader {
+    /// None once the store is closed.
+    queue: Mutex<Option<mpsc::Sender<Reading>>>,
+}
+
+impl Reader {
+    pub(super) fn start(pool: &Pool) -> Self {
+        let (queue, readings) = mpsc::channel(QUEUE);
+        tokio::spawn(run(pool.clone(), readings));
+        Self { queue: Mutex::new(Some(queue)) }
+    }
+
+    pub(super) async fn read(
+        &self,
+        mailbox: MailboxId,
+        cursor: i64,
+        limit: ReadLimit,
+    ) -> Result<Backlog, StoreError> {
+        let (answer, answered) = oneshot::channel();
+        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let queue = queue.ok_or(StoreError::Stopping)?;
+        queue.try_send(Reading { mailbox, cursor, limit, answer }).map_err(
+            |error| match error {
+                mpsc::error::TrySendError::Full(_) => StoreError::Busy,
+                mpsc::error::TrySendError::Closed(_) => StoreError::Stopping,
+            },
+        )?;
+        drop(queue);
+        answered.await.unwrap_or(Err(StoreError::Stopping))
+    }
+
+    pub(super) fn stop(&self) {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}
+
+async fn run(pool: Pool, mut readings: mpsc::Receiver<Reading>) {
+    while let Some(first) = readings.recv().await {
+        let mut bytes = first.limit.bytes;
+        let mut batch = vec![first];
+        while batch.len() < BATCH && bytes < BATCH_BYTES {
+            let Ok(next) = readings.try_recv() else { break };
+            bytes = bytes.saturating_add(next.limit.bytes);
+            batch.push(next);
+        }
+        // One after the other: what comes meanwhile goes together.
+        answer(&pool, batch).await;
+    }
+}
+
+async fn answer(pool: &Pool, batch: Vec<Reading>) {
+    let read = async { read(&pool.get().await?, &batch).await };
+    match read.await {
+        Ok(backlogs) => {
+            for (reading, backlog) in batch.into_iter().zip(backlogs) {
+                // Whoever asked may have gone away.
+                let _ = reading.answer.send(Ok(backlog));
+            }
+        }
+        Err(error) => {
+            tracing::warn!(error = &error as &dyn std::error::Error, "mailboxes were not read");
+            for reading in batch {
+                let _ = reading.answer.send(Err(StoreError::NotRead));
+            }
+        }
+    }
+}
+
+fn number(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}
+
+async fn read(db: &Object, batch: &[Reading]) -> Result<Vec<Backlog>, StoreError> {
+    let query = db.prepare_cached(READ).await?;
+    let column = |of: fn(&Reading) -> i64| batch.iter().map(of).collect::<Vec<i64>>();
+    let mailboxes = column(|it| it.mailbox.0);
+    let cursors = column(|it| it.cursor);
+    // One more than is wanted tells whether there is more.
+    let messages = column(|it| number(it.limit.messages).saturating_add(1));
+    let bytes = column(|it| number(it.limit.bytes));
+    let rows = db.query(&query, &[&mailboxes, &cursors, &messages, &bytes]).await?;
+    let mut by_place: BTreeMap<i64, Vec<Row>> = BTreeMap::new();
+    for row in rows {
+        by_place.entry(row.try_get(0)?).or_default().push(row);
+    }
+    let backlogs = batch.iter().zip(1..).map(|(reading, place)| {
+        let rows = by_place.remove(&place).unwrap_or_default();
+        backlog(&rows, reading)
+    });
+    backlogs.collect()
+}
+
+/// Of the rows of one mailbox: one with its end alone if it has no envelope after the cursor.
+fn backlog(rows: &[Row], reading: &Reading) -> Result<Backlog, StoreError> {
+    let Some(first) = rows.first() else {
+        return Ok(Backlog { envelopes: Vec::new(), covers: 0, end: 0, dropped: 0 });
+    };
+    let (end, dropped): (i64, i64) = (first.try_get(1)?, first.try_get(2)?);
+    let rows = if first.try_get::<_, Option<i64>>(3)?.is_some() { rows } else { &[] };
+    // Where they were not counted all are here.
+    let found = first.try_get::<_, Option<i64>>(7)?.unwrap_or_else(|| number(rows.len()));
+    let mut envelopes = Vec::with_capacity(rows.len());
+    for row in rows.iter().take(reading.limit.messages) {
+        let shared: Option<&[u8]> = row.try_get(6)?;
+        envelopes.push(StoredEnvelope {
+            seq: row.try_get(3)?,
+            received_ms: row.try_get(4)?,
+            content: blob(row, 5)?,
+            shared: shared.map(Bytes::copy_from_slice).unwrap_or_default(),
+        });
+    }
+    let whole = number(envelopes.len()) == found;
+    let last = envelopes.last().map_or(reading.cursor, |last| last.seq);
+    let covers = if whole { end } else { last };
+    Ok(Backlog { envelopes, covers, end, dropped: dropped.unsigned_abs() })
+}

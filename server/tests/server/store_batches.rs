@@ -1,0 +1,194 @@
+//! Submissions that are committed together, and what becomes of envelopes that nobody fetches, in PostgreSQL.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use tokio_postgres::{Client, NoTls};
+use tuckseal_server::storage::{
+    AccountId, Append, AppendAnswer, MailboxId, NewMessage, Quota, Recipient, Store,
+};
+
+use crate::store::{ALL, LATER, add, append, seqs};
+use crate::stores::Opened;
+
+const LARGE: Quota = Quota { messages: 10_000, bytes: 1_000_000 };
+
+async fn purged(store: &Arc<dyn Store>, now_ms: i64) -> u64 {
+    let mut all = 0;
+    loop {
+        match store.purge(now_ms, 0).await.unwrap() {
+            0 => return all,
+            gone => all += gone,
+        }
+    }
+}
+
+async fn client(opened: &Opened) -> Client {
+    let (client, connection) = tokio_postgres::connect(&opened.setting(), NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+async fn number(client: &Client, sql: &str) -> i64 {
+    client.query_one(sql, &[]).await.unwrap().get(0)
+}
+
+/// Of mailboxes whose counts are not those of what is there.
+const WRONG: &str = "SELECT count(*) FROM mailbox m LEFT JOIN \
+     (SELECT mailbox, count(*) AS count, sum(size) AS bytes FROM envelope GROUP BY mailbox) e ON e.mailbox = m.device \
+     WHERE m.count <> coalesce(e.count, 0) OR m.bytes <> coalesce(e.bytes, 0)";
+
+/// To one device each of these accounts, with the same end.
+fn for_many(accounts: std::ops::RangeInclusive<u8>, dedup: u64) -> Append {
+    let recipients = accounts.map(|account| append(account, dedup, &[1], 3).recipients.remove(0));
+    let recipients: Vec<Recipient> = recipients.collect();
+    Append {
+        recipients,
+        shared: Bytes::from_static(b"for all"),
+        quota: LARGE,
+        ..append(1, 0, &[], 0)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn submissions_that_come_together_and_again_are_stored_once_and_without_holes() {
+    let opened = Opened::postgres().await;
+    let nodes = [Arc::clone(&opened.store), opened.second_node().await];
+    let mut mailboxes = BTreeMap::new();
+    for account in 1..=3 {
+        mailboxes.insert(account, add(&nodes[0], account, 1).await);
+    }
+    let one = |n: u64| {
+        let account = (n % 3) as u8 + 1;
+        match n % 10 {
+            // Some are for all, with an end that is stored once.
+            0 => for_many(1..=3, n),
+            _ => Append { quota: LARGE, ..append(account, n, &[1], 20) },
+        }
+    };
+    // Each is handed in three times: twice at once, and once at the other node.
+    let all = (0..300).flat_map(|n| [(0, n), (0, n), (1, n)]);
+    let answers = join_all(all.map(|(node, n)| {
+        let store = Arc::clone(&nodes[node]);
+        tokio::spawn(async move { (n, store.append(one(n)).await.unwrap()) })
+    }));
+    let mut stored: BTreeMap<(u64, MailboxId), i64> = BTreeMap::new();
+    let mut repeated = 0;
+    for answer in answers.await {
+        let (n, answers) = answer.unwrap();
+        for answer in answers {
+            match answer {
+                AppendAnswer::Stored(placed) => {
+                    let before = stored.insert((n, placed[0].mailbox), placed[0].seq);
+                    assert_eq!(before, None, "{n} was stored twice");
+                }
+                AppendAnswer::Repeated => repeated += 1,
+                other => panic!("{n}: {other:?}"),
+            }
+        }
+    }
+    assert_eq!((stored.len(), repeated), (270 + 30 * 3, 2 * (270 + 30 * 3)));
+    for mailbox in mailboxes.into_values() {
+        let mut given: Vec<i64> =
+            stored.iter().filter(|((_, m), _)| *m == mailbox).map(|(_, seq)| *seq).collect();
+        given.sort_unstable();
+        let there: Vec<i64> = (1..=given.len() as i64).collect();
+        assert_eq!((&given, seqs(&nodes[1], mailbox).await), (&there, there.clone()));
+    }
+    assert_eq!(number(&client(&opened).await, WRONG).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_expired_goes_with_its_partition_and_leaves_counts_that_are_right() {
+    let opened = Opened::postgres().await;
+    let (store, client) = (&opened.store, client(&opened).await);
+    let first = add(store, 1, 1).await;
+    // More devices than one transaction puts right.
+    for device in 2..=120 {
+        add(store, 1, device).await;
+    }
+    for account in 2..=6 {
+        for device in 1..=120 {
+            add(store, account, device).await;
+        }
+    }
+    let devices: Vec<u8> = (1..=120).collect();
+    for account in 1..=6 {
+        let shared = Bytes::from_static(b"for all");
+        let new = append(account, 1, &devices, 3);
+        store.append(Append { shared, quota: LARGE, ..new }).await.unwrap();
+    }
+    let mut late = append(1, 2, &devices, 3);
+    late.expires_ms = LATER * 20;
+    let late = Append { quota: LARGE, shared: Bytes::from_static(b"for some"), ..late };
+    store.append(late).await.unwrap();
+    assert_eq!(number(&client, "SELECT count(*) FROM envelope_part").await, 2);
+    assert_eq!(number(&client, "SELECT count(*) FROM payload").await, 2);
+
+    assert_eq!(purged(store, 1999).await, 0);
+    assert_eq!(purged(store, LATER).await, 6 * 120);
+    assert_eq!(number(&client, WRONG).await, 0);
+    assert_eq!(number(&client, "SELECT count(*) FROM mailbox WHERE dropped = 1").await, 6 * 120);
+    assert_eq!(number(&client, "SELECT count(*) FROM envelope_part").await, 1);
+    assert_eq!(number(&client, "SELECT count(*) FROM payload").await, 1);
+    let tables = "SELECT count(*) FROM pg_class WHERE relname ~ '^envelope_[0-9]+$'";
+    assert_eq!(number(&client, tables).await, 1);
+    let left = store.read_after(first, 0, ALL).await.unwrap();
+    assert_eq!((left.envelopes.len(), left.envelopes[0].seq, left.dropped), (1, 2, 1));
+
+    // A node that knew the partition finds that it is gone, and makes another.
+    assert!(matches!(
+        store.append(Append { quota: LARGE, ..append(1, 3, &devices, 3) }).await.unwrap()[..],
+        [AppendAnswer::Stored(_)]
+    ));
+    assert_eq!(purged(store, LATER * 40).await, 240);
+    assert_eq!(number(&client, WRONG).await, 0);
+    assert_eq!(number(&client, "SELECT count(*) FROM payload").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn somebody_who_reads_all_envelopes_for_long_delays_the_expiry_and_nothing_else() {
+    let opened = Opened::postgres().await;
+    let (store, client) = (&opened.store, client(&opened).await);
+    let mailbox = add(store, 1, 1).await;
+    store.append(append(1, 1, &[1], 3)).await.unwrap();
+    client.batch_execute("BEGIN; SELECT count(*) FROM envelope").await.unwrap();
+    assert_eq!(purged(store, LATER).await, 0);
+    store.append(append(1, 2, &[1], 3)).await.unwrap();
+    assert_eq!(seqs(store, mailbox).await, [1, 2]);
+    client.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(purged(store, LATER).await, 2);
+    assert!(seqs(store, mailbox).await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn quota_goes_by_what_is_there_while_expired_envelopes_are_taken_away() {
+    let opened = Opened::postgres().await;
+    let (store, client) = (&opened.store, client(&opened).await);
+    let mailbox = add(store, 1, 1).await;
+    for n in 1..=5 {
+        store.append(append(1, n, &[1], 3)).await.unwrap();
+    }
+    // As it is between the two steps: nobody sees the envelopes, the counts stand for them still.
+    let id = number(&client, "SELECT id FROM envelope_part").await;
+    let detach = format!(
+        "ALTER TABLE envelope DETACH PARTITION envelope_{id};
+         UPDATE envelope_part SET cleared_to = 0"
+    );
+    client.batch_execute(&detach).await.unwrap();
+    for n in 6..=10 {
+        let message =
+            NewMessage { device: 1, registration_id: 101, content: Bytes::from_static(b"new") };
+        let mut new = append(1, n, &[1], 3);
+        new.recipients[0].messages = vec![message];
+        new.recipients[0].account = AccountId([1; 16]);
+        new.expires_ms = LATER * 20;
+        store.append(new).await.unwrap();
+    }
+    assert_eq!(seqs(store, mailbox).await, [6, 7, 8, 9, 10]);
+    assert_eq!(purged(store, LATER).await, 5);
+    assert_eq!(number(&client, WRONG).await, 0);
+    assert_eq!(store.read_after(mailbox, 0, ALL).await.unwrap().dropped, 5);
+}
