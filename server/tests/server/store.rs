@@ -1,19 +1,20 @@
-//! The behaviour of any store: every test here runs on SQLite and on PostgreSQL, the random one against a simple model.
+//! The behaviour of any store: every test here and that of `model.rs` runs on SQLite and on PostgreSQL.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod model;
+mod nodes;
+
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use proptest::prelude::*;
-use proptest::test_runner::TestRunner;
-use tuckseal_server::storage::postgres::{PostgresOpenError, PostgresStore};
 use tuckseal_server::storage::{
-    AccountId, Append, AppendAnswer, Authority, Fetch, KemUse, KeySet, MailboxId, MailboxState,
-    Mismatch, NewMessage, NodeId, OneTime, PreKeyRow, PutKeys, Quota, ReadLimit, Recipient,
-    RegisterAnswer, Registering, Store,
+    AccountId, Append, AppendAnswer, Authority, Fetch, KemUse, KeySet, MailboxId, Mismatch,
+    NewMessage, OneTime, PreKeyRow, PutKeys, Quota, ReadLimit, Recipient, RegisterAnswer,
+    Registering, Store,
 };
 
-use crate::stores::{Database, Opened};
+use crate::stores::Opened;
+use model::does_as_the_model;
 
 pub(crate) const ALL: ReadLimit = ReadLimit { messages: 100_000, bytes: usize::MAX };
 const ACCESS: [u8; 32] = [9; 32];
@@ -214,151 +215,6 @@ async fn what_was_answered_survives_closing_and_opening(mut opened: Opened) {
     assert_eq!(seqs(&store, mailbox).await, [2, 3]);
 }
 
-#[derive(Debug, Clone)]
-enum Step {
-    Append { dedup: u64, size: usize },
-    AppendToNobody { dedup: u64 },
-    Delete(Vec<i64>),
-    Told(u64),
-    Upload(Vec<u32>),
-    Take(OneTime),
-    Reopen,
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![
-        6 => (0..40u64, 1..25usize).prop_map(|(dedup, size)| Step::Append { dedup, size }),
-        1 => (0..40u64).prop_map(|dedup| Step::AppendToNobody { dedup }),
-        3 => prop::collection::vec(1..30i64, 0..4).prop_map(Step::Delete),
-        1 => (0..4u64).prop_map(Step::Told),
-        2 => prop::collection::btree_set(1..40u32, 1..6).prop_map(|ids| Step::Upload(ids.into_iter().collect())),
-        4 => prop_oneof![4 => Just(OneTime::Take), 1 => Just(OneTime::Leave)].prop_map(Step::Take),
-        1 => Just(Step::Reopen),
-    ]
-}
-
-/// What one device with a quota of 6 envelopes and 60 bytes should have.
-#[derive(Default)]
-struct Model {
-    next: i64,
-    mailbox: BTreeMap<i64, usize>,
-    accepted: BTreeSet<u64>,
-    dropped: u64,
-    waiting: BTreeSet<u32>,
-    high_water: u32,
-    uses: u64,
-}
-
-impl Model {
-    fn append(&mut self, size: usize) -> u64 {
-        self.next += 1;
-        self.mailbox.insert(self.next, size);
-        let before = self.dropped;
-        while self.mailbox.len() > 6 || self.mailbox.values().sum::<usize>() > 60 {
-            self.mailbox.pop_first();
-            self.dropped += 1;
-        }
-        self.dropped - before
-    }
-}
-
-/// Every case has an account of its own.
-async fn check(opened: &mut Opened, account: u8, steps: Vec<Step>) -> Result<(), TestCaseError> {
-    let mut store = Arc::clone(&opened.store);
-    let mailbox = add(&store, account, 1).await;
-    let account_row = store.account(AccountId([account; 16])).await.unwrap().unwrap().row;
-    let mut model = Model::default();
-    for (n, step) in steps.into_iter().enumerate() {
-        match step {
-            Step::Append { dedup, size } => {
-                let answer = submit(&store, append(account, dedup, &[1], size)).await;
-                if model.accepted.insert(dedup) {
-                    let dropped = model.append(size);
-                    let AppendAnswer::Stored(placed) = answer else { panic!("{answer:?}") };
-                    prop_assert_eq!(
-                        (placed[0].mailbox, placed[0].seq, placed[0].dropped),
-                        (mailbox, model.next, dropped)
-                    );
-                } else {
-                    prop_assert_eq!(answer, AppendAnswer::Repeated);
-                }
-            }
-            Step::AppendToNobody { dedup } => {
-                let answer = submit(&store, append(account, 1000 + dedup, &[2], 10)).await;
-                prop_assert!(matches!(answer, AppendAnswer::Mismatch(_)));
-            }
-            Step::Delete(seqs) => {
-                model.mailbox.retain(|seq, _| !seqs.contains(seq));
-                store.delete(mailbox, seqs);
-                store.settle().await.unwrap();
-            }
-            Step::Told(count) => {
-                model.dropped = model.dropped.saturating_sub(count);
-                store.told_dropped(mailbox, count).await.unwrap();
-            }
-            Step::Upload(ids) => {
-                let answer = store.put_keys(mailbox, keys(&ids, n as u8 + 1)).await.unwrap();
-                let spent =
-                    ids.iter().any(|id| *id <= model.high_water && !model.waiting.contains(id));
-                prop_assert_eq!(matches!(answer, PutKeys::Collision(_)), spent, "{:?}", answer);
-                if !spent {
-                    model.high_water = model.high_water.max(*ids.last().unwrap());
-                    model.waiting.extend(ids);
-                }
-            }
-            Step::Take(one_time) => {
-                let taken = store
-                    .take(Fetch { account_row, device: Some(1), one_time })
-                    .await
-                    .unwrap()
-                    .remove(0);
-                let expected =
-                    if one_time == OneTime::Take { model.waiting.pop_first() } else { None };
-                model.uses += u64::from(expected.is_none());
-                prop_assert_eq!(taken.one_time.map(|key| key.id), expected);
-                prop_assert_eq!(taken.kem.id, expected.unwrap_or(1));
-            }
-            Step::Reopen => {
-                opened.reopen().await;
-                store = Arc::clone(&opened.store);
-            }
-        }
-        let backlog = store.read_after(mailbox, 0, ALL).await.unwrap();
-        let held: Vec<(i64, usize)> =
-            backlog.envelopes.iter().map(|e| (e.seq, e.content.len())).collect();
-        prop_assert_eq!(
-            held,
-            model.mailbox.iter().map(|(seq, size)| (*seq, *size)).collect::<Vec<_>>()
-        );
-        prop_assert_eq!(
-            (backlog.covers, backlog.end, backlog.dropped),
-            (model.next, model.next, model.dropped)
-        );
-        let state = store.key_state(mailbox).await.unwrap().unwrap();
-        prop_assert_eq!(
-            (state.one_time, state.one_time_kem, state.high_water, state.last_resort_uses),
-            (model.waiting.len() as u32, model.waiting.len() as u32, model.high_water, model.uses)
-        );
-    }
-    Ok(())
-}
-
-/// Random commands on one store, case after case.
-async fn does_as_the_model(mut opened: Opened) {
-    let handle = tokio::runtime::Handle::current();
-    let testing = tokio::task::spawn_blocking(move || {
-        let config = ProptestConfig { cases: 48, failure_persistence: None, ..Default::default() };
-        let opened = std::cell::RefCell::new((&mut opened, 0));
-        let steps = prop::collection::vec(step(), 1..40);
-        TestRunner::new(config).run(&steps, |steps| {
-            let (opened, account) = &mut *opened.borrow_mut();
-            *account += 1;
-            handle.block_on(check(opened, *account, steps))
-        })
-    });
-    testing.await.unwrap().unwrap();
-}
-
 async fn envelopes_of_one_submission_share_what_they_have_in_common(opened: Opened) {
     let store = Arc::clone(&opened.store);
     let mailboxes = [add(&store, 1, 1).await, add(&store, 2, 1).await, add(&store, 3, 1).await];
@@ -483,68 +339,6 @@ async fn prekey_goes_out_once_whoever_takes_and_uploads_at_the_same_time(opened:
     // Two devices, 8 takers, 30 takes: whoever got no one-time KEM prekey got the last resort.
     assert_eq!(state.last_resort_uses as usize, 240 - all.len());
     nodes[1].close().await.unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn nodes_that_start_at_once_migrate_once() {
-    let database = Database::create().await;
-    let setting = database.setting();
-    let opening = (0..4).map(|_| PostgresStore::open(&setting));
-    for store in futures_util::future::join_all(opening).await {
-        store.unwrap().check().await.unwrap();
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn database_of_a_newer_server_is_refused() {
-    let opened = Opened::postgres().await;
-    let setting = opened.setting();
-    let (client, connection) =
-        tokio_postgres::connect(&setting, tokio_postgres::NoTls).await.unwrap();
-    let _connection = tokio::spawn(connection);
-    client.execute("UPDATE schema_version SET version = 99", &[]).await.unwrap();
-    let refused = PostgresStore::open(&setting).await.err().unwrap();
-    assert!(matches!(refused, PostgresOpenError::Newer { found: 99, .. }), "{refused}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn latest_connection_has_the_mailbox_and_submissions_say_where_it_is() {
-    let opened = Opened::postgres().await;
-    let store = Arc::clone(&opened.store);
-    let mailbox = add(&store, 1, 1).await;
-    let node_of = async |dedup| {
-        let AppendAnswer::Stored(placed) = submit(&store, append(1, dedup, &[1], 1)).await else {
-            panic!("not stored")
-        };
-        placed[0].node
-    };
-    assert_eq!(node_of(1).await, None);
-    let first = store.claim(mailbox, NodeId(7)).await.unwrap();
-    assert_eq!((first.displaced, node_of(2).await), (None, Some(NodeId(7))));
-    let second = store.claim(mailbox, NodeId(8)).await.unwrap();
-    assert_eq!((second.displaced, node_of(3).await), (Some(NodeId(7)), Some(NodeId(8))));
-    assert!(second.epoch > first.epoch);
-    // Who was displaced gives up nothing but its own place.
-    store.release(mailbox, first.epoch).await.unwrap();
-    assert_eq!(node_of(4).await, Some(NodeId(8)));
-    let states = store.states(vec![mailbox, MailboxId(-1)]).await.unwrap();
-    assert_eq!(states, [MailboxState { mailbox, end: 4, epoch: second.epoch }]);
-    store.release(mailbox, second.epoch).await.unwrap();
-    assert_eq!(node_of(5).await, None);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn registering_again_is_newer_than_the_streams_before_and_older_than_those_after() {
-    let opened = Opened::postgres().await;
-    let store = Arc::clone(&opened.store);
-    let mailbox = add(&store, 1, 1).await;
-    let before = store.claim(mailbox, NodeId(7)).await.unwrap().epoch;
-    let RegisterAnswer::As(_, _, registered) = store.register(registering(1, 1)).await.unwrap()
-    else {
-        panic!("not registered");
-    };
-    let after = store.claim(mailbox, NodeId(7)).await.unwrap().epoch;
-    assert!(before < registered && registered < after, "{before} {registered} {after}");
 }
 
 macro_rules! on_every_store {
