@@ -97,6 +97,11 @@ async fn check(opened: &mut Opened, account: u8, steps: Vec<Step>) -> Result<(),
                 let spent =
                     ids.iter().any(|id| *id <= model.high_water && !model.waiting.contains(id));
                 prop_assert_eq!(matches!(answer, PutKeys::Collision(_)), spent, "{:?}", answer);
+                if let PutKeys::Collision(collision) = answer {
+                    let known = collision.known;
+                    let marks = (known.high_water, known.high_water_kem);
+                    prop_assert_eq!(marks, (model.high_water, model.high_water));
+                }
                 if !spent {
                     model.high_water = model.high_water.max(*ids.last().unwrap());
                     model.waiting.extend(ids);
