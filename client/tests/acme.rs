@@ -82,6 +82,43 @@ async fn conversation() {
     }
 }
 
+/// The certificate that is shown at the port, as soon as one is good.
+async fn shown(port: u16, roots: &str) -> CertificateDer<'static> {
+    loop {
+        if let Some(socket) = connect(port, roots).await {
+            return socket.get_ref().1.peer_certificates().unwrap()[0].clone().into_owned();
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by the test below, in a process of its own"]
+async fn renewal() {
+    let mut config = Config::new("");
+    set(&mut config);
+    let (port, kept) = (config.listen.port(), config.data_dir.join("acme"));
+    let relay = Relay::start_set(set).await;
+    let roots = std::env::var("SSL_CERT_FILE").unwrap();
+    let first =
+        tokio::time::timeout(stage::TIME, shown(port, &roots)).await.expect("no certificate");
+    let bob = Person::register(&relay, "bob").await;
+    let _running = bob.spawn();
+    let renewed = async {
+        while shown(port, &roots).await == first {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(stage::TIME, renewed).await.expect("not renewed");
+    // Those who were connected stay, those who come now trust the new one.
+    let alice = Person::register(&relay, "alice").await;
+    let _running = alice.spawn();
+    alice.send(&bob, "over the next certificate").await;
+    assert_eq!(bob.next().await.text, "over the next certificate");
+    // One file of the account, one of the certificate: the old one is not kept.
+    assert_eq!(std::fs::read_dir(&kept).unwrap().count(), 2);
+}
+
 /// A TLS connection, if what is there has a certificate for localhost under these roots.
 async fn connect(port: u16, roots: &str) -> Option<TlsStream<TcpStream>> {
     let mut store = RootCertStore::empty();
@@ -105,12 +142,14 @@ struct Pebble {
 }
 
 impl Pebble {
-    fn start(folder: &Path, tls_port: u16) -> Self {
+    /// `life`: of its certificates, in seconds.
+    fn start(folder: &Path, tls_port: u16, life: u32) -> Self {
         let (port, management) = (free_port(), free_port());
         let settings = format!(
             "{{\"pebble\": {{\"listenAddress\": \"127.0.0.1:{port}\", \
              \"managementListenAddress\": \"127.0.0.1:{management}\", \
-             \"certificate\": {:?}, \"privateKey\": {:?}, \"httpPort\": 1, \"tlsPort\": {tls_port}}}}}",
+             \"certificate\": {:?}, \"privateKey\": {:?}, \"httpPort\": 1, \"tlsPort\": {tls_port}, \
+             \"certificateValidityPeriod\": {life}}}}}",
             tls_file("certificate.pem"),
             tls_file("key.pem"),
         );
@@ -145,9 +184,9 @@ impl Drop for Pebble {
     }
 }
 
-fn held(folder: &Path, listen: u16, authority: u16) {
+fn held(what: &str, folder: &Path, listen: u16, authority: u16) {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "conversation", "--ignored", "--nocapture"]);
+    command.args(["--exact", what, "--ignored", "--nocapture"]);
     command.env("SSL_CERT_FILE", folder.join("roots.pem"));
     command.env("ACME_TEST_FOLDER", folder.join("data"));
     command.env("ACME_TEST_LISTEN", listen.to_string());
@@ -158,17 +197,29 @@ fn held(folder: &Path, listen: u16, authority: u16) {
     assert!(output.status.success() && said.contains("1 passed"), "{said}{more}");
 }
 
+/// The authority, and what is trusted: its root and that of its own address.
+async fn authority(folder: &Path, listen: u16, life: u32) -> Pebble {
+    let pebble = Pebble::start(folder, listen, life);
+    let own = std::fs::read_to_string(tls_file("certificate.pem")).unwrap();
+    let root = pebble.root().await;
+    std::fs::write(folder.join("roots.pem"), format!("{own}\n{root}\n")).unwrap();
+    pebble
+}
+
 #[tokio::test]
 async fn conversation_is_held_over_a_certificate_by_acme_which_a_restart_finds_again() {
-    let folder = tempfile::tempdir().unwrap();
-    let listen = free_port();
-    let pebble = Pebble::start(folder.path(), listen);
-    let authority = std::fs::read_to_string(tls_file("certificate.pem")).unwrap();
-    let root = pebble.root().await;
-    std::fs::write(folder.path().join("roots.pem"), format!("{authority}\n{root}\n")).unwrap();
+    let (folder, listen) = (tempfile::tempdir().unwrap(), free_port());
+    let pebble = authority(folder.path(), listen, 90 * 86_400).await;
     let port = pebble.port;
-    held(folder.path(), listen, port);
+    held("conversation", folder.path(), listen, port);
     // Nobody is there to ask for another one.
     drop(pebble);
-    held(folder.path(), listen, port);
+    held("conversation", folder.path(), listen, port);
+}
+
+#[tokio::test]
+async fn certificate_by_acme_is_renewed_when_two_thirds_of_its_life_are_over() {
+    let (folder, listen) = (tempfile::tempdir().unwrap(), free_port());
+    let pebble = authority(folder.path(), listen, 15).await;
+    held("renewal", folder.path(), listen, pebble.port);
 }
