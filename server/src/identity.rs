@@ -123,6 +123,12 @@ impl ServerIdentity {
         self.derive(b"tuckseal-attachment")
     }
 
+    /// What report tokens are made with.
+    #[must_use]
+    pub fn report_key(&self) -> Zeroizing<[u8; 32]> {
+        self.derive(b"tuckseal-report-token")
+    }
+
     /// The private key of Web Push. All but one of 2^32 derived numbers are good ones.
     #[must_use]
     pub fn vapid_secret(&self) -> Zeroizing<[u8; 32]> {

@@ -72,6 +72,8 @@ metrics! {
         HOOK_ASKED "tuckseal_hook_asked_total" "Questions for the operator's hook.";
         HOOK_REFUSED "tuckseal_hook_refused_total" "Questions to which the hook said no, or later.";
         HOOK_FAILED "tuckseal_hook_failed_total" "Questions that the hook did not answer, or was not asked because it does not answer.";
+        REPORTS "tuckseal_reports_total" "Reports of spam that counted.";
+        REPORTED "tuckseal_accounts_reported_total" "Accounts that reached report_threshold, by day.";
         UPLOADED "tuckseal_attachment_bytes_received_total" "Bytes of attachments received.";
     }
     gauges {

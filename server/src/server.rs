@@ -359,6 +359,9 @@ async fn keep_house(app: Arc<App>) {
         if let Err(error) = app.services.attachments.purge().await {
             tracing::warn!(%error, "expired attachments");
         }
+        if let Err(error) = app.services.reports.purge().await {
+            tracing::warn!(%error, "expired report tokens");
+        }
         app.services.keys.tidy();
         app.services.push.tidy();
     }

@@ -410,6 +410,26 @@ pub struct Ack {
     #[prost(bytes = "bytes", repeated, tag = "1")]
     pub ids: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
 }
+/// POST /v1/report-tokens. For Content.report_token; opaque to all but the relay.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReportTokens {
+    /// 52 bytes each
+    #[prost(bytes = "bytes", repeated, tag = "1")]
+    pub tokens: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    /// worth nothing from then on
+    #[prost(uint64, tag = "2")]
+    pub expires_ms: u64,
+}
+/// POST /v1/reports: what came from this account is spam
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Report {
+    /// 16 bytes: the sender, as its certificate named it
+    #[prost(bytes = "bytes", tag = "1")]
+    pub account: ::prost::bytes::Bytes,
+    /// that came inside its message
+    #[prost(bytes = "bytes", tag = "2")]
+    pub token: ::prost::bytes::Bytes,
+}
 /// POST /v1/attachments
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AttachmentSlot {

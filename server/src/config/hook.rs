@@ -9,7 +9,8 @@ use super::ConfigError;
 use crate::hook::HookKind;
 
 /// Asked about unless the settings say which.
-const EVENTS: [HookKind; 3] = [HookKind::Registration, HookKind::Submission, HookKind::Upload];
+const EVENTS: [HookKind; 4] =
+    [HookKind::Registration, HookKind::Submission, HookKind::Upload, HookKind::Reported];
 
 /// Settings of the hook; the names are those of the flags. It is on when there is an address.
 #[derive(Debug, Clone, Default, Deserialize, clap::Args)]
@@ -21,7 +22,7 @@ pub struct HookSettings {
     /// One line that is shown to it as `authorization: Bearer LINE`
     #[arg(long, value_name = "FILE", env = "TUCKSEAL_HOOK_TOKEN_FILE")]
     pub hook_token_file: Option<PathBuf>,
-    /// What it is asked about, with commas [default: registration,submission,upload]
+    /// What it is asked about, with commas [default: registration,submission,upload,reported]
     #[arg(
         long,
         value_name = "EVENT,…",

@@ -147,6 +147,20 @@ limits! {
     hook_failures = 5, "TUCKSEAL_HOOK_FAILURES";
     /// How long it is left alone then, in seconds
     hook_pause_secs = 10, "TUCKSEAL_HOOK_PAUSE_SECS";
+    /// Report tokens that a device gets at once
+    report_tokens = 20, "TUCKSEAL_REPORT_TOKENS";
+    /// Fetches of report tokens that one device may make at once
+    report_token_burst = 10, "TUCKSEAL_REPORT_TOKEN_BURST";
+    /// Fetches of report tokens that one device may make in an hour, after the burst
+    report_token_per_hour = 10, "TUCKSEAL_REPORT_TOKEN_PER_HOUR";
+    /// Life of a report token, in days, and of the count of a day
+    report_token_days = 60, "TUCKSEAL_REPORT_TOKEN_DAYS";
+    /// Reports of spam that one device may make at once
+    report_burst = 10, "TUCKSEAL_REPORT_BURST";
+    /// Reports of spam that one device may make in an hour, after the burst
+    report_per_hour = 5, "TUCKSEAL_REPORT_PER_HOUR";
+    /// Reports of one account in a day of which the operator's hook is told
+    report_threshold = 10, "TUCKSEAL_REPORT_THRESHOLD";
     /// How long the answer to a bundle request is kept for its repetition, in seconds
     replay_ttl_secs = 60, "TUCKSEAL_REPLAY_TTL_SECS";
     /// Bundle answers kept for repetitions

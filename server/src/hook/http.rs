@@ -118,6 +118,9 @@ fn told(event: &HookEvent) -> Value {
         HookEvent::Upload { account, bytes } => {
             json!({ "event": name, "account": text(account), "bytes": bytes })
         }
+        HookEvent::Reported { account, reports } => {
+            json!({ "event": name, "account": text(account), "reports": reports })
+        }
     }
 }
 

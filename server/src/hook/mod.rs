@@ -28,6 +28,8 @@ pub enum HookKind {
     Sealed,
     /// A device wants room for an attachment
     Upload,
+    /// An account was reported as a sender of spam, so often in a day as `report_threshold` says; told, the answer counts for nothing
+    Reported,
 }
 
 impl HookKind {
@@ -39,6 +41,7 @@ impl HookKind {
             Self::Submission => "submission",
             Self::Sealed => "sealed",
             Self::Upload => "upload",
+            Self::Reported => "reported",
         }
     }
 }
@@ -73,6 +76,13 @@ pub enum HookEvent {
         /// Of the attachment.
         bytes: u64,
     },
+    /// This account was reported so often today. By whom is not told, nor known. The answer counts for nothing.
+    Reported {
+        /// Who was reported.
+        account: AccountId,
+        /// As often as `report_threshold` says.
+        reports: u64,
+    },
 }
 
 impl HookEvent {
@@ -84,6 +94,7 @@ impl HookEvent {
             Self::Submission { .. } => HookKind::Submission,
             Self::Sealed { .. } => HookKind::Sealed,
             Self::Upload { .. } => HookKind::Upload,
+            Self::Reported { .. } => HookKind::Reported,
         }
     }
 }

@@ -124,6 +124,9 @@ fn kind(error: &ServiceError) -> (StatusCode, &'static str, &'static str) {
         }
         ServiceError::NotNow(_) => (StatusCode::TOO_MANY_REQUESTS, "not-now", "Not now"),
         ServiceError::NoCheck(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Try again"),
+        ServiceError::NoReportToken => {
+            (StatusCode::BAD_REQUEST, "report-token", "No report token of that account")
+        }
         ServiceError::NameTaken => (StatusCode::CONFLICT, "name-taken", "Name taken"),
         ServiceError::NotFound(_) => (StatusCode::NOT_FOUND, "not-found", "Not found"),
         ServiceError::KeyCollision(_) => {

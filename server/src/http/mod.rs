@@ -14,6 +14,7 @@ mod messages;
 mod openapi;
 mod patience;
 mod push;
+mod reports;
 mod stream;
 pub(crate) mod tls;
 mod trace;
@@ -92,6 +93,8 @@ pub(crate) fn router(app: Arc<App>) -> Router {
             attachments::options_of
         ))
         .routes(routes!(push::register, push::unregister))
+        .routes(routes!(reports::tokens))
+        .routes(routes!(reports::report))
         .routes(routes!(stream::open))
         .routes(routes!(health::alive))
         .routes(routes!(health::ready))

@@ -34,6 +34,11 @@ pub enum ServiceError {
     /// The operator's hook does not answer, and nothing goes on without it.
     #[error("the server cannot ask its operator's check now; try again")]
     NoCheck(Duration),
+    /// A token of a report is not one of that account, or is too old.
+    #[error(
+        "this is no report token of that account, or it has expired; show one that came inside a message of that account"
+    )]
+    NoReportToken,
     /// The name has another owner.
     #[error("this name belongs to another identity key; choose another name")]
     NameTaken,

@@ -132,6 +132,16 @@ impl Hooks {
         self.ask(HookKind::Upload, || HookEvent::Upload { account, bytes }).await
     }
 
+    /// Tells that this account was reported so often. Nobody waits for it.
+    pub fn tell_reported(&self, account: AccountId, reports: u64) {
+        let hooks = self.clone();
+        tokio::spawn(async move {
+            let event = || HookEvent::Reported { account, reports };
+            // It is told, not asked.
+            let _ = hooks.ask(HookKind::Reported, event).await;
+        });
+    }
+
     /// Boxed where somebody is asked: without a hook a message pays for nothing.
     async fn ask(
         &self,

@@ -15,6 +15,7 @@ pub mod multi;
 pub mod push;
 pub mod relay;
 mod replay;
+pub mod reports;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -29,6 +30,7 @@ use hooks::Hooks;
 use keys::Keys;
 use push::Push;
 use relay::Relay;
+use reports::Reports;
 
 use crate::bus::Bus;
 use crate::config::Limits;
@@ -50,6 +52,8 @@ pub struct Services {
     pub attachments: Attachments,
     /// Sender certificates.
     pub certificates: Certificates,
+    /// Reports of spam.
+    pub reports: Reports,
     /// The operator's own check.
     pub hooks: Hooks,
     /// What the node may be asked to keep.
@@ -76,6 +80,7 @@ impl Services {
                 &limits,
             ),
             keys: Keys::new(Arc::clone(&store), Arc::clone(&bus), &limits),
+            reports: Reports::new(Arc::clone(&store), hooks.clone(), &identity, &limits),
             relay: Relay::new(store, (bus, node), push.clone(), &identity, &limits),
             attachments: Attachments::new(attachments, hooks.clone(), &identity, &limits),
             certificates: Certificates::new(identity, push.offer(), &limits),

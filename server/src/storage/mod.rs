@@ -15,7 +15,7 @@ pub use rows::{
     AccountId, AccountRow, Append, AppendAnswer, Authority, Backlog, Claim, DeviceRow, Fetch,
     KemUse, KeyCollision, KeyKind, KeySet, KeyState, MailboxId, MailboxState, Mismatch, NewMessage,
     NodeId, OneTime, Placed, PreKeyRow, PushRow, PutKeys, Quota, ReadLimit, Recipient,
-    RegisterAnswer, Registering, StoredEnvelope, TakenDevice,
+    RegisterAnswer, Registering, ReportAnswer, Reporting, StoredEnvelope, TakenDevice,
 };
 
 use bytes::Bytes;
@@ -86,6 +86,13 @@ pub trait Store: Send + Sync + 'static {
 
     /// Those of these mailboxes that hold something and whose device is registered for push.
     fn to_push(&self, mailboxes: Vec<MailboxId>) -> Answer<'_, Vec<PushRow>>;
+
+    /// Counts a report, if its token has not counted before.
+    fn report(&self, reporting: Reporting) -> Answer<'_, ReportAnswer>;
+
+    /// Forgets used report tokens that have expired by this day, and counts of days before the other, a bounded slice of
+    /// each. Says how many rows went: more may be left when it is not 0.
+    fn purge_reports(&self, today: i64, counted_before: i64) -> Answer<'_, u64>;
 
     /// How far these mailboxes have come. Unknown ones are left out.
     fn states(&self, mailboxes: Vec<MailboxId>) -> Answer<'_, Vec<MailboxState>>;

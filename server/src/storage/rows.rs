@@ -321,6 +321,30 @@ pub struct PushRow {
     pub oldest_ms: i64,
 }
 
+/// A report whose token was found good. Days are counted since 1970.
+#[derive(Clone, Copy)]
+pub struct Reporting {
+    /// The one reported.
+    pub account: AccountId,
+    /// The number of the token.
+    pub token: [u8; 16],
+    /// Of the report.
+    pub day: i64,
+    /// The token is worth nothing from then on.
+    pub expires_day: i64,
+}
+
+/// What became of a report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReportAnswer {
+    /// So many reports of this account on this day, with this one.
+    Counted(u64),
+    /// The token has counted before.
+    Repeated,
+    /// There is no such account.
+    UnknownAccount,
+}
+
 /// How much to read at once.
 #[derive(Debug, Clone, Copy)]
 pub struct ReadLimit {

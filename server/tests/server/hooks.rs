@@ -20,11 +20,11 @@ use tuckseal_server::{Config, Extensions, Server};
 use crate::attachments::create;
 use crate::operating::run;
 use crate::privacy::{Node, holds, says_nothing_of};
-use crate::world::{Party, World, refusal};
+use crate::world::{PATIENCE, Party, World, refusal};
 
 /// An operator's check that answers as the test says.
 #[derive(Clone)]
-struct Check {
+pub(crate) struct Check {
     address: String,
     answer: Arc<Mutex<(u16, String)>>,
     told: Arc<Mutex<Vec<Value>>>,
@@ -33,7 +33,7 @@ struct Check {
 }
 
 impl Check {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let check = Self {
             address: format!("http://{}/check?secret=x", listener.local_addr().unwrap()),
@@ -47,7 +47,7 @@ impl Check {
         check
     }
 
-    fn say(&self, answer: Value) {
+    pub(crate) fn say(&self, answer: Value) {
         self.say_with(200, &answer.to_string());
     }
 
@@ -55,7 +55,7 @@ impl Check {
         *self.answer.lock().unwrap() = (status, body.into());
     }
 
-    fn told(&self) -> Vec<Value> {
+    pub(crate) fn told(&self) -> Vec<Value> {
         std::mem::take(&mut *self.told.lock().unwrap())
     }
 
@@ -72,8 +72,19 @@ impl Check {
         }
     }
 
+    /// So many questions, once they have come.
+    pub(crate) async fn wait_for(&self, count: usize) -> Vec<Value> {
+        let came = async {
+            while self.told.lock().unwrap().len() < count {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, came).await.expect("nothing came");
+        self.told()
+    }
+
     /// A server that asks it about everything, and whose patience outlasts a busy machine.
-    async fn world(&self, change: impl FnOnce(&mut Config)) -> World {
+    pub(crate) async fn world(&self, change: impl FnOnce(&mut Config)) -> World {
         World::set(tempfile::tempdir().unwrap(), |config| {
             config.hook = self.settings();
             config.limits.hook_timeout_ms = 20_000;

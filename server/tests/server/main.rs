@@ -29,6 +29,7 @@ mod privacy;
 mod push;
 mod push_vendors;
 mod relay;
+mod reports;
 mod store;
 mod store_batches;
 mod stores;

@@ -101,6 +101,9 @@ async fn database_and_log_hold_no_token_no_access_key_and_no_sender() {
     }
     let mut stream = bob.stream().await;
     assert_eq!(stream.backlog().await.len(), 20);
+    // Bob has found a token in one of them, and shows it.
+    let tokens = crate::reports::tokens(&alice).await;
+    assert_eq!(crate::reports::report(&bob, &alice, &tokens[0]).await.status(), 204);
     let log = node.end().await;
 
     let everywhere: Vec<(&str, Vec<u8>)> = [("alice's", &alice), ("bob's", &bob)]
@@ -113,6 +116,7 @@ async fn database_and_log_hold_no_token_no_access_key_and_no_sender() {
             ]
         })
         .chain(submissions.iter().map(|id| ("submission", id.to_vec())))
+        .chain(tokens.iter().map(|token| ("report token's", token.to_vec())))
         .collect();
     for (name, bytes) in files(folder.path()) {
         for (whose, secret) in &everywhere {
@@ -132,6 +136,8 @@ async fn database_and_log_hold_no_token_no_access_key_and_no_sender() {
         "prekey_once",
         "prekey_fixed",
         "prekey_state",
+        "report",
+        "report_token",
     ] {
         let mut query = db.prepare(&format!("SELECT * FROM {table}")).unwrap();
         let columns = query.column_count();
@@ -227,12 +233,20 @@ async fn nodes_bus_postgres_and_counters_hold_no_sender() {
         submissions.push(submission.submission_id);
         assert_eq!(stream.text().await, format!("sealed {n}"));
     }
+    let tokens = crate::reports::tokens(&alice).await;
+    let before = dump(&setting).await;
+    assert_eq!(crate::reports::report(&bob_from_here, &alice, &tokens[0]).await.status(), 204);
     let mut shown = String::new();
     for address in &counters {
         let url = format!("http://{address}/metrics");
         shown += &crate::world::http().get(url).send().await.unwrap().text().await.unwrap();
     }
     let rows = dump(&setting).await;
+    // A report changes nothing but a count for Alice and the number of the token.
+    let new: Vec<&str> =
+        rows.iter().filter(|row| !before.contains(row)).map(|(table, _)| &**table).collect();
+    assert_eq!(new.iter().collect::<std::collections::BTreeSet<_>>().len(), 2, "{new:?}");
+    assert!(new.iter().all(|table| table.starts_with("report")), "{new:?}");
     let heard = heard.await.unwrap();
     let log = [here.end().await, there.end().await].concat();
 
@@ -260,8 +274,10 @@ async fn nodes_bus_postgres_and_counters_hold_no_sender() {
             hex::encode(party.identity.to_bytes()),
         ]
     });
-    let secrets: Vec<String> =
-        secrets.chain(submissions.iter().map(hex::encode)).chain([ALICES.into()]).collect();
+    let secrets: Vec<String> = secrets
+        .chain(submissions.iter().chain(&tokens).map(hex::encode))
+        .chain([ALICES.into()])
+        .collect();
     for (table, row) in &rows {
         assert!(!secrets.iter().any(|secret| row.contains(secret)), "{table} holds a secret");
         let named = texts.iter().any(|id| row.contains(id));

@@ -358,6 +358,8 @@ macro_rules! on_every_store {
     };
 }
 
+pub(crate) use on_every_store;
+
 on_every_store! {
     bundles_of_all_devices_are_taken_together
     does_as_the_model

@@ -1,8 +1,8 @@
 //! The store in PostgreSQL, for one node or many. Submissions are committed in groups; everything else is a short
 //! transaction of its own. Any number of nodes may work on one database.
 //!
-//! `writer` and `reader` gather what comes at the same time; `accounts`, `append`, `keys`, `mailbox`, `partitions`, `presence` and `push` hold
-//! the statements, `recipients` decides what a submission may.
+//! `writer` and `reader` gather what comes at the same time; `accounts`, `append`, `keys`, `mailbox`, `partitions`, `presence`, `push` and
+//! `reports` hold the statements, `recipients` decides what a submission may.
 
 mod accounts;
 mod append;
@@ -13,6 +13,7 @@ mod presence;
 mod push;
 mod reader;
 mod recipients;
+mod reports;
 mod row;
 mod schema;
 mod writer;
@@ -30,7 +31,7 @@ use writer::{Attempts, Writer};
 use super::{
     AccountId, AccountRow, Answer, Append, AppendAnswer, Backlog, Claim, DeviceRow, Fetch, KeySet,
     KeyState, MailboxId, MailboxState, NodeId, PushRow, PutKeys, ReadLimit, RegisterAnswer,
-    Registering, Store, TakenDevice,
+    Registering, ReportAnswer, Reporting, Store, TakenDevice,
 };
 
 /// The store. Clones share it.
@@ -180,6 +181,16 @@ impl Store for PostgresStore {
 
     fn to_push(&self, mailboxes: Vec<MailboxId>) -> Answer<'_, Vec<PushRow>> {
         Box::pin(async move { push::due(&self.pool.get().await?, &mailboxes).await })
+    }
+
+    fn report(&self, reporting: Reporting) -> Answer<'_, ReportAnswer> {
+        Box::pin(async move { reports::count(&self.pool.get().await?, &reporting).await })
+    }
+
+    fn purge_reports(&self, today: i64, counted_before: i64) -> Answer<'_, u64> {
+        Box::pin(
+            async move { reports::purge(&self.pool.get().await?, today, counted_before).await },
+        )
     }
 
     fn states(&self, mailboxes: Vec<MailboxId>) -> Answer<'_, Vec<MailboxState>> {

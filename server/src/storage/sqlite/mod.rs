@@ -9,6 +9,7 @@ mod keys;
 mod mailbox;
 mod push;
 mod readers;
+mod reports;
 mod schema;
 mod writer;
 
@@ -26,7 +27,7 @@ use writer::Writer;
 use super::{
     AccountId, AccountRow, Answer, Append, AppendAnswer, Backlog, Claim, DeviceRow, Fetch, KeySet,
     KeyState, MailboxId, MailboxState, NodeId, PushRow, PutKeys, ReadLimit, RegisterAnswer,
-    Registering, Store, TakenDevice,
+    Registering, ReportAnswer, Reporting, Store, TakenDevice,
 };
 
 /// About what a command without bodies writes, in bytes.
@@ -142,6 +143,14 @@ impl Store for SqliteStore {
 
     fn to_push(&self, mailboxes: Vec<MailboxId>) -> Answer<'_, Vec<PushRow>> {
         Box::pin(self.readers.read(move |db| push::due(db, &mailboxes)))
+    }
+
+    fn report(&self, reporting: Reporting) -> Answer<'_, ReportAnswer> {
+        Box::pin(self.writer.call(SMALL, move |db| reports::count(db, &reporting)))
+    }
+
+    fn purge_reports(&self, today: i64, counted_before: i64) -> Answer<'_, u64> {
+        Box::pin(self.writer.call(SMALL, move |db| reports::purge(db, today, counted_before)))
     }
 
     fn states(&self, mailboxes: Vec<MailboxId>) -> Answer<'_, Vec<MailboxState>> {

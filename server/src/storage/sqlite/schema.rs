@@ -6,9 +6,10 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 /// One step each, in order; `user_version` counts those that were taken.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     include_str!("../migrations/sqlite/0001_first.sql"),
     include_str!("../migrations/sqlite/0002_push.sql"),
+    include_str!("../migrations/sqlite/0003_reports.sql"),
 ];
 const KNOWN: u32 = MIGRATIONS.len() as u32;
 const STATEMENTS: usize = 64;
