@@ -56,6 +56,8 @@ enum Command {
     Accept(commands::identity::Options),
     /// Refuse the new identity key of somebody whose key has changed
     Reject(commands::identity::Options),
+    /// Tell the server that somebody has sent spam
+    Report(commands::report::Options),
     /// One side of the demo, driven by lines of JSON
     #[command(hide = true)]
     Person,
@@ -98,6 +100,7 @@ fn run(arguments: Arguments) -> Result<(), commands::Error> {
             Command::Verify(options) => commands::safety::verify(&folder()?, options).await,
             Command::Accept(options) => commands::identity::accept(&folder()?, options).await,
             Command::Reject(options) => commands::identity::reject(&folder()?, options).await,
+            Command::Report(options) => commands::report::run(&folder()?, options).await,
             Command::PushService => demo::push_service::run().await,
             Command::Person => demo::person::run(&folder()?).await,
         }

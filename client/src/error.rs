@@ -236,6 +236,28 @@ fn advice(service: PushService) -> &'static str {
     }
 }
 
+/// An account was not reported.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReportError {
+    /// No message of this account had a token in it.
+    #[error(
+        "no message of this account can be reported: it has sent none, or from an app that does not allow it"
+    )]
+    NoToken,
+    /// The server does not know the token as one of this account, or it is too old.
+    #[error(
+        "the server does not take the report: the message is too old, or its sender has sent a false token"
+    )]
+    NotGood,
+    /// The server did not do it.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    /// The profile cannot be used.
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
+}
+
 /// The client has stopped and will not go on by itself.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

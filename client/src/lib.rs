@@ -54,6 +54,7 @@ mod groups;
 mod message;
 mod push;
 mod register;
+mod report;
 mod shell;
 #[cfg(test)]
 #[path = "../tests/stage/mod.rs"]
@@ -67,8 +68,8 @@ mod work;
 pub use client::{Client, Events};
 pub use engine::{Receipts, Settings};
 pub use error::{
-    GroupError, IdentityError, LookupError, PushError, RegisterError, RunError, SendError,
-    TransferError,
+    GroupError, IdentityError, LookupError, PushError, RegisterError, ReportError, RunError,
+    SendError, TransferError,
 };
 pub use event::{Event, Failure, Refused};
 pub use message::{

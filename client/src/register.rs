@@ -84,6 +84,10 @@ pub(crate) async fn register(
         rows.set_account(&account)?;
         upload.mark(rows)
     })?;
+    if let Ok(answer) = http.report_tokens(&account).await {
+        // The first message shall have one; without an answer it goes without.
+        store.commit(|rows| rows.add_report_tokens(&answer.tokens, answer.expires_ms))?;
+    }
     Ok((store, own, account))
 }
 

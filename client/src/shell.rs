@@ -297,6 +297,9 @@ impl Loop<'_> {
                     Input::PushTold(teller.repeat().await)
                 })
             }
+            Action::FetchReportTokens => self
+                .requests
+                .spawn(async move { Input::ReportTokens(http.report_tokens(&own).await) }),
             Action::Acknowledge(ids) => {
                 if let Some(stream) = &mut self.stream
                     && let Err(ended) = stream.acknowledge(ids).await

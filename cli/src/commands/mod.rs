@@ -10,6 +10,7 @@ pub(crate) mod identity;
 pub(crate) mod listen;
 pub(crate) mod push;
 pub(crate) mod register;
+pub(crate) mod report;
 pub(crate) mod safety;
 pub(crate) mod send;
 pub(crate) mod serve;
@@ -24,7 +25,8 @@ use tuckseal::content::LocationError;
 use tuckseal::{FingerprintError, IdentityKey, ServiceId};
 use tuckseal_client::{
     Client, Event, Events, GroupError, IdentityError, LookupError, Message, ProfileError,
-    PushError, RegisterError, RunError, SendError, SentId, SentState, Settings, TransferError,
+    PushError, RegisterError, ReportError, RunError, SendError, SentId, SentState, Settings,
+    TransferError,
 };
 
 /// How long what is left may take to leave.
@@ -55,6 +57,8 @@ pub(crate) enum Error {
     Transfer(#[from] TransferError),
     #[error(transparent)]
     Push(#[from] PushError),
+    #[error(transparent)]
+    Report(#[from] ReportError),
     #[error("--p256dh is 65 bytes and --auth 16, in base64url, as the subscription has them")]
     Subscription,
     #[error("not everything came within {seconds} s: try again, or give it longer with --within")]

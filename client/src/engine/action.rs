@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use tuckseal::ServiceId;
 use tuckseal::service::{
-    Bundles, Envelope, KeyCounts, KeysUpload, MultiAccepted, SenderCertificateAnswer, ServerInfo,
+    Bundles, Envelope, KeyCounts, KeysUpload, MultiAccepted, ReportTokens, SenderCertificateAnswer,
+    ServerInfo,
 };
 
 use super::prekeys::Upload;
@@ -49,6 +50,7 @@ pub(crate) enum Input {
         result: Result<MultiAccepted, ServerError>,
     },
     PushTold(Result<(), PushError>),
+    ReportTokens(Result<ReportTokens, ServerError>),
     /// The time that [`super::Engine::next_tick`] named has come.
     Tick,
 }
@@ -85,6 +87,7 @@ pub(crate) enum Action {
     },
     /// The server is to hear where the device is woken.
     TellPush,
+    FetchReportTokens,
     /// These envelopes are dealt with, on disk.
     Acknowledge(Vec<Bytes>),
     /// For the app.

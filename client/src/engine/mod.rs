@@ -4,7 +4,7 @@
 //! `decrypt.rs` opens them, `order.rs` gives them their turn, `deliver.rs` takes their content, `receipts.rs` tells
 //! their senders. `group.rs` writes to many, `group_upload.rs` in one upload, `recovery.rs` asks for what could not be read,
 //! `identity.rs` carries out what the app decides about keys, `prekeys.rs` keeps the server supplied,
-//! `push.rs` has it told where the device is woken.
+//! `push.rs` has it told where the device is woken, `reports.rs` keeps a stock of report tokens.
 //!
 //! What is in memory here is only what is on its way; everything else is read from the store when needed.
 
@@ -24,6 +24,7 @@ mod push;
 mod receipts;
 mod receive;
 mod recovery;
+mod reports;
 mod send;
 mod settings;
 mod typing;
@@ -75,6 +76,7 @@ pub(crate) struct Engine {
     certificate_request: Request,
     keys_request: Request,
     push_request: Request,
+    report_request: Request,
     /// Whether the server has heard where the device is woken, since the start.
     push_told: bool,
     /// What is on its way to whom: one at a time for each account, so that their order is kept.
@@ -147,6 +149,7 @@ impl Engine {
             certificate_request: Request::Idle,
             keys_request: Request::Idle,
             push_request: Request::Idle,
+            report_request: Request::Idle,
             push_told: false,
             flights: HashMap::new(),
             mismatches: HashMap::new(),
@@ -187,6 +190,7 @@ impl Engine {
                 self.multi_submitted(ticket, result, turn)?
             }
             Input::PushTold(result) => self.push_told(result, turn),
+            Input::ReportTokens(result) => self.report_tokens(result, turn)?,
             Input::Tick => self.tick(turn)?,
         }
         Ok(())
@@ -204,6 +208,8 @@ impl Engine {
         self.certificate_request = Request::Idle;
         self.want_certificate(turn);
         self.want_push(turn)?;
+        self.report_request = Request::Idle;
+        self.want_report_tokens(turn)?;
         self.retry_flights(turn, Timestamp::from_millis(u64::MAX))?;
         self.retry_group(turn, Timestamp::from_millis(u64::MAX));
         self.trim_log(turn)?;
@@ -226,6 +232,7 @@ impl Engine {
         self.certificate_request = Request::Idle;
         self.keys_request = Request::Idle;
         self.push_request = Request::Idle;
+        self.report_request = Request::Idle;
     }
 
     fn server_info(&mut self, info: &tuckseal::service::ServerInfo, turn: &mut Turn<'_>) {
@@ -257,6 +264,7 @@ impl Engine {
             self.certificate_request.retry_at(),
             self.keys_request.retry_at(),
             self.push_request.retry_at(),
+            self.report_request.retry_at(),
             self.next_retry()?,
             Some(self.trim_at),
             self.group_flight.as_ref().and_then(|flight| flight.retry_at),
@@ -284,6 +292,10 @@ impl Engine {
         if self.push_request.is_due(turn.now) {
             self.push_request = self.push_request.again();
             turn.actions.push(Action::TellPush);
+        }
+        if self.report_request.is_due(turn.now) {
+            self.report_request = self.report_request.again();
+            turn.actions.push(Action::FetchReportTokens);
         }
         self.retry_flights(turn, turn.now)?;
         self.retry_group(turn, turn.now);

@@ -163,6 +163,10 @@ impl Receiver<'_> {
             peer.claimed_name =
                 Some(&profile.name).filter(|name| name.len() <= MAX_NAME_BYTES).cloned();
         }
+        if let Some(token) = content.as_ref().ok().and_then(|content| content.report_token.as_ref())
+        {
+            rows.keep_report_token(account, token)?;
+        }
         rows.save_peer(&peer)?;
         rows.retry_succeeded(sender)?;
         // The session has moved on whether or not the content is one.

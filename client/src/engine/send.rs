@@ -42,8 +42,12 @@ impl Engine {
         check(&data)?;
         let (local, own) = (&self.local, &self.own);
         let id = self.store.commit(|rows| {
+            // Who has answered has accepted us.
+            let is_new = rows.peer(to)?.is_none_or(|peer| peer.access_key.is_none());
+            let report_token = if is_new { rows.give_report_token(to, turn.now)? } else { None };
             let content = Content {
                 profile: Some(profile_of(own)),
+                report_token,
                 ..Content::new(Body::Data(data), rows.timestamp(turn.now)?)
             };
             let id = rows.put_out(to, Form::Numbered, &content)?;
@@ -60,6 +64,9 @@ impl Engine {
         if let Err(error) = self.pump(account, turn) {
             tracing::warn!(%error, "outbox");
             self.flights.remove(&account);
+        }
+        if let Err(error) = self.want_report_tokens(turn) {
+            tracing::warn!(%error, "report tokens");
         }
     }
 

@@ -14,6 +14,7 @@ mod peers;
 mod prekeys;
 mod profile;
 mod push;
+mod reports;
 mod retry;
 mod sent_log;
 mod uploads;

@@ -11,8 +11,12 @@ use super::witness::Witness;
 use super::{ProfileError, Rows, Store};
 
 /// What makes a database of each format out of one of the format before.
-const MIGRATIONS: [&str; 3] =
-    [include_str!("schema.sql"), include_str!("schema_2.sql"), include_str!("schema_3.sql")];
+const MIGRATIONS: [&str; 4] = [
+    include_str!("schema.sql"),
+    include_str!("schema_2.sql"),
+    include_str!("schema_3.sql"),
+    include_str!("schema_4.sql"),
+];
 /// Format that this release writes.
 const FORMAT: i64 = MIGRATIONS.len() as i64;
 const DATABASE: &str = "profile.db";
@@ -227,6 +231,8 @@ mod tests {
         assert_eq!(store.rows().statistics().unwrap().sent_with_token, 7);
         assert!(store.rows().push().unwrap().is_none());
         assert!(store.rows().ca().unwrap().is_empty());
+        let now = tuckseal::Timestamp::from_millis(0);
+        assert_eq!(store.rows().report_tokens_left(now).unwrap(), 0);
         drop(store);
         Store::open(folder.path(), Profile::Existing).unwrap();
     }

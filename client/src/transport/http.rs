@@ -9,7 +9,8 @@ use tokio_rustls::rustls::ClientConfig;
 use tuckseal::ServiceId;
 use tuckseal::service::{
     AccountAnswer, AttachmentSlot, Bundles, Challenge, DeviceMismatch, KeyCounts, KeysUpload,
-    MultiAccepted, Registered, SenderCertificateAnswer, ServerInfo, SignedRegistration,
+    MultiAccepted, Registered, Report, ReportTokens, SenderCertificateAnswer, ServerInfo,
+    SignedRegistration,
 };
 
 use super::{Ca, ServerError, SubmitError, UploadError, access_key, device_token, high_water, tls};
@@ -125,6 +126,15 @@ impl Http {
 
     pub(crate) async fn unregister_push(&self, own: &Account) -> Result<(), ServerError> {
         self.done(self.as_device(Method::DELETE, "push", own)).await
+    }
+
+    pub(crate) async fn report_tokens(&self, own: &Account) -> Result<ReportTokens, ServerError> {
+        self.ask(self.as_device(Method::POST, "report-tokens", own)).await
+    }
+
+    pub(crate) async fn report(&self, own: &Account, report: &Report) -> Result<(), ServerError> {
+        let request = self.as_device(Method::POST, "reports", own);
+        self.done(with_body(request, report.encode_to_vec())).await
     }
 
     pub(crate) async fn account_of(
