@@ -135,7 +135,7 @@ pub enum Event {
 }
 
 /// Why a message of ours was given up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Refused {
     /// The server does not know the account any more.
@@ -144,6 +144,11 @@ pub enum Refused {
     ByServer {
         /// HTTP status.
         status: u16,
+    },
+    /// The operator of the server does not take it.
+    ByOperator {
+        /// A code of the operator's own: a-z 0-9 and -.
+        reason: String,
     },
     /// The peer has only an identity key that was rejected.
     IdentityRejected,

@@ -86,13 +86,27 @@ impl Engine {
                 self.relaunch(account, turn)
             }
             (ServerError::NotFound, _) => self.give_up_all(account, Refused::NoSuchAccount, turn),
-            (ServerError::Refused { status }, _) => match message {
-                Some(message) => {
-                    self.give_up(account, message, Refused::ByServer { status: *status }, turn)
-                }
-                None => self.give_up_all(account, Refused::ByServer { status: *status }, turn),
-            },
+            (ServerError::Refused { status }, _) => {
+                self.refused(account, message, Refused::ByServer { status: *status }, turn)
+            }
+            (ServerError::ByOperator { reason }, _) => {
+                self.refused(account, message, Refused::ByOperator { reason: reason.clone() }, turn)
+            }
             _ => self.put_off(account, error.retry_after(), turn),
+        }
+    }
+
+    /// The one message, or all that cannot go without what was asked for.
+    fn refused(
+        &mut self,
+        account: ServiceId,
+        message: Option<u64>,
+        reason: Refused,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), ProfileError> {
+        match message {
+            Some(message) => self.give_up(account, message, reason, turn),
+            None => self.give_up_all(account, reason, turn),
         }
     }
 
@@ -116,7 +130,7 @@ impl Engine {
         turn: &mut Turn<'_>,
     ) -> Result<(), ProfileError> {
         for message in self.store.commit(|rows| rows.refuse_all(account))? {
-            turn.tell(Event::Refused { message: SentId(message), reason });
+            turn.tell(Event::Refused { message: SentId(message), reason: reason.clone() });
         }
         self.landed(account, turn)
     }

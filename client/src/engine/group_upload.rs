@@ -161,7 +161,7 @@ impl Engine {
                 })?;
                 self.group_sent(id, Some(flight.by), turn)?;
             }
-            Err(ServerError::Refused { .. }) => {
+            Err(ServerError::Refused { .. } | ServerError::ByOperator { .. }) => {
                 // Too large for this server, perhaps: each gets one of their own.
                 let Some(waiting) = self.store.rows().waiting(id)? else { return Ok(()) };
                 let alone = self.store.rows().recipients(id)?;

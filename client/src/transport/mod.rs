@@ -17,6 +17,9 @@ use zeroize::Zeroizing;
 
 use crate::store::{Account, HighWater};
 
+/// Longest code that an operator refuses with.
+const MAX_REASON: usize = 64;
+
 /// The server did not do what it was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -53,6 +56,12 @@ pub enum ServerError {
     /// 409
     #[error("the server has something else under that name or id")]
     Conflict,
+    /// 403, by the server's operator.
+    #[error("the operator of the server refuses it (reason: {reason}): ask them")]
+    ByOperator {
+        /// A code of the operator's own: a-z 0-9 and -.
+        reason: String,
+    },
     /// Another status from 400 to 499.
     #[error("the server refused the request with status {status}")]
     Refused {
@@ -101,6 +110,9 @@ pub(crate) enum UploadError {
 /// What a status that is no success means; a server may ask for a wait, up to the longest.
 fn refusal(status: StatusCode, headers: &HeaderMap, longest: Duration) -> ServerError {
     let code = status.as_u16();
+    if let Some(reason) = operators_reason(status, headers) {
+        return ServerError::ByOperator { reason };
+    }
     match code {
         401 => ServerError::Unauthorised,
         404 => ServerError::NotFound,
@@ -114,6 +126,16 @@ fn refusal(status: StatusCode, headers: &HeaderMap, longest: Duration) -> Server
         400..500 => ServerError::Refused { status: code },
         _ => ServerError::Answer,
     }
+}
+
+/// A code that can be shown, if the operator has refused.
+fn operators_reason(status: StatusCode, headers: &HeaderMap) -> Option<String> {
+    let reason = headers.get("refusal-reason")?.to_str().ok()?;
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let good = status == StatusCode::FORBIDDEN
+        && (1..=MAX_REASON).contains(&reason.len())
+        && reason.bytes().all(plain);
+    good.then(|| reason.to_owned())
 }
 
 /// The marks in the problem document of a refused upload; `None` if it is about something else.

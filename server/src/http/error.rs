@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use tuckseal::service::{DeviceMismatch, Refused};
 
@@ -11,6 +11,7 @@ use super::openapi::Problem;
 use crate::service::ServiceError;
 use crate::storage::{Mismatch, StoreError};
 
+const REFUSAL_REASON: HeaderName = HeaderName::from_static("refusal-reason");
 /// How long a client should wait when the server is behind or stopping.
 const BEHIND: Duration = Duration::from_secs(1);
 
@@ -67,7 +68,11 @@ impl IntoResponse for Refusal {
                     high_water,
                     ..named(status, kind, title, error.to_string())
                 };
-                answer(status, &problem, wait(&error))
+                let mut response = answer(status, &problem, wait(&error));
+                // For clients that read no body of a refusal. A code has no character that a header does not take.
+                let reason = problem.reason.and_then(|code| HeaderValue::from_str(&code).ok());
+                reason.map(|reason| response.headers_mut().insert(REFUSAL_REASON, reason));
+                response
             }
         }
     }

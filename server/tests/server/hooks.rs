@@ -168,6 +168,7 @@ async fn refusal_comes_with_its_reason_and_nothing_is_stored() {
     ];
     for response in refused {
         assert_eq!(response.status(), StatusCode::FORBIDDEN);
+        assert_eq!(response.headers()["refusal-reason"], "account-suspended");
         let problem: Value = serde_json::from_slice(&response.bytes().await.unwrap()).unwrap();
         assert_eq!(problem["type"], "urn:tuckseal:problem:refused-by-operator");
         assert_eq!(problem["reason"], "account-suspended");
