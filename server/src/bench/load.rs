@@ -15,6 +15,7 @@ use tuckseal::service::{
 use super::device::{BenchError, Device};
 use super::part::{Part, Watch};
 use super::process::Process;
+use super::tls::Tls;
 use super::wire::{Http, Stream};
 use super::work::Work;
 
@@ -45,11 +46,16 @@ impl<'a> Places<'a> {
 pub(super) async fn streams(
     places: &Places<'_>,
     devices: &[Device],
+    tls: Option<&Tls>,
 ) -> Result<Vec<Stream>, BenchError> {
     let mut streams = Vec::with_capacity(devices.len());
     for (n, device) in devices.iter().enumerate() {
         // Behind the submissions' nodes by one: with several nodes every message has to be woken over the bus.
-        let http = Http::connect(places.at(n + 1)).await?;
+        let address = places.at(n + 1);
+        let http = match tls {
+            None => Http::connect(address).await?,
+            Some(tls) => Http::connect_by_tls(address, tls).await?,
+        };
         streams.push(http.upgrade(&device.bearer()).await?);
     }
     Ok(streams)
@@ -165,7 +171,7 @@ pub(super) async fn drain(
     work: &Arc<Work>,
 ) -> Result<Part, BenchError> {
     let watch = Watch::start(&places.servers);
-    let streams = streams(places, devices).await?;
+    let streams = streams(places, devices, None).await?;
     let receivers = streams.into_iter().map(|stream| receive(stream, work));
     let received = try_join_all(receivers).await?;
     let part = watch.stop(work.count(), Vec::new()).await;
@@ -176,7 +182,7 @@ pub(super) async fn drain(
 
 /// That nothing is delivered again.
 async fn empty(places: &Places<'_>, devices: &[Device]) -> Result<(), BenchError> {
-    let again = settled(&mut streams(places, devices).await?).await?;
+    let again = settled(&mut streams(places, devices, None).await?).await?;
     if again == 0 { Ok(()) } else { Err(BenchError::NotDeleted(again)) }
 }
 
@@ -205,7 +211,7 @@ pub(super) async fn online(
     (senders, pace): (usize, Option<usize>),
     work: &Arc<Work>,
 ) -> Result<Part, BenchError> {
-    let streams = streams(places, devices).await?;
+    let streams = streams(places, devices, None).await?;
     let watch = Watch::start(&places.servers);
     let receivers: Vec<_> = streams
         .into_iter()

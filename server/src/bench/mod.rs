@@ -10,6 +10,7 @@ mod device;
 mod load;
 mod part;
 mod process;
+mod tls;
 mod tree;
 mod wire;
 mod work;
@@ -21,6 +22,7 @@ pub use device::BenchError;
 use device::Device;
 use part::{Figures, Part};
 use process::Process;
+use tls::Tls;
 use work::Work;
 
 /// What to measure.
@@ -44,7 +46,7 @@ pub struct BenchArguments {
     /// Bundles to take; 0 for none
     #[arg(long, default_value_t = 5_000)]
     takes: usize,
-    /// Idle streams; 0 for none
+    /// Idle streams; 0 for none. Measured with TLS too if certificate and key are set
     #[arg(long, default_value_t = 1_000)]
     idle: usize,
     /// Nodes; more than one needs --database and --bus
@@ -73,7 +75,7 @@ pub async fn run(
     idle(folder.path(), settings, &arguments).await?;
     let mut nodes = Vec::new();
     for number in 0..arguments.nodes.max(1) {
-        nodes.push(Process::start(folder.path(), number, settings).await?);
+        nodes.push(Process::start(folder.path(), number, settings, None).await?);
     }
     let places = load::Places::new(&nodes, &arguments.with_pid);
     let mailboxes = device::register(&places, arguments.mailboxes).await?;
@@ -120,7 +122,8 @@ fn report(figures: &Figures, arguments: &BenchArguments) {
     println!("{part:7} {count:6} {per_second:9.0} {p50_ms:8.2} {p99_ms:8.2} {cpu_us:9.1}");
 }
 
-/// In a process that has done nothing before: what registering needed would be there for the streams.
+/// In a process that has done nothing before: what registering needed would be there for the streams. With TLS, if the
+/// settings have certificate and key, and without.
 async fn idle(
     folder: &std::path::Path,
     settings: &crate::config::Settings,
@@ -130,22 +133,28 @@ async fn idle(
     if count == 0 {
         return Ok(());
     }
-    let node = [Process::start(folder, 0, settings).await?];
+    let node = [Process::start(folder, 0, settings, None).await?];
     let devices: Vec<Device> = device::register(&load::Places::new(&node, &[]), count).await?;
     let [node] = node;
     node.stop().await?;
-    let node = [Process::start(folder, 0, settings).await?];
-    let places = load::Places::new(&node, &[]);
-    let before = process::memory(&node);
-    let mut streams = load::streams(&places, &devices).await?;
-    load::settled(&mut streams).await?;
-    let after = process::memory(&node);
-    let each = after.saturating_sub(before) as f64 / count as f64;
-    if arguments.json {
-        println!("{}", serde_json::json!({"part": "idle", "count": count, "bytes": each}));
-    } else {
-        println!("idle    {count:6} streams, {:.1} KB each in the server", each / 1024.0);
+    let secured = settings.tls_certificate_file.as_deref().zip(settings.tls_key_file.as_deref());
+    for tls_files in [None, secured].into_iter().take(1 + usize::from(secured.is_some())) {
+        let tls = tls_files.map(|(certificate, _)| Tls::to(certificate)).transpose()?;
+        let node = [Process::start(folder, 0, settings, tls_files).await?];
+        let places = load::Places::new(&node, &[]);
+        let before = process::memory(&node);
+        let mut streams = load::streams(&places, &devices, tls.as_ref()).await?;
+        load::settled(&mut streams).await?;
+        let after = process::memory(&node);
+        let each = after.saturating_sub(before) as f64 / count as f64;
+        let (part, with) = if tls.is_some() { ("idle-tls", " with TLS") } else { ("idle", "") };
+        if arguments.json {
+            println!("{}", serde_json::json!({"part": part, "count": count, "bytes": each}));
+        } else {
+            println!("idle    {count:6} streams{with}, {:.1} KB each in the server", each / 1024.0);
+        }
+        let [node] = node;
+        node.stop().await?;
     }
-    let [node] = node;
-    node.stop().await
+    Ok(())
 }

@@ -27,11 +27,12 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// A node in a folder of its own, with the keys of the first.
+    /// A node in a folder of its own, with the keys of the first; with TLS if it gets certificate and key.
     pub(super) async fn start(
         root: &Path,
         number: usize,
         settings: &Settings,
+        tls_files: Option<(&Path, &Path)>,
     ) -> Result<Self, BenchError> {
         let folder = root.join(number.to_string());
         let new = !folder.exists();
@@ -48,12 +49,17 @@ impl Process {
                 command.arg(name).arg(address.revealed());
             }
         }
+        if let Some((certificate, key)) = tls_files {
+            command.arg("--tls-certificate-file").arg(certificate);
+            command.arg("--tls-key-file").arg(key);
+        }
         command.envs(OFF.map(|name| (name, "1000000000"))).kill_on_drop(true);
         let mut child = command.stdout(Stdio::piped()).spawn()?;
         let out = child.stdout.take().ok_or(BenchError::NotStarted)?;
         let line = BufReader::new(out).lines().next_line().await?;
-        let address = line.as_deref().and_then(|line| line.strip_prefix("listening on http://"));
-        let address = address.and_then(|address| address.parse().ok());
+        let address = line.as_deref().and_then(|line| line.strip_prefix("listening on "));
+        let address = address.and_then(|address| address.split_once("://"));
+        let address = address.and_then(|(_, address)| address.parse().ok());
         Ok(Self { child, address: address.ok_or(BenchError::NotStarted)? })
     }
 

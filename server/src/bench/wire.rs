@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use prost::Message as _;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -15,15 +15,25 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tuckseal::service::{ClientFrame, ServerFrame, client_frame, server_frame};
 
 use super::device::BenchError;
+use super::tls::Tls;
+
+/// A socket, plain or with TLS.
+trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 /// A connection for one request after another.
-pub(super) struct Http(BufReader<TcpStream>);
+pub(super) struct Http(BufReader<Box<dyn Io>>);
 
 impl Http {
     pub(super) async fn connect(address: SocketAddr) -> Result<Self, BenchError> {
         let socket = TcpStream::connect(address).await?;
         socket.set_nodelay(true)?;
-        Ok(Self(BufReader::new(socket)))
+        Ok(Self(BufReader::new(Box::new(socket))))
+    }
+
+    pub(super) async fn connect_by_tls(address: SocketAddr, tls: &Tls) -> Result<Self, BenchError> {
+        let socket = TcpStream::connect(address).await?;
+        Ok(Self(BufReader::new(Box::new(tls.connect(socket).await?))))
     }
 
     /// The body of a 200.
@@ -87,7 +97,7 @@ impl Http {
 }
 
 /// A stream.
-pub(super) struct Stream(WebSocketStream<TcpStream>);
+pub(super) struct Stream(WebSocketStream<Box<dyn Io>>);
 
 impl Stream {
     pub(super) async fn send(&mut self, body: client_frame::Body) -> Result<(), BenchError> {
