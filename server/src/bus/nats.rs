@@ -5,7 +5,7 @@ use futures_util::StreamExt;
 use tokio::sync::mpsc;
 
 use super::LocalBus;
-use super::nodes::{Addressed, BusError, CONNECT, LOOP, Topics, heed, together};
+use super::nodes::{BusError, CONNECT, LOOP, Told, Topics, heed};
 use crate::config::Address;
 use crate::metrics;
 
@@ -16,7 +16,7 @@ pub(super) async fn connect(
     address: &Address,
     topics: Topics,
     local: LocalBus,
-    waiting: mpsc::Receiver<Addressed>,
+    waiting: mpsc::Receiver<Told>,
 ) -> Result<(), BusError> {
     let options = ConnectOptions::new().name("tuckseal-server").connection_timeout(CONNECT);
     let client = options
@@ -39,11 +39,11 @@ pub(super) async fn connect(
             heed(&local, &message.payload);
         }
     });
-    tokio::spawn(publish(client, waiting));
+    tokio::spawn(publish(client, topics, waiting));
     Ok(())
 }
 
-async fn publish(client: Client, mut waiting: mpsc::Receiver<Addressed>) {
+async fn publish(client: Client, topics: Topics, mut waiting: mpsc::Receiver<Told>) {
     let mut batch = Vec::with_capacity(BATCH);
     while waiting.recv_many(&mut batch, BATCH).await > 0 {
         // Those who were stored together are about to say so.
@@ -53,7 +53,7 @@ async fn publish(client: Client, mut waiting: mpsc::Receiver<Addressed>) {
         {
             batch.push(next);
         }
-        for (subject, notice) in together(std::mem::take(&mut batch)) {
+        for (subject, notice) in topics.addressed(batch.split_off(0)) {
             if let Err(error) = client.publish(subject, notice).await {
                 tracing::warn!(%error, "a notice was not sent");
                 metrics::NOTICES_LOST.add(1);

@@ -5,10 +5,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use super::{Bus, Listening, LocalBus, Notice, Subscription, Wake, nats, notice, redis};
+use super::{Bus, Listening, LocalBus, Notice, Subscription, Wake, nats, redis};
 use crate::config::Address;
 use crate::metrics;
 use crate::storage::{MailboxId, NodeId};
@@ -66,51 +66,59 @@ pub enum BusError {
     RedisTls,
 }
 
-/// A notice and the topic it goes to.
+/// A notice for a node, or for all others.
+pub(super) type Told = (Option<NodeId>, Notice);
+/// A notice as the bus carries it, and the topic it goes to.
 pub(super) type Addressed = (String, Bytes);
 
-/// Bytes after which looks are no longer put together.
-const LARGE: usize = 64 * 1024;
+/// Mailboxes after which looks are no longer put together.
+const LARGE: usize = 8192;
 
-/// Puts the looks to one topic together: what was stored in one transaction is told a node once. The order of hints means
-/// nothing.
-pub(super) fn together(notices: Vec<Addressed>) -> Vec<Addressed> {
-    let mut looks: BTreeMap<String, BytesMut> = BTreeMap::new();
-    let mut all = Vec::with_capacity(notices.len());
-    for (topic, notice) in notices {
-        match notice::more_to_look_at(&notice) {
-            None => all.push((topic, notice)),
-            Some(mailboxes) => match looks.get_mut(&topic) {
-                Some(look) if look.len() < LARGE => look.extend_from_slice(mailboxes),
-                _ => {
-                    let full = looks.insert(topic.clone(), BytesMut::from(&notice[..]));
-                    all.extend(full.map(|full| (topic, full.freeze())));
-                }
-            },
-        }
-    }
-    all.extend(looks.into_iter().map(|(topic, look)| (topic, look.freeze())));
-    all
-}
-
-/// Where a node listens.
+/// Where nodes listen.
 pub(super) struct Topics {
+    name: String,
     pub(super) own: String,
     pub(super) all: String,
 }
 
 impl Topics {
+    fn new(name: String, node: NodeId) -> Self {
+        Self { own: topic(&name, Some(node)), all: topic(&name, None), name }
+    }
+
     /// What a node sends itself to see that the bus works. Means nothing to anybody.
     pub(super) fn hello(&self) -> Addressed {
         (self.own.clone(), Notice::Look(Vec::new()).encode())
+    }
+
+    /// Puts the looks for one node together: what was stored in one transaction is told it once. The order of hints means
+    /// nothing.
+    pub(super) fn addressed(&self, told: Vec<Told>) -> Vec<Addressed> {
+        let mut looks: BTreeMap<Option<NodeId>, Vec<MailboxId>> = BTreeMap::new();
+        let mut all = Vec::new();
+        let mut push = |node, notice: Notice| all.push((topic(&self.name, node), notice.encode()));
+        for (node, notice) in told {
+            let Notice::Look(mailboxes) = notice else {
+                push(node, notice);
+                continue;
+            };
+            let look = looks.entry(node).or_default();
+            look.extend(mailboxes);
+            if look.len() >= LARGE {
+                push(node, Notice::Look(std::mem::take(look)));
+            }
+        }
+        for (node, look) in looks.into_iter().filter(|(_, look)| !look.is_empty()) {
+            push(node, Notice::Look(look));
+        }
+        all
     }
 }
 
 /// A node among several.
 pub struct NodesBus {
     local: LocalBus,
-    name: String,
-    notices: mpsc::Sender<Addressed>,
+    notices: mpsc::Sender<Told>,
 }
 
 impl NodesBus {
@@ -121,13 +129,13 @@ impl NodesBus {
     pub async fn connect(address: &Address, name: String, node: NodeId) -> Result<Self, BusError> {
         let local = LocalBus::default();
         let (notices, waiting) = mpsc::channel(QUEUE);
-        let topics = Topics { own: topic(&name, Some(node)), all: topic(&name, None) };
+        let topics = Topics::new(name, node);
         match address.scheme() {
             Some("redis") => redis::connect(address, topics, local.clone(), waiting).await?,
             Some("rediss") => return Err(BusError::RedisTls),
             _ => nats::connect(address, topics, local.clone(), waiting).await?,
         }
-        Ok(Self { local, name, notices })
+        Ok(Self { local, notices })
     }
 }
 
@@ -158,7 +166,7 @@ impl Bus for NodesBus {
 
     fn elsewhere(&self, node: Option<NodeId>, notice: Notice) {
         metrics::NOTICES.add(1);
-        if self.notices.try_send((topic(&self.name, node), notice.encode())).is_err() {
+        if self.notices.try_send((node, notice)).is_err() {
             // The sweep will find it.
             metrics::NOTICES_LOST.add(1);
         }
@@ -178,36 +186,34 @@ fn topic(name: &str, node: Option<NodeId>) -> String {
 mod tests {
     use super::*;
 
-    fn look(topic: &str, mailboxes: std::ops::Range<i64>) -> Addressed {
-        (topic.into(), Notice::Look(mailboxes.map(MailboxId).collect()).encode())
+    const A: Option<NodeId> = Some(NodeId(10));
+    const ALL: Option<NodeId> = None;
+
+    fn look(mailboxes: std::ops::Range<i64>) -> Notice {
+        Notice::Look(mailboxes.map(MailboxId).collect())
     }
 
     #[test]
-    fn looks_to_one_topic_go_together_up_to_a_size_and_nothing_is_left_out() {
-        let displaced = ("b".to_owned(), Notice::Displaced(MailboxId(1), 2).encode());
-        let notices = vec![
-            look("a", 0..1),
-            look("b", 1..3),
-            displaced.clone(),
-            look("a", 3..5),
-            look("a", 5..5),
+    fn looks_for_one_node_go_together_up_to_a_size_and_nothing_is_left_out() {
+        let topics = Topics::new("n".into(), NodeId(1));
+        let displaced = || Notice::Displaced(MailboxId(1), 2);
+        let told = vec![
+            (A, look(0..1)),
+            (ALL, look(1..3)),
+            (A, displaced()),
+            (A, look(1..5)),
+            (A, look(5..5)),
         ];
-        assert_eq!(together(notices), [displaced, look("a", 0..1).with(3..5), look("b", 1..3)]);
-        let many = together(vec![look("a", 0..8000), look("a", 0..8000), look("a", 0..8000)]);
-        assert_eq!(many.iter().map(|(_, notice)| notice.len()).sum::<usize>(), 2 + 3 * 64_000);
-        assert!(many.iter().all(|(_, notice)| Notice::decode(notice).is_some()));
-        assert!(together(Vec::new()).is_empty());
-    }
-
-    trait With {
-        fn with(self, mailboxes: std::ops::Range<i64>) -> Self;
-    }
-
-    impl With for Addressed {
-        fn with(self, mailboxes: std::ops::Range<i64>) -> Self {
-            let Some(Notice::Look(mut all)) = Notice::decode(&self.1) else { panic!("no look") };
-            all.extend(mailboxes.map(MailboxId));
-            (self.0, Notice::Look(all).encode())
-        }
+        let read = |(topic, notice): Addressed| (topic, Notice::decode(&notice).unwrap());
+        let addressed = |told| topics.addressed(told).into_iter().map(read).collect::<Vec<_>>();
+        let (a, all) = ("tuckseal.n.a".to_owned(), "tuckseal.n.all".to_owned());
+        assert_eq!(
+            addressed(told),
+            [(a.clone(), displaced()), (all, look(1..3)), (a.clone(), look(0..5))]
+        );
+        let large = LARGE as i64;
+        let many = addressed(vec![(A, look(0..large)), (A, look(large..large + 1))]);
+        assert_eq!(many, [(a.clone(), look(0..large)), (a, look(large..large + 1))]);
+        assert!(addressed(Vec::new()).is_empty());
     }
 }

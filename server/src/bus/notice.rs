@@ -4,8 +4,6 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::storage::MailboxId;
 
-const LOOK: u8 = 1;
-
 /// A hint for another node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
@@ -22,7 +20,7 @@ impl Notice {
         let mut bytes = BytesMut::new();
         match self {
             Self::Look(mailboxes) => {
-                bytes.put_u8(LOOK);
+                bytes.put_u8(1);
                 mailboxes.iter().for_each(|mailbox| bytes.put_i64(mailbox.0));
             }
             Self::Keys(mailbox) => {
@@ -48,17 +46,12 @@ impl Notice {
             numbers.push(number);
         }
         match (kind, &numbers[..]) {
-            (LOOK, _) => Some(Self::Look(numbers.into_iter().map(MailboxId).collect())),
+            (1, _) => Some(Self::Look(numbers.into_iter().map(MailboxId).collect())),
             (2, [mailbox]) => Some(Self::Keys(MailboxId(*mailbox))),
             (3, [mailbox, epoch]) => Some(Self::Displaced(MailboxId(*mailbox), *epoch)),
             _ => None,
         }
     }
-}
-
-/// The mailboxes of a look, as they stand in it: behind another look they are a part of that.
-pub(super) fn more_to_look_at(notice: &[u8]) -> Option<&[u8]> {
-    notice.split_first().filter(|(kind, _)| **kind == LOOK).map(|(_, mailboxes)| mailboxes)
 }
 
 #[cfg(test)]

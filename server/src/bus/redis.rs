@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::LocalBus;
-use super::nodes::{Addressed, BusError, CONNECT, LOOP, Topics, heed, together};
+use super::nodes::{Addressed, BusError, CONNECT, LOOP, Told, Topics, heed};
 use crate::config::Address;
 use crate::metrics;
 
@@ -25,13 +25,13 @@ pub(super) async fn connect(
     address: &Address,
     topics: Topics,
     local: LocalBus,
-    waiting: mpsc::Receiver<Addressed>,
+    waiting: mpsc::Receiver<Told>,
 ) -> Result<(), BusError> {
     let unreachable = |source| BusError::RedisUnreachable { address: address.clone(), source };
     let client = Client::open(address.revealed()).map_err(unreachable)?;
     let mut line = Line::open(&client).await.map_err(unreachable)?;
     line.listen(&topics).await.map_err(BusError::RedisRefused)?;
-    line.publish(&mut vec![topics.hello()]).await.map_err(BusError::RedisRefused)?;
+    line.publish(vec![topics.hello()]).await.map_err(BusError::RedisRefused)?;
     if !matches!(timeout(LOOP, line.incoming.next()).await, Ok(Some(_))) {
         return Err(BusError::RedisNoLoop);
     }
@@ -73,10 +73,10 @@ impl Line {
         in_time(LOOP, self.sink.subscribe(&channels[..])).await
     }
 
-    /// Sends and empties the batch; when that fails, how much of it has arrived is not known.
-    async fn publish(&mut self, batch: &mut Vec<Addressed>) -> Result<(), RedisError> {
+    /// When it fails, how much has arrived is not known.
+    async fn publish(&mut self, batch: Vec<Addressed>) -> Result<(), RedisError> {
         let mut commands = redis::pipe();
-        for (channel, notice) in together(batch.split_off(0)) {
+        for (channel, notice) in batch {
             commands.cmd("PUBLISH").arg(channel).arg(&notice[..]).ignore();
         }
         commands.query_async(&mut self.outgoing).await
@@ -97,7 +97,7 @@ async fn carry(
     topics: Topics,
     mut line: Line,
     local: LocalBus,
-    mut waiting: mpsc::Receiver<Addressed>,
+    mut waiting: mpsc::Receiver<Told>,
 ) {
     while let Err(error) = line.serve(&topics, &local, &mut waiting).await {
         tracing::warn!(%error, "the line to Redis is broken; connecting again");
@@ -111,7 +111,7 @@ async fn carry(
 async fn open_again(
     client: &Client,
     topics: &Topics,
-    waiting: &mpsc::Receiver<Addressed>,
+    waiting: &mpsc::Receiver<Told>,
 ) -> Option<Line> {
     let (mut wait, longest) = AGAIN;
     while !waiting.is_closed() {
@@ -132,7 +132,7 @@ impl Line {
         &mut self,
         topics: &Topics,
         local: &LocalBus,
-        waiting: &mut mpsc::Receiver<Addressed>,
+        waiting: &mut mpsc::Receiver<Told>,
     ) -> Result<(), Broken> {
         let (mut batch, mut heard) = (Vec::with_capacity(BATCH), true);
         let mut beats = interval(BEAT);
@@ -147,7 +147,7 @@ impl Line {
                     if count == 0 {
                         return Ok(());
                     }
-                    self.publish(&mut batch).await.inspect_err(|_| {
+                    self.publish(topics.addressed(batch.split_off(0))).await.inspect_err(|_| {
                         metrics::NOTICES_LOST.add(u64::try_from(count).unwrap_or(u64::MAX));
                     })?;
                 }
@@ -155,7 +155,7 @@ impl Line {
                     if !std::mem::take(&mut heard) {
                         return Err(Broken::Silent);
                     }
-                    self.publish(&mut vec![topics.hello()]).await?;
+                    self.publish(vec![topics.hello()]).await?;
                 }
             }
         }
