@@ -69,7 +69,7 @@ impl Client {
     ) -> Result<Result<Self, ServerError>, ProfileError> {
         let ca = Ca::of_profile(store.rows().ca()?);
         let ca = ca.map_err(|_| ProfileError::Damaged { what: "CA" })?;
-        let http = match Http::new(&own.server, ca) {
+        let http = match Http::new(&own.server, ca.as_ref()) {
             Ok(http) => http,
             Err(error) => return Ok(Err(error)),
         };

@@ -42,7 +42,7 @@ pub(crate) async fn register(
     folder: PathBuf,
     registration: Registration,
 ) -> Result<(Store, Own, Account), RegisterError> {
-    let http = Http::new(&registration.server, registration.ca.clone())?;
+    let http = Http::new(&registration.server, registration.ca.as_ref())?;
     let prepared = registration.clone();
     let prepared = tokio::task::spawn_blocking(move || prepare(&folder, &prepared)).await;
     let (mut store, own) = prepared.map_err(|_| ProfileError::Closed)??;

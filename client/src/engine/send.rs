@@ -41,7 +41,7 @@ impl Engine {
         }
         check(&data)?;
         let (local, own) = (&self.local, &self.own);
-        let id = self.store.commit(|rows| {
+        let (id, is_new) = self.store.commit(|rows| {
             // Who has answered has accepted us.
             let is_new = rows.peer(to)?.is_none_or(|peer| peer.access_key.is_none());
             let report_token = if is_new { rows.give_report_token(to, turn.now)? } else { None };
@@ -52,9 +52,12 @@ impl Engine {
             };
             let id = rows.put_out(to, Form::Numbered, &content)?;
             encrypt_waiting(rows, local, to, turn)?;
-            Ok::<_, ProfileError>(id)
+            Ok::<_, ProfileError>((id, is_new))
         })?;
         self.pump_stored(to, turn);
+        if is_new && let Err(error) = self.want_report_tokens(turn) {
+            tracing::warn!(%error, "report tokens");
+        }
         Ok(SentId(id))
     }
 
@@ -64,9 +67,6 @@ impl Engine {
         if let Err(error) = self.pump(account, turn) {
             tracing::warn!(%error, "outbox");
             self.flights.remove(&account);
-        }
-        if let Err(error) = self.want_report_tokens(turn) {
-            tracing::warn!(%error, "report tokens");
         }
     }
 

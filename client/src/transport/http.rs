@@ -4,6 +4,7 @@
 use bytes::Bytes;
 use prost::Message;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio_rustls::rustls::ClientConfig;
 use tuckseal::ServiceId;
@@ -33,7 +34,7 @@ const MAX_ANSWER_BYTES: usize = 1024 * 1024;
 #[derive(Debug, Clone)]
 pub(crate) struct Http {
     server: String,
-    ca: Option<Ca>,
+    tls: Arc<ClientConfig>,
     named: reqwest::Client,
     anonymous: reqwest::Client,
 }
@@ -41,7 +42,7 @@ pub(crate) struct Http {
 impl Http {
     /// # Errors
     /// [`ServerError::Address`] for an address that is not `https://…` or `http://…`, [`ServerError::Tls`].
-    pub(crate) fn new(server: &str, ca: Option<Ca>) -> Result<Self, ServerError> {
+    pub(crate) fn new(server: &str, ca: Option<&Ca>) -> Result<Self, ServerError> {
         let server = server.trim_end_matches('/').to_owned();
         let usable = reqwest::Url::parse(&server).is_ok_and(|url| {
             matches!(url.scheme(), "http" | "https") && url.has_host() && url.path() == "/"
@@ -50,7 +51,7 @@ impl Http {
         if !usable {
             return Err(address());
         }
-        let tls = tls::config(&server, ca.as_ref())?;
+        let tls = tls::config(&server, ca)?;
         let client = || {
             reqwest::Client::builder()
                 .tls_backend_preconfigured(tls.clone())
@@ -61,7 +62,7 @@ impl Http {
                 .build()
                 .map_err(|_| address())
         };
-        Ok(Self { named: client()?, anonymous: client()?, server, ca })
+        Ok(Self { named: client()?, anonymous: client()?, server, tls: Arc::new(tls) })
     }
 
     /// For the stream.
@@ -70,8 +71,8 @@ impl Http {
     }
 
     /// For the stream: whom to trust.
-    pub(super) fn tls(&self) -> Result<ClientConfig, ServerError> {
-        tls::config(&self.server, self.ca.as_ref())
+    pub(super) fn tls(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.tls)
     }
 
     pub(crate) async fn server_info(&self) -> Result<ServerInfo, ServerError> {

@@ -3,7 +3,6 @@
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use prost::Message;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -68,7 +67,7 @@ impl Stream {
         let config = WebSocketConfig::default()
             .max_message_size(Some(MAX_FRAME_BYTES))
             .max_frame_size(Some(MAX_FRAME_BYTES));
-        let tls = Some(Connector::Rustls(Arc::new(http.tls()?)));
+        let tls = Some(Connector::Rustls(http.tls()));
         let opening = connect_async_tls_with_config(request, Some(config), true, tls);
         match timeout(CONNECT_TIMEOUT, opening).await {
             Ok(Ok((socket, _))) => {
