@@ -150,7 +150,7 @@ pub type Asking<'a> = Pin<Box<dyn Future<Output = Result<HookAnswer, HookFailure
 
 /// Somebody who is asked.
 pub trait OperatorHook: Send + Sync + 'static {
-    /// Whether it wants to be asked about such events. Asked once, at the start.
+    /// Whether it wants to be asked about such events. This is looked at before each of them, so answer at once.
     fn wants(&self, kind: HookKind) -> bool;
 
     /// Answers. Many are asked at once, up to `hook_concurrency`; one that takes longer than `hook_timeout_ms` is dropped.

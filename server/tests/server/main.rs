@@ -31,7 +31,7 @@ mod push_vendors;
 mod relay;
 mod reports;
 mod store;
-mod store_batches;
+mod store_postgres;
 mod stores;
 mod streams;
 mod takes;

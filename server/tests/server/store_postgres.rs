@@ -6,9 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use tokio_postgres::{Client, NoTls};
-use tuckseal_server::storage::{
-    AccountId, Append, AppendAnswer, MailboxId, NewMessage, Quota, Recipient, Store,
-};
+use tuckseal_server::storage::{Append, AppendAnswer, MailboxId, Quota, Recipient, Store};
 
 use crate::store::{ALL, LATER, add, append, seqs};
 use crate::stores::Opened;
@@ -179,11 +177,7 @@ async fn quota_goes_by_what_is_there_while_expired_envelopes_are_taken_away() {
     );
     client.batch_execute(&detach).await.unwrap();
     for n in 6..=10 {
-        let message =
-            NewMessage { device: 1, registration_id: 101, content: Bytes::from_static(b"new") };
         let mut new = append(1, n, &[1], 3);
-        new.recipients[0].messages = vec![message];
-        new.recipients[0].account = AccountId([1; 16]);
         new.expires_ms = LATER * 20;
         store.append(new).await.unwrap();
     }

@@ -27,12 +27,10 @@ pub(super) struct Partitions(Arc<Mutex<BTreeMap<i64, i64>>>);
 impl Partitions {
     /// Makes the partitions that the envelopes of a batch go to, if there are none yet.
     pub(super) async fn cover(&self, pool: &Pool, batch: &[Append]) -> Result<(), StoreError> {
-        for new in batch {
-            if !self.covers(new.expires_ms) {
-                let width = new.expires_ms.saturating_sub(new.now_ms) / 4;
-                let found = make(&mut pool.get().await?, new.expires_ms, width).await?;
-                *self.lock() = found;
-            }
+        while let Some(new) = self.uncovered(batch) {
+            let width = new.expires_ms.saturating_sub(new.now_ms) / 4;
+            let found = make(&mut pool.get().await?, new.expires_ms, width).await?;
+            *self.lock() = found;
         }
         Ok(())
     }
@@ -42,8 +40,11 @@ impl Partitions {
         self.lock().clear();
     }
 
-    fn covers(&self, time: i64) -> bool {
-        self.lock().range(..=time).next_back().is_some_and(|(_, end)| time < *end)
+    fn uncovered<'a>(&self, batch: &'a [Append]) -> Option<&'a Append> {
+        let known = self.lock();
+        let covers =
+            |time: i64| known.range(..=time).next_back().is_some_and(|(_, end)| time < *end);
+        batch.iter().find(|new| !covers(new.expires_ms))
     }
 
     /// The map is whole between statements, so a poisoned lock does no harm.
