@@ -37,7 +37,7 @@ fn keys(ids: &[u32], digest: u8) -> KeySet {
     }
 }
 
-fn registering(account: u8, device: u8) -> Registering {
+pub(crate) fn registering(account: u8, device: u8) -> Registering {
     Registering {
         fresh_account: AccountId([account; 16]),
         username: format!("name{account}"),

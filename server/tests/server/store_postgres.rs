@@ -6,9 +6,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use tokio_postgres::{Client, NoTls};
-use tuckseal_server::storage::{Append, AppendAnswer, MailboxId, Quota, Recipient, Store};
+use tuckseal_server::storage::{
+    Append, AppendAnswer, Authority, MailboxId, Mismatch, Quota, Recipient, Registering, Store,
+};
 
-use crate::store::{ALL, LATER, add, append, seqs};
+use crate::store::{ALL, LATER, add, append, registering, seqs};
 use crate::stores::Opened;
 
 const LARGE: Quota = Quota { messages: 10_000, bytes: 1_000_000 };
@@ -185,4 +187,60 @@ async fn quota_goes_by_what_is_there_while_expired_envelopes_are_taken_away() {
     assert_eq!(purged(store, LATER).await, 5);
     assert_eq!(number(&client, WRONG).await, 0);
     assert_eq!(store.read_after(mailbox, 0, ALL).await.unwrap().dropped, 5);
+}
+
+/// What one append for one account is answered with, in words.
+async fn answer(store: &Arc<dyn Store>, new: Append) -> String {
+    match store.append(new).await.unwrap().remove(0) {
+        AppendAnswer::Stored(placed) => format!("stored at {}", placed[0].seq),
+        AppendAnswer::Repeated => "repeated".into(),
+        AppendAnswer::Unauthorised => "unauthorised".into(),
+        AppendAnswer::UnknownAccount => "unknown".into(),
+        AppendAnswer::Mismatch(Mismatch { missing, extra, stale }) => {
+            format!("missing {missing:?} extra {extra:?} stale {stale:?}")
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_node_remembers_of_an_account_ends_with_a_registration_at_another() {
+    let opened = Opened::postgres().await;
+    let (here, there) = (&opened.store, opened.second_node().await);
+    let mailbox = add(here, 1, 1).await;
+    add(here, 2, 1).await;
+    let new = |n: u64, devices: &[u8]| Append { quota: LARGE, ..append(1, n, devices, 3) };
+    assert_eq!(answer(here, new(1, &[1])).await, "stored at 1");
+
+    let again = Registering { registration_id: 7, ..registering(1, 1) };
+    there.register(again).await.unwrap();
+    // Others that are stored together with it do not suffer from it.
+    let others = (10..30).map(|n| here.append(Append { quota: LARGE, ..append(2, n, &[1], 3) }));
+    let (of_before, others) = tokio::join!(answer(here, new(2, &[1])), join_all(others));
+    assert_eq!(of_before, "missing [] extra [] stale [1]");
+    assert!(
+        others.iter().all(|one| matches!(one.as_ref().unwrap()[..], [AppendAnswer::Stored(_)]))
+    );
+    let to_the_new = |n: u64| {
+        let mut new = new(n, &[1]);
+        new.recipients[0].messages[0].registration_id = 7;
+        new
+    };
+    assert_eq!(answer(here, to_the_new(3)).await, "stored at 2");
+
+    // A repetition of what was stored before stays one.
+    assert_eq!(answer(here, new(1, &[1])).await, "repeated");
+    let other_key = Registering { access_hash: [3; 32], ..registering(1, 1) };
+    there.register(Registering { registration_id: 7, ..other_key }).await.unwrap();
+    assert_eq!(answer(here, to_the_new(4)).await, "unauthorised");
+    let with_the_key = |n: u64| {
+        let mut new = to_the_new(n);
+        new.recipients[0].authority = Authority::AccessHash([3; 32]);
+        new
+    };
+    assert_eq!(answer(here, with_the_key(5)).await, "stored at 3");
+    there.register(Registering { access_hash: [3; 32], ..registering(1, 2) }).await.unwrap();
+    assert_eq!(answer(here, with_the_key(6)).await, "missing [2] extra [] stale []");
+    assert_eq!(seqs(here, mailbox).await, [1, 2, 3]);
+    let noted = number(&client(&opened).await, "SELECT count(*) FROM submission").await;
+    assert_eq!(noted, 3 + 20, "what was refused was noted as accepted");
 }

@@ -117,5 +117,10 @@ async fn put_device(
     let insert = "INSERT INTO mailbox (device) VALUES ($1)
                   ON CONFLICT (device) DO UPDATE SET epoch = mailbox.epoch + 1 RETURNING epoch";
     let row = db.query_one(&db.prepare_cached(insert).await?, &[&mailbox.0]).await?;
-    Ok((mailbox, row.try_get(0)?))
+    let epoch = row.try_get(0)?;
+    // What nodes remember of the account is of an older generation from now on.
+    let update = "UPDATE mailbox SET generation = generation + 1 \
+                  WHERE device IN (SELECT id FROM device WHERE account = $1)";
+    db.execute(&db.prepare_cached(update).await?, &[&account]).await?;
+    Ok((mailbox, epoch))
 }

@@ -1,14 +1,15 @@
 //! The store in PostgreSQL, for one node or many. Submissions are committed in groups; everything else is a short
 //! transaction of its own. Any number of nodes may work on one database.
 //!
-//! `writer` and `reader` gather what comes at the same time; `accounts`, `append`, `keys`, `mailbox`, `partitions`, `presence`, `push` and
-//! `reports` hold the statements, `recipients` decides what a submission may.
+//! `writer` and `reader` gather what comes at the same time; `accounts`, `append`, `keys`, `mailbox`, `partitions`, `place`, `presence`, `push`
+//! and `reports` hold the statements, `recipients` decides what a submission may.
 
 mod accounts;
 mod append;
 mod keys;
 mod mailbox;
 mod partitions;
+mod place;
 mod presence;
 mod push;
 mod reader;

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use deadpool_postgres::{Object, Pool};
@@ -18,6 +19,9 @@ const BATCH: usize = 64;
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
 /// Readings that may wait.
 const QUEUE: usize = 4096;
+
+/// After several readings that went together: more of them come as quickly, and go together better.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// One statement, one picture: a mailbox's end and its envelopes belong together. Where the whole mailbox fits nothing has to
 /// be counted.
@@ -81,7 +85,11 @@ impl Reader {
 }
 
 async fn run(pool: Pool, mut readings: mpsc::Receiver<Reading>) {
+    let mut several = false;
     while let Some(first) = readings.recv().await {
+        if several {
+            tokio::time::sleep(PAUSE).await;
+        }
         let mut bytes = first.limit.bytes;
         let mut batch = vec![first];
         while batch.len() < BATCH && bytes < BATCH_BYTES {
@@ -89,6 +97,7 @@ async fn run(pool: Pool, mut readings: mpsc::Receiver<Reading>) {
             bytes = bytes.saturating_add(next.limit.bytes);
             batch.push(next);
         }
+        several = batch.len() > 1;
         // One after the other: what comes meanwhile goes together.
         answer(&pool, batch).await;
     }

@@ -1,19 +1,29 @@
 //! Which mailboxes a submission is for, and whether its sender may.
+//!
+//! What was looked up is remembered, so that a batch need not ask again. It may be out of date: each registration counts
+//! the generation of the account's mailboxes up, and nothing is placed in a mailbox of another generation than was planned
+//! with (`place`). Nothing is refused by what is remembered.
 
 use std::collections::{HashMap, HashSet};
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use deadpool_postgres::Object;
+use lru::LruCache;
 use subtle::ConstantTimeEq;
-use tokio_postgres::Row;
 
 use super::row::{bytes, small};
 use crate::storage::{Append, AppendAnswer, Authority, MailboxId, Mismatch, Recipient, StoreError};
 
-/// Takes the ids that `wanted` gives.
-pub(super) const ACCOUNTS: &str = "SELECT a.aci, a.access_hash, d.id, d.device, d.registration_id FROM account a \
-     LEFT JOIN device d ON d.account = a.id WHERE a.aci = ANY($1) ORDER BY d.device";
+/// Accounts that are remembered: about 15 MB.
+const REMEMBERED: NonZeroUsize = NonZeroUsize::new(65_536).unwrap();
+
+const ACCOUNTS: &str = "SELECT a.aci, a.access_hash, d.id, m.generation, d.device, d.registration_id FROM account a \
+     LEFT JOIN device d ON d.account = a.id LEFT JOIN mailbox m ON m.device = d.id \
+     WHERE a.aci = ANY($1) ORDER BY d.device";
 
 struct Device {
-    mailbox: MailboxId,
+    target: Target,
     device: u8,
     registration_id: u32,
 }
@@ -23,19 +33,76 @@ struct Account {
     devices: Vec<Device>,
 }
 
-/// Accounts by their public id.
-pub(super) struct Accounts(HashMap<[u8; 16], Account>);
-
-/// The accounts of all recipients, each once.
-pub(super) fn wanted(batch: &[Append]) -> Vec<&[u8]> {
-    let recipients = batch.iter().flat_map(|new| &new.recipients);
-    let wanted: HashSet<&[u8]> = recipients.map(|to| &to.account.0[..]).collect();
-    wanted.into_iter().collect()
+/// A mailbox, and the generation that it had.
+#[derive(Clone, Copy)]
+pub(super) struct Target {
+    pub(super) mailbox: MailboxId,
+    pub(super) generation: i64,
 }
 
-/// The accounts of these rows, with their devices in order.
-pub(super) fn accounts(rows: Vec<Row>) -> Result<Accounts, StoreError> {
-    let mut accounts = HashMap::with_capacity(rows.len());
+/// Where the messages for a recipient go, one mailbox each, or why they do not.
+pub(super) type Plan = Result<Vec<Target>, AppendAnswer>;
+
+type Found = HashMap<[u8; 16], Arc<Account>>;
+
+/// The accounts that were asked for last, by their public id.
+pub(super) struct Accounts(Mutex<LruCache<[u8; 16], Arc<Account>>>);
+
+impl Accounts {
+    pub(super) fn new() -> Self {
+        Self(Mutex::new(LruCache::new(REMEMBERED)))
+    }
+
+    /// The plans for all recipients of a batch, in order.
+    pub(super) async fn plans(
+        &self,
+        db: &Object,
+        batch: &[Append],
+    ) -> Result<Vec<Plan>, StoreError> {
+        let recipients: Vec<&Recipient> = batch.iter().flat_map(|new| &new.recipients).collect();
+        let mut plans = self.remembered(&recipients);
+        let doubtful = plans.iter().zip(&recipients).filter(|(plan, _)| plan.is_err());
+        let doubtful: HashSet<&[u8]> = doubtful.map(|(_, to)| &to.account.0[..]).collect();
+        if doubtful.is_empty() {
+            return Ok(plans);
+        }
+        let found = look_up(db, doubtful.into_iter().collect()).await?;
+        for (known, to) in plans.iter_mut().zip(recipients).filter(|(known, _)| known.is_err()) {
+            *known = plan(found.get(&to.account.0).map(|account| &**account), to);
+        }
+        let mut known = self.lock();
+        for (aci, account) in found {
+            known.put(aci, account);
+        }
+        Ok(plans)
+    }
+
+    /// Something of these recipients has changed.
+    pub(super) fn forget(&self, batch: &[Append]) {
+        let mut known = self.lock();
+        for to in batch.iter().flat_map(|new| &new.recipients) {
+            known.pop(&to.account.0);
+        }
+    }
+
+    fn remembered(&self, recipients: &[&Recipient]) -> Vec<Plan> {
+        let mut known = self.lock();
+        recipients
+            .iter()
+            .map(|to| plan(known.get(&to.account.0).map(|known| &**known), to))
+            .collect()
+    }
+
+    /// The map is whole between statements, so a poisoned lock does no harm.
+    fn lock(&self) -> MutexGuard<'_, LruCache<[u8; 16], Arc<Account>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The accounts with these ids, with their devices in order.
+async fn look_up(db: &Object, wanted: Vec<&[u8]>) -> Result<Found, StoreError> {
+    let rows = db.query(&db.prepare_cached(ACCOUNTS).await?, &[&wanted]).await?;
+    let mut accounts: HashMap<[u8; 16], Account> = HashMap::with_capacity(wanted.len());
     for row in rows {
         let access_hash = bytes(&row, 1)?;
         let account = accounts
@@ -43,19 +110,18 @@ pub(super) fn accounts(rows: Vec<Row>) -> Result<Accounts, StoreError> {
             .or_insert_with(|| Account { access_hash, devices: Vec::new() });
         if let Some(mailbox) = row.try_get(2)? {
             account.devices.push(Device {
-                mailbox: MailboxId(mailbox),
-                device: small(row.try_get::<_, i16>(3)?)?,
-                registration_id: small(row.try_get::<_, i32>(4)?)?,
+                target: Target { mailbox: MailboxId(mailbox), generation: row.try_get(3)? },
+                device: small(row.try_get::<_, i16>(4)?)?,
+                registration_id: small(row.try_get::<_, i32>(5)?)?,
             });
         }
     }
-    Ok(Accounts(accounts))
+    Ok(accounts.into_iter().map(|(aci, account)| (aci, Arc::new(account))).collect())
 }
 
 /// The mailboxes of the messages, if the sender may and the devices are those of the account. An unknown account and
 /// a wrong key take the same way to the same answer.
-pub(super) fn plan(accounts: &Accounts, to: &Recipient) -> Result<Vec<MailboxId>, AppendAnswer> {
-    let found = accounts.0.get(&to.account.0);
+fn plan(found: Option<&Account>, to: &Recipient) -> Plan {
     let account = match to.authority {
         Authority::Token => found.ok_or(AppendAnswer::UnknownAccount)?,
         Authority::AccessHash(shown) => {
@@ -65,21 +131,21 @@ pub(super) fn plan(accounts: &Accounts, to: &Recipient) -> Result<Vec<MailboxId>
         }
     };
     let mut mismatch = Mismatch::default();
-    let mut mailboxes = Vec::with_capacity(to.messages.len());
+    let mut targets = Vec::with_capacity(to.messages.len());
     for message in &to.messages {
         match account.devices.iter().find(|device| device.device == message.device) {
             None => mismatch.extra.push(message.device),
             Some(device) if device.registration_id != message.registration_id => {
                 mismatch.stale.push(message.device);
             }
-            Some(device) => mailboxes.push(device.mailbox),
+            Some(device) => targets.push(device.target),
         }
     }
     let named = |device: &&Device| to.messages.iter().any(|m| m.device == device.device);
     mismatch.missing =
         account.devices.iter().filter(|d| !named(d)).map(|device| device.device).collect();
     if mismatch == Mismatch::default() {
-        Ok(mailboxes)
+        Ok(targets)
     } else {
         Err(AppendAnswer::Mismatch(mismatch))
     }

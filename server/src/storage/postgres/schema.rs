@@ -26,7 +26,8 @@ const SILENCE: Duration = Duration::from_secs(15);
 /// are few, short and prepared: planning them again each time would cost more than carrying them out, and a plan that was
 /// made while tables were small must do when they are large.
 const OPTIONS: &str = "-c statement_timeout=15s -c idle_in_transaction_session_timeout=15s \
-                       -c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c jit=off";
+                       -c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_hashjoin=off \
+                       -c enable_mergejoin=off -c jit=off";
 /// How long a request waits for a connection that is free.
 const WAIT: Duration = Duration::from_secs(5);
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use deadpool_postgres::{Object, Pool};
+use deadpool_postgres::Pool;
 use tokio::sync::{Mutex as AsyncMutex, Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_postgres::error::SqlState;
 use tokio_util::task::TaskTracker;
@@ -13,6 +13,8 @@ use tokio_util::task::TaskTracker;
 use super::append;
 use super::mailbox;
 use super::partitions::{Partitions, is_missing};
+use super::place::is_changed;
+use super::recipients::Accounts;
 use crate::metrics;
 use crate::storage::{Append, AppendAnswer, MailboxId, StoreError};
 
@@ -52,9 +54,14 @@ impl Writer {
         let (queue, jobs) = mpsc::channel(QUEUE);
         let jobs =
             Arc::new(Jobs { queue: AsyncMutex::new(jobs), turn: Arc::new(Semaphore::new(1)) });
-        let (tasks, partitions) = (TaskTracker::new(), Partitions::default());
+        let tasks = TaskTracker::new();
+        let database = Arc::new(Database {
+            pool: pool.clone(),
+            partitions: Partitions::default(),
+            accounts: Accounts::new(),
+        });
         for _ in 0..WRITERS {
-            tasks.spawn(write(pool.clone(), partitions.clone(), Arc::clone(&jobs)));
+            tasks.spawn(write(Arc::clone(&database), Arc::clone(&jobs)));
         }
         let deletes = Arc::new(Deletes::new(pool.clone()));
         let deleting = Arc::clone(&deletes);
@@ -90,12 +97,12 @@ impl Writer {
     }
 }
 
-async fn write(pool: Pool, partitions: Partitions, jobs: Arc<Jobs>) {
+async fn write(database: Arc<Database>, jobs: Arc<Jobs>) {
     while let Some((batch, _turn)) = jobs.gather().await {
         let (appends, waiting): (Vec<_>, Vec<_>) =
             batch.into_iter().map(|job| (job.append, job.answer)).unzip();
         let begun = Instant::now();
-        match commit(&pool, &partitions, &appends).await {
+        match database.commit(&appends).await {
             Ok(answers) => {
                 metrics::committed(answers.len(), begun.elapsed());
                 for (waiting, answers) in waiting.into_iter().zip(answers) {
@@ -157,32 +164,30 @@ fn weigh(job: &Job) -> usize {
     messages.map(|message| message.content.len()).sum::<usize>() + job.append.shared.len()
 }
 
-async fn commit(
-    pool: &Pool,
-    partitions: &Partitions,
-    batch: &[Append],
-) -> Result<Vec<Vec<AppendAnswer>>, StoreError> {
-    let mut attempts = Attempts::default();
-    loop {
-        partitions.cover(pool, batch).await?;
-        let done = commit_once(pool, batch).await;
-        if done.as_ref().is_err_and(is_missing) {
-            partitions.forget();
-        }
-        if !attempts.again(&done) {
-            return done;
-        }
-    }
+/// Where batches go, and what the writing tasks remember of it.
+struct Database {
+    pool: Pool,
+    partitions: Partitions,
+    accounts: Accounts,
 }
 
-async fn commit_once(pool: &Pool, batch: &[Append]) -> Result<Vec<Vec<AppendAnswer>>, StoreError> {
-    let db = pool.get().await?;
-    let done = append::append(&db, batch).await;
-    if done.is_err() {
-        // Its transaction may be open: it ends with the connection.
-        drop(Object::take(db));
+impl Database {
+    async fn commit(&self, batch: &[Append]) -> Result<Vec<Vec<AppendAnswer>>, StoreError> {
+        let mut attempts = Attempts::default();
+        loop {
+            self.partitions.cover(&self.pool, batch).await?;
+            let done = append::append(&mut self.pool.get().await?, &self.accounts, batch).await;
+            if done.as_ref().is_err_and(is_missing) {
+                self.partitions.forget();
+            }
+            if done.as_ref().is_err_and(is_changed) {
+                self.accounts.forget(batch);
+            }
+            if !attempts.again(&done) {
+                return done;
+            }
+        }
     }
-    done
 }
 
 /// PostgreSQL ends one of two transactions that wait for each other; it has done nothing and may come again.
@@ -198,6 +203,10 @@ impl Attempts {
             SqlState::T_R_SERIALIZATION_FAILURE,
             // Another node took the partition away.
             SqlState::CHECK_VIOLATION,
+            // Another node stored the same submission at the same time.
+            SqlState::UNIQUE_VIOLATION,
+            // A device registered again since it was looked up.
+            SqlState::NOT_NULL_VIOLATION,
         ];
         self.0 += 1;
         self.0 < ATTEMPTS && error.code().is_some_and(|code| given_up.contains(code))

@@ -58,7 +58,8 @@ CREATE TABLE mailbox (
     bytes    bigint NOT NULL DEFAULT 0,
     dropped  bigint NOT NULL DEFAULT 0,  -- lost unread, and the device has not been told yet
     node     bigint,                     -- where the device is connected, if it is
-    epoch    bigint NOT NULL DEFAULT 0   -- counts connections: the latest one has the mailbox
+    epoch    bigint NOT NULL DEFAULT 0,  -- counts connections: the latest one has the mailbox
+    generation bigint NOT NULL DEFAULT 0 -- counts registrations of the account's devices
 ) WITH (fillfactor = 50);
 
 CREATE TABLE envelope (
