@@ -74,8 +74,9 @@ pub async fn run(
     }
     idle(folder.path(), settings, &arguments).await?;
     let mut nodes = Vec::new();
-    for number in 0..arguments.nodes.max(1) {
-        nodes.push(Process::start(folder.path(), number, settings, None).await?);
+    let count = arguments.nodes.max(1);
+    for number in 0..count {
+        nodes.push(Process::start(folder.path(), (number, count), settings, None).await?);
     }
     let places = load::Places::new(&nodes, &arguments.with_pid);
     let mailboxes = device::register(&places, arguments.mailboxes).await?;
@@ -133,14 +134,14 @@ async fn idle(
     if count == 0 {
         return Ok(());
     }
-    let node = [Process::start(folder, 0, settings, None).await?];
+    let node = [Process::start(folder, (0, 1), settings, None).await?];
     let devices: Vec<Device> = device::register(&load::Places::new(&node, &[]), count).await?;
     let [node] = node;
     node.stop().await?;
     let secured = settings.tls_certificate_file.as_deref().zip(settings.tls_key_file.as_deref());
     for tls_files in [None, secured].into_iter().take(1 + usize::from(secured.is_some())) {
         let tls = tls_files.map(|(certificate, _)| Tls::to(certificate)).transpose()?;
-        let node = [Process::start(folder, 0, settings, tls_files).await?];
+        let node = [Process::start(folder, (0, 1), settings, tls_files).await?];
         let places = load::Places::new(&node, &[]);
         let before = process::memory(&node);
         let mut streams = load::streams(&places, &devices, tls.as_ref()).await?;

@@ -27,10 +27,11 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// A node in a folder of its own, with the keys of the first; with TLS if it gets certificate and key.
+    /// A node in a folder of its own, with the keys of the first; with TLS if it gets certificate and key. Of several on one
+    /// machine each has its share of the processors.
     pub(super) async fn start(
         root: &Path,
-        number: usize,
+        (number, nodes): (usize, usize),
         settings: &Settings,
         tls_files: Option<(&Path, &Path)>,
     ) -> Result<Self, BenchError> {
@@ -53,6 +54,8 @@ impl Process {
             command.arg("--tls-certificate-file").arg(certificate);
             command.arg("--tls-key-file").arg(key);
         }
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        command.env("TOKIO_WORKER_THREADS", (processors / nodes).max(1).to_string());
         command.envs(OFF.map(|name| (name, "1000000000"))).kill_on_drop(true);
         let mut child = command.stdout(Stdio::piped()).spawn()?;
         let out = child.stdout.take().ok_or(BenchError::NotStarted)?;

@@ -8,11 +8,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use deadpool_postgres::{GenericClient, Object};
 use sha2::{Digest, Sha256};
 use tokio_postgres::Row;
+use uuid::Uuid;
 
 use super::mailbox::{lock, make_room};
 use super::place::{Filled, Placing};
 use super::recipients::{Accounts, Plan, Target};
-use super::row::bytes;
 use crate::storage::{Append, AppendAnswer, MailboxId, Placed, Quota, Recipient, StoreError};
 
 /// A recipient that gets its messages, and where they go.
@@ -85,7 +85,7 @@ async fn repeated_before_refused(
     if refused.is_empty() {
         return Ok(());
     }
-    let keys: Vec<&[u8]> = refused.iter().map(|(_, to)| &to.dedup[..]).collect();
+    let keys: Vec<Uuid> = refused.iter().map(|(_, to)| Uuid::from_bytes(to.dedup)).collect();
     let query = db.prepare_cached("SELECT key FROM submission WHERE key = ANY($1)").await?;
     let known = key_set(&db.query(&query, &[&keys]).await?)?;
     for (answer, to) in refused {
@@ -142,8 +142,8 @@ fn placing<'a>(delivering: &[Delivering<'a>], payloads: &HashMap<usize, i64>) ->
 }
 
 /// The submission keys in their order.
-fn keys<'a>(delivering: &[Delivering<'a>]) -> BTreeSet<&'a [u8]> {
-    delivering.iter().map(|one| &one.to.dedup[..]).collect()
+fn keys(delivering: &[Delivering<'_>]) -> BTreeSet<Uuid> {
+    delivering.iter().map(|one| Uuid::from_bytes(one.to.dedup)).collect()
 }
 
 /// The submission keys that were not there before; they are now.
@@ -151,15 +151,15 @@ async fn note(
     db: &impl GenericClient,
     delivering: &[Delivering<'_>],
 ) -> Result<HashSet<[u8; 16]>, StoreError> {
-    let keys: Vec<&[u8]> = keys(delivering).into_iter().collect();
+    let keys: Vec<Uuid> = keys(delivering).into_iter().collect();
     let now = delivering.iter().map(|one| one.new.now_ms).max();
-    let sql = "INSERT INTO submission (key, at_ms) SELECT unnest($1::bytea[]), $2::bigint \
+    let sql = "INSERT INTO submission (key, at_ms) SELECT unnest($1::uuid[]), $2::bigint \
                ON CONFLICT DO NOTHING RETURNING key";
     key_set(&db.query(&db.prepare_cached(sql).await?, &[&keys, &now]).await?)
 }
 
 fn key_set(rows: &[Row]) -> Result<HashSet<[u8; 16]>, StoreError> {
-    rows.iter().map(|row| bytes(row, 0)).collect()
+    rows.iter().map(|row| Ok(row.try_get::<_, Uuid>(0)?.into_bytes())).collect()
 }
 
 /// The shared parts of submissions that have one, by submission, with a reference for each envelope that ends with it.

@@ -5,40 +5,48 @@ use std::collections::{BTreeMap, BTreeSet};
 use deadpool_postgres::GenericClient;
 use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
+use uuid::Uuid;
 
 use super::recipients::Target;
 use crate::storage::{Append, MailboxId, NewMessage, NodeId, StoreError};
 
 /// Notes the keys ($1, at the time $2) if none of them is known; then adds to the mailboxes ($3, in the order of their
 /// numbers, of the generations $4, so many envelopes $5 of so many bytes $6) and stores their envelopes ($8 to $12), each
-/// mailbox's beginning at its place ($7, from 1) in these. A mailbox that is gone or of another generation ends it: a `next_seq`
-/// or `seq` cannot be null. Gives the mailboxes; none if a key was known.
+/// mailbox's beginning at its place ($7, from 1) in these. A mailbox of another generation ends it, since `next_seq` cannot be
+/// null, and one that is gone, since no mailbox is without its device. Gives the mailboxes; none if a key was known.
 ///
-/// The mailboxes are locked in the order in which they are given, since nothing but a nested loop is left to the planner
-/// (`schema`); the keys before them, since they wait for the count of those that are new.
+/// The mailboxes are locked in the order in which they are given; the keys before them, since they wait for the count of those
+/// that are new. They are all there: the conflict takes the newest row under its lock, where an update would begin the
+/// statement anew for each row that another node has changed meanwhile.
 const PLACE: &str = "WITH known AS (
-    SELECT FROM (SELECT unnest($1::bytea[]) AS key) k JOIN submission s ON s.key = k.key
+    SELECT FROM (SELECT unnest($1::uuid[]) AS key) k JOIN submission s ON s.key = k.key
 ), fresh AS (
-    INSERT INTO submission (key, at_ms) SELECT unnest($1), $2::bigint WHERE NOT EXISTS (SELECT FROM known) RETURNING 1
+    INSERT INTO submission (key, at_ms) SELECT unnest($1::uuid[]), $2::bigint WHERE NOT EXISTS (SELECT FROM known) RETURNING 1
 ), filled AS (
-    UPDATE mailbox m SET next_seq = CASE WHEN m.generation = t.generation THEN m.next_seq + t.n END,
-        count = m.count + t.n, bytes = m.bytes + t.size
-    FROM (SELECT unnest($3::bigint[]) AS device, unnest($4::bigint[]) AS generation, unnest($5::bigint[]) AS n,
-                 unnest($6::bigint[]) AS size, unnest($7::bigint[]) AS place) t
-    WHERE m.device = t.device AND (SELECT count(*) FROM fresh) = cardinality($1)
-    RETURNING m.device, m.next_seq - t.n AS first, t.n, t.place, m.count, m.bytes, m.node
+    INSERT INTO mailbox (device, next_seq, count, bytes, generation)
+    SELECT unnest($3::bigint[]), 0, unnest($5::bigint[]), unnest($6::bigint[]), unnest($4::bigint[])
+    WHERE (SELECT count(*) FROM fresh) = cardinality($1)
+    ON CONFLICT (device) DO UPDATE SET
+        next_seq = CASE WHEN mailbox.generation = excluded.generation THEN mailbox.next_seq + excluded.count END,
+        count = mailbox.count + excluded.count, bytes = mailbox.bytes + excluded.bytes
+    RETURNING device, next_seq, count, bytes, node
+), placed AS (
+    SELECT device, next_seq - ($5::bigint[])[i] AS first, ($7::bigint[])[i] AS place, ($5::bigint[])[i] AS n, ($3::bigint[])[i] AS asked, count, bytes, node
+    FROM (SELECT filled.*, row_number() OVER () AS i FROM filled) f
 ), put AS (
     INSERT INTO envelope (mailbox, seq, received_ms, expires_ms, size, payload, body)
-    SELECT f.device, CASE WHEN (SELECT count(*) FROM filled) = cardinality($3) THEN f.first + f.at - f.place END,
+    SELECT CASE WHEN f.device = f.asked THEN f.device END, f.first + f.at - f.place,
            ($8::bigint[])[f.at], ($9::bigint[])[f.at], ($10::bigint[])[f.at], ($11::bigint[])[f.at], ($12::bytea[])[f.at]
-    FROM (SELECT device, first, place, generate_series(place, place + n - 1)::integer AS at FROM filled) f
+    FROM (SELECT device, asked, first, place, generate_series(place, place + n - 1)::integer AS at FROM placed) f
 )
-SELECT device, first, count, bytes, node FROM filled";
+SELECT device, first, count, bytes, node FROM placed";
 
 /// Whether a mailbox was gone or of another generation.
 pub(super) fn is_changed(error: &StoreError) -> bool {
     let StoreError::Postgres(error) = error else { return false };
-    error.code() == Some(&SqlState::NOT_NULL_VIOLATION)
+    [SqlState::NOT_NULL_VIOLATION, SqlState::FOREIGN_KEY_VIOLATION]
+        .iter()
+        .any(|of| error.code() == Some(of))
 }
 
 /// An envelope on its way to a mailbox.
@@ -84,7 +92,7 @@ impl<'a> Placing<'a> {
     pub(super) async fn place(
         &self,
         db: &impl GenericClient,
-        keys: &BTreeSet<&[u8]>,
+        keys: &BTreeSet<Uuid>,
     ) -> Result<Option<Filled>, StoreError> {
         let groups = self.0.values();
         let column = |of: fn(&Group<'_>) -> i64| groups.clone().map(of).collect::<Vec<i64>>();
@@ -99,7 +107,7 @@ impl<'a> Placing<'a> {
         let envelope_sizes = column(|it| it.size);
         let payloads: Vec<Option<i64>> = entries.clone().map(|it| it.payload).collect();
         let bodies: Vec<&[u8]> = entries.map(|it| it.body).collect();
-        let keys: Vec<&[u8]> = keys.iter().copied().collect();
+        let keys: Vec<Uuid> = keys.iter().copied().collect();
         let now = received.iter().max();
         let place = db.prepare_cached(PLACE).await?;
         let rows = db

@@ -20,25 +20,32 @@ const BATCH_BYTES: usize = 4 * 1024 * 1024;
 /// Readings that may wait.
 const QUEUE: usize = 4096;
 
-/// After several readings that went together: more of them come as quickly, and go together better.
+/// After several readings that went together, and after many: more of them come as quickly, and go together better.
 const PAUSE: Duration = Duration::from_millis(1);
+const LONGER_PAUSE: Duration = Duration::from_millis(3);
+const MANY: usize = 8;
 
-/// One statement, one picture: a mailbox's end and its envelopes belong together. Where the whole mailbox fits nothing has to
-/// be counted.
-const READ: &str = "SELECT r.place, m.next_seq - 1, m.dropped, e.seq, e.received_ms, e.body, p.body, e.behind
+/// One statement, one picture: a mailbox's end and its envelopes belong together. Of a mailbox that does not fit as a whole it
+/// tells that alone.
+const READ: &str = "SELECT m.next_seq - 1, m.dropped, e.seq, e.received_ms, e.body,
+    CASE WHEN e.payload IS NOT NULL THEN (SELECT body FROM payload WHERE id = e.payload) END, NULL::bigint, r.place, m.bytes <= r.bytes
 FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[]) WITH ORDINALITY r (mailbox, after, messages, bytes, place)
 JOIN mailbox m ON m.device = r.mailbox
-LEFT JOIN LATERAL (
-    (SELECT seq, received_ms, payload, body, NULL::bigint AS behind FROM envelope
-     WHERE mailbox = m.device AND seq > r.after AND m.bytes <= r.bytes ORDER BY seq LIMIT r.messages)
-    UNION ALL
-    SELECT seq, received_ms, payload, body, behind
-    FROM (SELECT i.*, row_number() OVER w AS place, sum(i.size) OVER w AS upto, count(*) OVER () AS behind
+LEFT JOIN LATERAL (SELECT seq, received_ms, payload, body FROM envelope
+    WHERE mailbox = m.device AND seq > r.after AND m.bytes <= r.bytes ORDER BY seq LIMIT r.messages) e ON true";
+
+/// The same of one that does not: envelopes up to a number and a size, the first one whatever its size, and how many were
+/// looked at.
+const READ_PART: &str = "SELECT m.next_seq - 1, m.dropped, e.seq, e.received_ms, e.body,
+    CASE WHEN e.payload IS NOT NULL THEN (SELECT body FROM payload WHERE id = e.payload) END, e.found
+FROM mailbox m LEFT JOIN LATERAL (
+    SELECT seq, received_ms, payload, body, found
+    FROM (SELECT i.*, row_number() OVER w AS place, sum(i.size) OVER w AS upto, count(*) OVER () AS found
           FROM (SELECT seq, received_ms, size, payload, body FROM envelope
-                WHERE mailbox = m.device AND seq > r.after AND m.bytes > r.bytes ORDER BY seq LIMIT r.messages) i
+                WHERE mailbox = m.device AND seq > $2 ORDER BY seq LIMIT $3) i
           WINDOW w AS (ORDER BY i.seq)) n
-    WHERE n.place = 1 OR (n.place < r.messages AND n.upto <= r.bytes)) e ON true
-LEFT JOIN payload p ON p.id = e.payload ORDER BY r.place, e.seq";
+    WHERE n.place = 1 OR (n.place < $3 AND n.upto <= $4::bigint)) e ON true
+WHERE m.device = $1";
 
 struct Reading {
     mailbox: MailboxId,
@@ -85,10 +92,12 @@ impl Reader {
 }
 
 async fn run(pool: Pool, mut readings: mpsc::Receiver<Reading>) {
-    let mut several = false;
+    let mut last = 1;
     while let Some(first) = readings.recv().await {
-        if several {
-            tokio::time::sleep(PAUSE).await;
+        match last {
+            0..=1 => {}
+            2..MANY => tokio::time::sleep(PAUSE).await,
+            _ => tokio::time::sleep(LONGER_PAUSE).await,
         }
         let mut bytes = first.limit.bytes;
         let mut batch = vec![first];
@@ -97,7 +106,7 @@ async fn run(pool: Pool, mut readings: mpsc::Receiver<Reading>) {
             bytes = bytes.saturating_add(next.limit.bytes);
             batch.push(next);
         }
-        several = batch.len() > 1;
+        last = batch.len();
         // One after the other: what comes meanwhile goes together.
         answer(&pool, batch).await;
     }
@@ -130,40 +139,56 @@ async fn read(db: &Object, batch: &[Reading]) -> Result<Vec<Backlog>, StoreError
     let column = |of: fn(&Reading) -> i64| batch.iter().map(of).collect::<Vec<i64>>();
     let mailboxes = column(|it| it.mailbox.0);
     let cursors = column(|it| it.cursor);
-    // One more than is wanted tells whether there is more.
-    let messages = column(|it| number(it.limit.messages).saturating_add(1));
+    let messages = column(one_more);
     let bytes = column(|it| number(it.limit.bytes));
     let rows = db.query(&query, &[&mailboxes, &cursors, &messages, &bytes]).await?;
     let mut by_place: BTreeMap<i64, Vec<Row>> = BTreeMap::new();
     for row in rows {
-        by_place.entry(row.try_get(0)?).or_default().push(row);
+        by_place.entry(row.try_get(7)?).or_default().push(row);
     }
-    let backlogs = batch.iter().zip(1..).map(|(reading, place)| {
+    let mut backlogs = Vec::with_capacity(batch.len());
+    for (reading, place) in batch.iter().zip(1..) {
         let rows = by_place.remove(&place).unwrap_or_default();
-        backlog(&rows, reading)
-    });
-    backlogs.collect()
+        let fits = rows.first().map_or(Ok(true), |row| row.try_get(8))?;
+        backlogs.push(if fits { backlog(rows, reading)? } else { part(db, reading).await? });
+    }
+    Ok(backlogs)
+}
+
+async fn part(db: &Object, reading: &Reading) -> Result<Backlog, StoreError> {
+    let query = db.prepare_cached(READ_PART).await?;
+    let (messages, bytes) = (one_more(reading), number(reading.limit.bytes));
+    let rows = db.query(&query, &[&reading.mailbox.0, &reading.cursor, &messages, &bytes]).await?;
+    backlog(rows, reading)
+}
+
+/// One more than is wanted tells whether there is more.
+fn one_more(reading: &Reading) -> i64 {
+    number(reading.limit.messages).saturating_add(1)
 }
 
 /// Of the rows of one mailbox: one with its end alone if it has no envelope after the cursor.
-fn backlog(rows: &[Row], reading: &Reading) -> Result<Backlog, StoreError> {
+fn backlog(rows: Vec<Row>, reading: &Reading) -> Result<Backlog, StoreError> {
     let Some(first) = rows.first() else {
         return Ok(Backlog { envelopes: Vec::new(), covers: 0, end: 0, dropped: 0 });
     };
-    let (end, dropped): (i64, i64) = (first.try_get(1)?, first.try_get(2)?);
-    let rows = if first.try_get::<_, Option<i64>>(3)?.is_some() { rows } else { &[] };
-    // Where they were not counted all are here.
-    let found = first.try_get::<_, Option<i64>>(7)?.unwrap_or_else(|| number(rows.len()));
+    let (end, dropped): (i64, i64) = (first.try_get(0)?, first.try_get(1)?);
+    let found: Option<i64> = first.try_get(6)?;
     let mut envelopes = Vec::with_capacity(rows.len());
-    for row in rows.iter().take(reading.limit.messages) {
-        let shared: Option<&[u8]> = row.try_get(6)?;
+    for row in rows {
+        let Some(seq) = row.try_get(2)? else { continue };
+        let shared: Option<&[u8]> = row.try_get(5)?;
         envelopes.push(StoredEnvelope {
-            seq: row.try_get(3)?,
-            received_ms: row.try_get(4)?,
-            content: blob(row, 5)?,
+            seq,
+            received_ms: row.try_get(3)?,
+            content: blob(&row, 4)?,
             shared: shared.map(Bytes::copy_from_slice).unwrap_or_default(),
         });
     }
+    // Where they were not counted all are here.
+    let found = found.unwrap_or_else(|| number(envelopes.len()));
+    envelopes.sort_unstable_by_key(|envelope| envelope.seq);
+    envelopes.truncate(reading.limit.messages);
     let whole = number(envelopes.len()) == found;
     let last = envelopes.last().map_or(reading.cursor, |last| last.seq);
     let covers = if whole { end } else { last };

@@ -1,12 +1,15 @@
 //! Group commit: the submissions that are waiting, up to a bound, go into one transaction, and are answered after its
-//! commit. No timer: while one commit waits for the disk, the next batch gathers.
+//! commit. While one commit waits for the disk, the next batch gathers. There is no timer but when many have just been
+//! answered: they are waited for, a moment, since a commit costs the same whatever its size.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use deadpool_postgres::Pool;
 use tokio::sync::{Mutex as AsyncMutex, Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
 use tokio_util::task::TaskTracker;
 
@@ -27,6 +30,10 @@ const MUCH: usize = 128;
 const BATCH: usize = 256;
 /// Bytes of bodies in one commit.
 const BATCH_BYTES: usize = 1024 * 1024;
+/// Submissions that are about to come and are worth waiting for.
+const MANY: usize = 8;
+/// How long a batch waits for them.
+const PAUSE: Duration = Duration::from_millis(1);
 /// Submissions that may wait.
 const QUEUE: usize = 4096;
 /// How long acknowledged envelopes may wait for others to go along with.
@@ -45,6 +52,7 @@ struct Job {
 pub(super) struct Writer {
     /// None once the store is closed.
     queue: Mutex<Option<mpsc::Sender<Job>>>,
+    jobs: Arc<Jobs>,
     deletes: Arc<Deletes>,
     tasks: TaskTracker,
 }
@@ -52,8 +60,7 @@ pub(super) struct Writer {
 impl Writer {
     pub(super) fn start(pool: &Pool) -> Self {
         let (queue, jobs) = mpsc::channel(QUEUE);
-        let jobs =
-            Arc::new(Jobs { queue: AsyncMutex::new(jobs), turn: Arc::new(Semaphore::new(1)) });
+        let jobs = Arc::new(Jobs::new(jobs));
         let tasks = TaskTracker::new();
         let database = Arc::new(Database {
             pool: pool.clone(),
@@ -66,12 +73,13 @@ impl Writer {
         let deletes = Arc::new(Deletes::new(pool.clone()));
         let deleting = Arc::clone(&deletes);
         tasks.spawn(async move { deleting.run().await });
-        Self { queue: Mutex::new(Some(queue)), deletes, tasks }
+        Self { queue: Mutex::new(Some(queue)), jobs, deletes, tasks }
     }
 
     pub(super) async fn append(&self, append: Append) -> Answers {
         let (answer, answers) = oneshot::channel();
         let queue = lock(&self.queue).clone().ok_or(StoreError::Stopping)?;
+        let _open = self.jobs.open();
         queue.try_send(Job { append, answer }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => StoreError::Busy,
             mpsc::error::TrySendError::Closed(_) => StoreError::Stopping,
@@ -98,13 +106,14 @@ impl Writer {
 }
 
 async fn write(database: Arc<Database>, jobs: Arc<Jobs>) {
-    while let Some((batch, _turn)) = jobs.gather().await {
+    while let Some(Batch { jobs: batch, turn: _turn, .. }) = jobs.gather().await {
         let (appends, waiting): (Vec<_>, Vec<_>) =
             batch.into_iter().map(|job| (job.append, job.answer)).unzip();
         let begun = Instant::now();
         match database.commit(&appends).await {
             Ok(answers) => {
                 metrics::committed(answers.len(), begun.elapsed());
+                jobs.stored();
                 for (waiting, answers) in waiting.into_iter().zip(answers) {
                     // The caller may have gone away: the write stands.
                     let _ = waiting.send(Ok(answers));
@@ -126,36 +135,99 @@ struct Jobs {
     queue: AsyncMutex<mpsc::Receiver<Job>>,
     /// Of a batch that is not much: it waits for the one before, and grows meanwhile.
     turn: Arc<Semaphore>,
+    /// Submissions without an answer yet.
+    open: AtomicUsize,
+    /// So many were open when the last batch was done. Those who hand in one after the other come again at once.
+    expected: AtomicUsize,
 }
 
 impl Jobs {
+    fn new(queue: mpsc::Receiver<Job>) -> Self {
+        Self {
+            queue: AsyncMutex::new(queue),
+            turn: Arc::new(Semaphore::new(1)),
+            open: AtomicUsize::new(0),
+            expected: AtomicUsize::new(0),
+        }
+    }
+
+    /// One more is open, as long as the answer is held.
+    fn open(&self) -> Open<'_> {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        Open(&self.open)
+    }
+
+    /// A batch is stored, and its answers are about to go out.
+    fn stored(&self) {
+        self.expected.store(self.open.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
     /// Waits for the first job and for the turn, and takes what is there by then. None when the queue is closed and empty.
-    async fn gather(&self) -> Option<(Vec<Job>, Option<OwnedSemaphorePermit>)> {
+    async fn gather(&self) -> Option<Batch> {
         let mut queue = self.queue.lock().await;
-        let mut batch = vec![queue.recv().await?];
-        let mut weight = batch.first().map_or(0, weigh);
-        let mut turn = None;
-        while batch.len() < BATCH && weight < BATCH_BYTES {
+        let mut batch = Batch::default();
+        batch.add(queue.recv().await?);
+        while batch.has_room() {
             let job = match queue.try_recv() {
-                Ok(job) => job,
-                Err(_) if turn.is_some() || batch.len() >= MUCH => break,
+                Ok(job) => Some(job),
+                Err(_) if batch.turn.is_some() || batch.jobs.len() >= MUCH => break,
                 Err(_) => tokio::select! {
                     biased;
                     // The semaphore is never closed.
                     permit = Arc::clone(&self.turn).acquire_owned() => {
-                        turn = permit.ok();
+                        batch.turn = permit.ok();
                         continue;
                     }
-                    job = queue.recv() => match job {
-                        Some(job) => job,
-                        None => break,
-                    },
+                    job = queue.recv() => job,
                 },
             };
-            weight += weigh(&job);
-            batch.push(job);
+            let Some(job) = job else { break };
+            batch.add(job);
         }
-        Some((batch, turn))
+        let expected = self.expected.load(Ordering::Relaxed).min(MUCH);
+        if expected >= MANY && batch.jobs.len() < expected {
+            // Whether all came or the time is over: it goes.
+            let _ = timeout(PAUSE, batch.fill(&mut queue, expected)).await;
+        }
+        Some(batch)
+    }
+}
+
+/// One of those that are open.
+struct Open<'a>(&'a AtomicUsize);
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What goes into one commit.
+#[derive(Default)]
+struct Batch {
+    jobs: Vec<Job>,
+    bytes: usize,
+    turn: Option<OwnedSemaphorePermit>,
+}
+
+impl Batch {
+    fn add(&mut self, job: Job) {
+        self.bytes += weigh(&job);
+        self.jobs.push(job);
+    }
+
+    fn has_room(&self) -> bool {
+        self.jobs.len() < BATCH && self.bytes < BATCH_BYTES
+    }
+
+    /// Until it has so many, or the queue is closed. Nothing is lost when it is cancelled.
+    async fn fill(&mut self, queue: &mut mpsc::Receiver<Job>, count: usize) {
+        while self.jobs.len() < count
+            && self.has_room()
+            && let Some(job) = queue.recv().await
+        {
+            self.add(job);
+        }
     }
 }
 
@@ -205,8 +277,9 @@ impl Attempts {
             SqlState::CHECK_VIOLATION,
             // Another node stored the same submission at the same time.
             SqlState::UNIQUE_VIOLATION,
-            // A device registered again since it was looked up.
+            // A device registered again or went since it was looked up.
             SqlState::NOT_NULL_VIOLATION,
+            SqlState::FOREIGN_KEY_VIOLATION,
         ];
         self.0 += 1;
         self.0 < ATTEMPTS && error.code().is_some_and(|code| given_up.contains(code))
