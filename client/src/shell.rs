@@ -328,6 +328,7 @@ fn until(at: Timestamp) -> Instant {
 fn input_of(body: Body) -> Input {
     match body {
         Body::Delivery(delivery) => Input::Delivered(delivery.envelopes),
+        Body::Ephemeral(ephemeral) => Input::Passed(ephemeral),
         Body::QueueEmpty(_) => Input::QueueEmpty,
         Body::KeyCounts(counts) => Input::KeyCounts(Ok(counts)),
         Body::Gap(gap) => Input::Gap { dropped: gap.dropped },

@@ -138,7 +138,7 @@ async fn throw(relay: &Relay, at: &Person, content: &[u8]) {
     let body = Submission {
         submission_id: id.to_vec().into(),
         messages: vec![message],
-        background: false,
+        ..Submission::default()
     };
     // Without a provider of cryptography, reqwest makes no client, although nothing here needs one.
     let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();

@@ -309,9 +309,11 @@ async fn who_is_writing_is_told_at_once_or_never() {
     alice.sent().await;
     bobs.stop().await;
 
-    // This waits at the relay, and says nothing any more when it is read.
+    // Bob is away: it is handed to nobody, and the relay keeps nothing of it.
+    let before = relay.rows("submission");
     alice.client.typing(b, started).await.unwrap();
     alice.sent().await;
+    assert_eq!(relay.rows("submission"), before);
     let bob = bob.reopen().await;
     let mut events = bob.client.events();
     let _bobs = bob.spawn();

@@ -55,6 +55,8 @@ metrics! {
         REFUSED "tuckseal_submissions_refused_total" "Submissions refused: wrong devices, not authorised.";
         DROPPED "tuckseal_envelopes_dropped_total" "Envelopes dropped unread to make room.";
         DELIVERED "tuckseal_envelopes_delivered_total" "Envelopes sent to devices, repetitions included.";
+        EPHEMERAL "tuckseal_ephemeral_total" "Ephemeral messages handed in, by device.";
+        EPHEMERAL_LOST "tuckseal_ephemeral_lost_total" "Of these, those for devices that were away, and those that no connection took in time.";
         ACKNOWLEDGED "tuckseal_envelopes_acknowledged_total" "Envelopes that devices have acknowledged.";
         TAKEN "tuckseal_bundles_taken_total" "Bundles given out.";
         LAST_RESORT "tuckseal_last_resort_total" "Bundles with the last-resort KEM prekey.";

@@ -217,6 +217,12 @@ pub struct Submission {
     /// nobody need be disturbed for it (receipts and the like): woken late, at low priority
     #[prost(bool, tag = "3")]
     pub background: bool,
+    /// for devices that are connected now: handed to them or to nobody, never stored, nobody is woken
+    #[prost(bool, tag = "4")]
+    pub ephemeral: bool,
+    /// worth nothing after that; 0, or more than the server keeps: as long as it keeps. Not with ephemeral
+    #[prost(uint64, tag = "5")]
+    pub ttl_secs: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeviceMessage {
@@ -258,6 +264,12 @@ pub struct MultiSubmission {
     /// nobody need be disturbed for it: woken late, at low priority
     #[prost(bool, tag = "4")]
     pub background: bool,
+    /// as in Submission
+    #[prost(bool, tag = "5")]
+    pub ephemeral: bool,
+    /// as in Submission
+    #[prost(uint64, tag = "6")]
+    pub ttl_secs: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RecipientAccess {
@@ -297,7 +309,7 @@ pub struct Envelope {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ServerFrame {
-    #[prost(oneof = "server_frame::Body", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "server_frame::Body", tags = "1, 2, 3, 4, 5, 6")]
     pub body: ::core::option::Option<server_frame::Body>,
 }
 /// Nested message and enum types in `ServerFrame`.
@@ -314,6 +326,8 @@ pub mod server_frame {
         Gap(super::Gap),
         #[prost(message, tag = "5")]
         SubmissionAnswers(super::SubmissionAnswers),
+        #[prost(message, tag = "6")]
+        Ephemeral(super::Ephemeral),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -321,6 +335,15 @@ pub struct Delivery {
     /// in the order of the mailbox
     #[prost(message, repeated, tag = "1")]
     pub envelopes: ::prost::alloc::vec::Vec<Envelope>,
+}
+/// Was handed in as ephemeral. Not stored: it comes once or never, and there is nothing to acknowledge.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Ephemeral {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub content: ::prost::bytes::Bytes,
+    /// when it was handed in
+    #[prost(uint64, tag = "2")]
+    pub server_timestamp_ms: u64,
 }
 /// All that was waiting when the stream was opened has been delivered.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

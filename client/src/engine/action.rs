@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use tuckseal::ServiceId;
 use tuckseal::service::{
-    Bundles, Envelope, KeyCounts, KeysUpload, MultiAccepted, ReportTokens, SenderCertificateAnswer,
-    ServerInfo,
+    Bundles, Envelope, Ephemeral, KeyCounts, KeysUpload, MultiAccepted, ReportTokens,
+    SenderCertificateAnswer, ServerInfo,
 };
 
 use super::prekeys::Upload;
@@ -23,6 +23,8 @@ pub(crate) enum Input {
     /// Nobody carries out actions any more; what was on its way gets no answer.
     Stopped,
     Delivered(Vec<Envelope>),
+    /// Something that the relay has not stored: it comes once.
+    Passed(Ephemeral),
     QueueEmpty,
     Gap {
         dropped: u64,

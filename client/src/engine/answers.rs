@@ -64,6 +64,13 @@ impl Engine {
                 }
             }
             Err(SubmitError::Server(error)) => {
+                let again = error == ServerError::Unauthorised;
+                let waiting = self.store.rows().waiting(message)?;
+                if !again && waiting.is_some_and(|waiting| waiting.form == Form::Passing) {
+                    // The moment has passed.
+                    self.store.commit(|rows| rows.delete_outbox(message))?;
+                    return self.landed(account, turn);
+                }
                 self.request_failed(account, Some(message), &error, turn)
             }
         }

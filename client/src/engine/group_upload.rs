@@ -70,10 +70,14 @@ impl Engine {
             SentBy::AccessKey => ready.iter().zip(access).filter_map(show).collect(),
         };
         let submission_id = Bytes::copy_from_slice(&message.submission_id);
-        let body: Bytes =
-            MultiSubmission { submission_id, sent: sent.into(), access, background: false }
-                .encode_to_vec()
-                .into();
+        let body: Bytes = MultiSubmission {
+            submission_id,
+            sent: sent.into(),
+            access,
+            ..MultiSubmission::default()
+        }
+        .encode_to_vec()
+        .into();
         self.last_ticket += 1;
         let ticket = self.last_ticket;
         turn.actions.push(Action::SubmitMulti { ticket, body: body.clone(), by });

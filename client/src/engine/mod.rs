@@ -171,6 +171,7 @@ impl Engine {
             Input::Disconnected => self.link = Link::Down,
             Input::Stopped => self.stopped(),
             Input::Delivered(envelopes) => self.delivered(&envelopes, turn)?,
+            Input::Passed(ephemeral) => self.passed(&ephemeral, turn)?,
             Input::QueueEmpty => {
                 self.link = Link::Live;
                 turn.tell(Event::QueueEmpty);
@@ -220,7 +221,10 @@ impl Engine {
     fn trim_log(&mut self, turn: &Turn<'_>) -> Result<(), ProfileError> {
         let before = earlier(turn.now, self.settings.sent_kept);
         let newest = self.settings.sent_messages;
-        self.store.commit(|rows| rows.trim_log(before, newest))?;
+        self.store.commit(|rows| {
+            rows.delete_passing()?;
+            rows.trim_log(before, newest)
+        })?;
         self.trim_at = later(turn.now, TRIM);
         Ok(())
     }

@@ -2,7 +2,7 @@
 //! the session, the consumed prekeys and the envelope's id. Only then is it acknowledged.
 
 use tuckseal::content::{Body, Content};
-use tuckseal::service::Envelope;
+use tuckseal::service::{Envelope, Ephemeral};
 use tuckseal::{
     Address, ContentKind, GroupDecryptError, IdentityKey, LocalParty, PlaintextContent, PublicKey,
     SealedContent, SenderKeyMessage, ServiceId, Timestamp,
@@ -17,7 +17,9 @@ use super::typing;
 use super::{Action, Engine, Link, Settings, Turn};
 use crate::event::{Event, Failure};
 use crate::message::GroupId;
-use crate::store::{Decision, Device, Early, Failed, LogKey, Own, Peer, ProfileError, Rows, Want};
+use crate::store::{
+    Decision, Device, Early, Failed, LogKey, Own, Peer, ProfileError, Rows, Store, Want,
+};
 
 /// Envelopes of one commit: they share its wait for the disk.
 const BATCH: usize = 64;
@@ -65,17 +67,9 @@ impl Engine {
         envelopes: &[Envelope],
         turn: &mut Turn<'_>,
     ) -> Result<(), ProfileError> {
-        let log_key = self.store.log_key();
-        let receiver = Receiver {
-            local: &self.local,
-            own: &self.own,
-            trust_root: self.account.trust_root,
-            settings: &self.settings,
-            log_key,
-            link: self.link,
-        };
+        let (store, receiver) = self.receiving();
         for batch in envelopes.chunks(BATCH) {
-            self.store.commit(|rows| {
+            store.commit(|rows| {
                 for envelope in batch {
                     if !rows.see(&envelope.id)? {
                         receiver.take(
@@ -86,7 +80,7 @@ impl Engine {
                         )?;
                     }
                 }
-                receipts::put_out(rows, self.settings.receipts, turn)
+                receipts::put_out(rows, receiver.settings.receipts, turn)
             })?;
             turn.actions.push(Action::Acknowledge(
                 batch.iter().map(|envelope| envelope.id.clone()).collect(),
@@ -95,6 +89,34 @@ impl Engine {
         self.ask_due(turn)?;
         // A first message may have brought the session that ours wait for.
         self.pump_all(turn)
+    }
+
+    /// What the relay hands over and does not keep: it is neither acknowledged nor asked for again.
+    pub(super) fn passed(
+        &mut self,
+        ephemeral: &Ephemeral,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), ProfileError> {
+        let (store, receiver) = self.receiving();
+        store.commit(|rows| {
+            let server_ms = ephemeral.server_timestamp_ms;
+            match receiver.read(rows, &ephemeral.content, server_ms, turn) {
+                // What comes next under that key will be asked about.
+                Ok(()) | Err(Rejection::Identity { .. }) => Ok(()),
+                Err(Rejection::Failed(account, failure)) => count(rows, account, failure, turn),
+                Err(Rejection::Unreadable { sender, failure, .. }) => {
+                    count(rows, Some(sender.service_id), failure, turn)
+                }
+                Err(Rejection::Profile(error)) => Err(error),
+            }
+        })?;
+        self.pump_all(turn)
+    }
+
+    fn receiving(&mut self) -> (&mut Store, Receiver<'_>) {
+        let Self { store, local, own, account, settings, link, .. } = self;
+        let (trust_root, log_key, link) = (account.trust_root, store.log_key(), *link);
+        (store, Receiver { local, own, trust_root, settings, log_key, link })
     }
 }
 

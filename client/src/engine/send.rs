@@ -146,7 +146,7 @@ impl Engine {
         // Only what is in the log can be sent again.
         let hint = match first.form {
             Form::Numbered | Form::Notice | Form::Group => ContentHint::Resendable,
-            Form::Loose | Form::Plaintext => ContentHint::Implicit,
+            Form::Loose | Form::Plaintext | Form::Passing => ContentHint::Implicit,
         };
         let Some(messages) = self.seal(&certificate, &identity, ciphertexts, hint, turn) else {
             return self.give_up(account, first.id, Refused::ByServer { status: 400 }, turn);
@@ -154,7 +154,9 @@ impl Engine {
         let submission = Submission {
             submission_id: Bytes::copy_from_slice(&submission_id),
             messages,
-            background: matches!(first.form, Form::Loose),
+            background: first.form == Form::Loose,
+            ephemeral: first.form == Form::Passing,
+            ttl_secs: 0,
         };
         let body = submission.encode_to_vec().into();
         let message = first.id;

@@ -1,5 +1,6 @@
 //! Who is writing. Worth something now or never: it is sent while the stream is open and nothing else waits
-//! for the peer, and told to the app when all that waited at the relay has been read.
+//! for the peer, the relay hands it to who is connected and keeps nothing, and the app is told when all that waited at the
+//! relay has been read.
 
 use tuckseal::ServiceId;
 use tuckseal::content::{Body, Content, Typing};
@@ -49,7 +50,7 @@ impl Engine {
             }
             self.store.commit(|rows| {
                 let content = Content::new(Body::Typing(typing), rows.timestamp(turn.now)?);
-                rows.put_out(*account, Form::Loose, &content)
+                rows.put_out(*account, Form::Passing, &content)
             })?;
             self.pump_stored(*account, turn);
         }

@@ -22,6 +22,8 @@ pub(crate) enum Form {
     Notice = 3,
     /// A message to a group.
     Group = 4,
+    /// A content outside the order that is worth something now or never.
+    Passing = 5,
 }
 
 impl Form {
@@ -93,7 +95,8 @@ fn read_waiting(row: &rusqlite::Row<'_>) -> rusqlite::Result<Waiting> {
             1 => Form::Loose,
             2 => Form::Plaintext,
             3 => Form::Notice,
-            _ => Form::Group,
+            4 => Form::Group,
+            _ => Form::Passing,
         },
         device: row.get(2)?,
         submission_id: row.get(3)?,
@@ -290,6 +293,12 @@ impl Rows<'_> {
 
     pub(crate) fn delete_outbox(self, id: u64) -> Result<(), ProfileError> {
         self.0.prepare_cached("DELETE FROM outbox WHERE id = ?1")?.execute((to_sql(id),))?;
+        Ok(())
+    }
+
+    /// What was to be sent at once and was not will not be sent.
+    pub(crate) fn delete_passing(self) -> Result<(), ProfileError> {
+        self.0.execute("DELETE FROM outbox WHERE form = ?1", (Form::Passing as u8,))?;
         Ok(())
     }
 

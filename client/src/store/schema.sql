@@ -78,7 +78,7 @@ CREATE TABLE device (
 -- A message on its way out, and afterwards for a while, so that it can be sent again.
 -- state: 0 not encrypted for every device, 1 encrypted, 2 refused, 3 at the relay: the content is sealed.
 -- form: 0 numbered content, 1 content outside the order, 2 plaintext for one device, 3 numbered content that the
--- app does not know of, 4 a message to a group, whose ciphertext has the device 0.
+-- app does not know of, 4 a message to a group, whose ciphertext has the device 0, 5 content for now or never.
 -- chat: the group. device: the one that it is for, if not for all; resent: how often it was taken up again.
 -- receipt: 0 none, 1 delivered, 2 read.
 CREATE TABLE outbox (

@@ -153,7 +153,7 @@ fn submission(device: &Device, content: Vec<u8>) -> client_frame::Body {
     let submission = Submission {
         submission_id: Bytes::copy_from_slice(&id),
         messages: vec![message],
-        background: false,
+        ..Submission::default()
     };
     client_frame::Body::Submissions(Submissions {
         submissions: vec![StreamSubmission {

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Bus, Inbox, Listening, Notice, Subscription, Wake};
+use crate::metrics;
 use crate::storage::{MailboxId, NodeId};
 
 /// Listeners of this process.
@@ -30,6 +31,11 @@ impl LocalBus {
                 self.wake(mailbox, Wake::Keys);
             }
             Notice::Displaced(mailbox, before) => self.displace(mailbox, before),
+            Notice::Passing(mailbox, passing) => {
+                if !self.wake(mailbox, Wake::Passing(passing)) {
+                    metrics::EPHEMERAL_LOST.add(1);
+                }
+            }
         }
     }
 
@@ -89,6 +95,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::bus::Passing;
     use crate::storage::StoredEnvelope;
 
     const MAILBOX: MailboxId = MailboxId(1);
@@ -139,6 +146,28 @@ mod tests {
         }
         let wakes = listener.next().await;
         assert!(wakes.look && wakes.stored.is_empty());
+    }
+
+    #[tokio::test]
+    async fn of_what_is_not_stored_the_newest_stays_and_memory_is_bounded() {
+        let bus = LocalBus::default();
+        let listener = bus.subscribe(MAILBOX);
+        let passing = |received_ms, size| {
+            Wake::Passing(Passing { content: vec![0; size].into(), received_ms })
+        };
+        for at in 0..1000 {
+            bus.wake(MAILBOX, passing(at, 10));
+        }
+        let wakes = listener.next().await;
+        let times: Vec<i64> = wakes.passing.iter().map(|passing| passing.received_ms).collect();
+        assert_eq!(times, (968..1000).collect::<Vec<_>>());
+        assert!(!wakes.look);
+        for at in 0..10 {
+            bus.wake(MAILBOX, passing(at, 98_304));
+        }
+        let times: Vec<i64> =
+            listener.next().await.passing.iter().map(|it| it.received_ms).collect();
+        assert_eq!(times, [8, 9]);
     }
 
     #[tokio::test]

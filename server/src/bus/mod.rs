@@ -10,18 +10,25 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use tokio::sync::Notify;
 
 pub use local::LocalBus;
 pub use nodes::{BusError, NodesBus};
 pub use notice::Notice;
 
+use crate::metrics;
 use crate::storage::{MailboxId, NodeId, StoredEnvelope};
 
 /// Envelopes that may wait for a connection in memory; beyond that it reads its mailbox.
 const WAITING: usize = 256;
 /// Bytes of their bodies.
 const WAITING_BYTES: usize = 1024 * 1024;
+
+/// Of what is not stored, so many may wait for a connection.
+const PASSING: usize = 32;
+/// Bytes of these.
+const PASSING_BYTES: usize = 256 * 1024;
 
 /// Something for a connected device.
 #[derive(Debug, Clone)]
@@ -30,8 +37,19 @@ pub enum Wake {
     Stored(StoredEnvelope),
     /// Something was stored or dropped: read the mailbox.
     Look,
+    /// Something that is not stored.
+    Passing(Passing),
     /// Prekeys run low or the last-resort one was used.
     Keys,
+}
+
+/// Handed to a connected device or to nobody.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Passing {
+    /// A sealed envelope.
+    pub content: Bytes,
+    /// When it was handed in, in milliseconds.
+    pub received_ms: i64,
 }
 
 /// Connects those who store with those who deliver.
@@ -72,6 +90,8 @@ pub struct Listening {
 pub struct Wakes {
     /// In the order in which they were handed over, which may differ from that of the mailbox.
     pub stored: VecDeque<StoredEnvelope>,
+    /// What is not stored, the oldest first.
+    pub passing: VecDeque<Passing>,
     /// Read the mailbox.
     pub look: bool,
     /// Tell the prekey counts.
@@ -79,6 +99,7 @@ pub struct Wakes {
     /// Another listener has the mailbox now.
     pub displaced: bool,
     bytes: usize,
+    passing_bytes: usize,
 }
 
 impl Wakes {
@@ -88,6 +109,17 @@ impl Wakes {
             self.stored.push_back(envelope);
         } else {
             self.look_instead();
+        }
+    }
+
+    /// The newest is worth most.
+    fn pass(&mut self, passing: Passing) {
+        self.passing_bytes = self.passing_bytes.saturating_add(passing.content.len());
+        self.passing.push_back(passing);
+        while self.passing.len() > PASSING || self.passing_bytes > PASSING_BYTES {
+            let Some(oldest) = self.passing.pop_front() else { return };
+            self.passing_bytes = self.passing_bytes.saturating_sub(oldest.content.len());
+            metrics::EPHEMERAL_LOST.add(1);
         }
     }
 
@@ -156,6 +188,7 @@ impl Inbox {
             Wake::Stored(_) if wakes.look => {}
             Wake::Stored(envelope) => wakes.store(envelope),
             Wake::Look => wakes.look_instead(),
+            Wake::Passing(passing) => wakes.pass(passing),
             Wake::Keys => wakes.keys = true,
         });
     }

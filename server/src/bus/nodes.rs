@@ -3,10 +3,11 @@
 //! found by the sweep.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::{Bus, Listening, LocalBus, Notice, Subscription, Wake, nats, redis};
 use crate::config::Address;
@@ -15,6 +16,8 @@ use crate::storage::{MailboxId, NodeId};
 
 /// Notices that may wait for the connection; beyond that they are left to the sweep.
 const QUEUE: usize = 16_384;
+/// Bytes of contents that may wait with them; beyond that they are lost.
+const CONTENTS: usize = 4 * 1024 * 1024;
 /// How long the bus has to give back what this node tells itself.
 pub(super) const LOOP: Duration = Duration::from_secs(3);
 pub(super) const CONNECT: Duration = Duration::from_secs(5);
@@ -67,7 +70,13 @@ pub enum BusError {
 }
 
 /// A notice for a node, or for all others.
-pub(super) type Told = (Option<NodeId>, Notice);
+pub(super) struct Told {
+    node: Option<NodeId>,
+    notice: Notice,
+    /// What its content takes of the room for contents.
+    _room: Option<OwnedSemaphorePermit>,
+}
+
 /// A notice as the bus carries it, and the topic it goes to.
 pub(super) type Addressed = (String, Bytes);
 
@@ -97,7 +106,7 @@ impl Topics {
         let mut looks: BTreeMap<Option<NodeId>, Vec<MailboxId>> = BTreeMap::new();
         let mut all = Vec::new();
         let mut push = |node, notice: Notice| all.push((topic(&self.name, node), notice.encode()));
-        for (node, notice) in told {
+        for Told { node, notice, .. } in told {
             let Notice::Look(mailboxes) = notice else {
                 push(node, notice);
                 continue;
@@ -119,6 +128,7 @@ impl Topics {
 pub struct NodesBus {
     local: LocalBus,
     notices: mpsc::Sender<Told>,
+    room: Arc<Semaphore>,
 }
 
 impl NodesBus {
@@ -135,7 +145,17 @@ impl NodesBus {
             Some("rediss") => return Err(BusError::RedisTls),
             _ => nats::connect(address, topics, local.clone(), waiting).await?,
         }
-        Ok(Self { local, notices })
+        Ok(Self { local, notices, room: Arc::new(Semaphore::new(CONTENTS)) })
+    }
+
+    /// None if too much waits already.
+    fn told(&self, node: Option<NodeId>, notice: Notice) -> Option<Told> {
+        let size = match &notice {
+            Notice::Passing(_, passing) => u32::try_from(passing.content.len()).ok()?,
+            _ => return Some(Told { node, notice, _room: None }),
+        };
+        let room = Arc::clone(&self.room).try_acquire_many_owned(size).ok()?;
+        Some(Told { node, notice, _room: Some(room) })
     }
 }
 
@@ -166,8 +186,9 @@ impl Bus for NodesBus {
 
     fn elsewhere(&self, node: Option<NodeId>, notice: Notice) {
         metrics::NOTICES.add(1);
-        if self.notices.try_send((node, notice)).is_err() {
-            // The sweep will find it.
+        let told = self.told(node, notice);
+        if told.is_none_or(|told| self.notices.try_send(told).is_err()) {
+            // The sweep will find it, unless it was to be now or never.
             metrics::NOTICES_LOST.add(1);
         }
     }
@@ -197,22 +218,25 @@ mod tests {
     fn looks_for_one_node_go_together_up_to_a_size_and_nothing_is_left_out() {
         let topics = Topics::new("n".into(), NodeId(1));
         let displaced = || Notice::Displaced(MailboxId(1), 2);
-        let told = vec![
+        let told = |all: Vec<(Option<NodeId>, Notice)>| {
+            all.into_iter().map(|(node, notice)| Told { node, notice, _room: None }).collect()
+        };
+        let several = told(vec![
             (A, look(0..1)),
             (ALL, look(1..3)),
             (A, displaced()),
             (A, look(1..5)),
             (A, look(5..5)),
-        ];
+        ]);
         let read = |(topic, notice): Addressed| (topic, Notice::decode(&notice).unwrap());
         let addressed = |told| topics.addressed(told).into_iter().map(read).collect::<Vec<_>>();
         let (a, all) = ("tuckseal.n.a".to_owned(), "tuckseal.n.all".to_owned());
         assert_eq!(
-            addressed(told),
+            addressed(several),
             [(a.clone(), displaced()), (all, look(1..3)), (a.clone(), look(0..5))]
         );
         let large = LARGE as i64;
-        let many = addressed(vec![(A, look(0..large)), (A, look(large..large + 1))]);
+        let many = addressed(told(vec![(A, look(0..large)), (A, look(large..large + 1))]));
         assert_eq!(many, [(a.clone(), look(0..large)), (a, look(large..large + 1))]);
         assert!(addressed(Vec::new()).is_empty());
     }

@@ -1,7 +1,9 @@
-//! What nodes tell each other: a kind, then numbers of 8 bytes, largest byte first.
+//! What nodes tell each other: a kind, then numbers of 8 bytes, largest byte first; behind those of what is passed on, its
+//! content.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
+use super::Passing;
 use crate::storage::MailboxId;
 
 /// A hint for another node.
@@ -13,7 +15,13 @@ pub enum Notice {
     Keys(MailboxId),
     /// A connection with this epoch has the mailbox now.
     Displaced(MailboxId, i64),
+    /// This is for the device, if it is connected. The one notice with a content: it is not stored, and may be lost.
+    Passing(MailboxId, Passing),
 }
+
+const PASSING: u8 = 4;
+/// Kind, mailbox, time.
+const PASSING_HEAD: usize = 17;
 
 impl Notice {
     pub(super) fn encode(&self) -> Bytes {
@@ -32,12 +40,24 @@ impl Notice {
                 bytes.put_i64(mailbox.0);
                 bytes.put_i64(*epoch);
             }
+            Self::Passing(mailbox, passing) => {
+                bytes.reserve(PASSING_HEAD + passing.content.len());
+                bytes.put_u8(PASSING);
+                bytes.put_i64(mailbox.0);
+                bytes.put_i64(passing.received_ms);
+                bytes.put_slice(&passing.content);
+            }
         }
         bytes.freeze()
     }
 
     pub(super) fn decode(mut bytes: &[u8]) -> Option<Self> {
         let kind = bytes.try_get_u8().ok()?;
+        if kind == PASSING {
+            let (mailbox, received_ms) = (bytes.try_get_i64().ok()?, bytes.try_get_i64().ok()?);
+            let content = Bytes::copy_from_slice(bytes);
+            return Some(Self::Passing(MailboxId(mailbox), Passing { content, received_ms }));
+        }
         if !bytes.len().is_multiple_of(8) {
             return None;
         }
@@ -67,6 +87,11 @@ mod tests {
             mailbox().prop_map(Notice::Keys),
             (mailbox(), any::<i64>())
                 .prop_map(|(mailbox, epoch)| Notice::Displaced(mailbox, epoch)),
+            (mailbox(), any::<i64>(), any::<Vec<u8>>()).prop_map(
+                |(mailbox, received_ms, content)| {
+                    Notice::Passing(mailbox, Passing { content: content.into(), received_ms })
+                }
+            ),
         ]
     }
 

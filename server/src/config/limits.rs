@@ -79,6 +79,8 @@ limits! {
     envelope_ttl_secs = 2_592_000, "TUCKSEAL_ENVELOPE_TTL_SECS";
     /// How long a submission id is remembered, in seconds
     submission_ttl_secs = 86_400, "TUCKSEAL_SUBMISSION_TTL_SECS";
+    /// Ephemeral messages that a connection has not taken within this many seconds are dropped
+    ephemeral_secs = 10, "TUCKSEAL_EPHEMERAL_SECS";
     /// Time between two searches for what has expired, in seconds
     purge_interval_secs = 60, "TUCKSEAL_PURGE_INTERVAL_SECS";
     /// Time between two comparisons of connected mailboxes with the database, in seconds; finds lost wake-ups

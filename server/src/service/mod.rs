@@ -6,6 +6,7 @@ pub mod certificates;
 mod circuit;
 pub mod delivery;
 mod envelope_id;
+mod ephemeral;
 mod error;
 pub mod gate;
 pub mod hooks;

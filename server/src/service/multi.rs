@@ -3,14 +3,15 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use tuckseal::service::{MultiAccepted, MultiSubmission, RecipientAccess, RecipientRefusal};
+use tuckseal::service::{
+    MultiAccepted, MultiSubmission, RecipientAccess, RecipientRefusal, Submission,
+};
 use tuckseal::{SentMessage, SentRecipient, ServiceIdKind};
 
 use super::accounts::sha256;
 use super::error::ServiceError;
-use super::relay::{Relay, dedup};
-use crate::push::Urgency;
-use crate::storage::{AccountId, Append, AppendAnswer, Authority, Mismatch, NewMessage, Recipient};
+use super::relay::{Keeping, Relay, dedup};
+use crate::storage::{AccountId, AppendAnswer, Authority, Mismatch, NewMessage, Recipient};
 
 /// Recipients of one transaction.
 const RECIPIENTS: usize = 128;
@@ -38,7 +39,9 @@ impl Relay {
         right: MultiRight,
         submission: MultiSubmission,
     ) -> Result<MultiAccepted, ServiceError> {
-        let urgency = if submission.background { Urgency::Background } else { Urgency::Urgent };
+        let MultiSubmission { background, ephemeral, ttl_secs, .. } = submission;
+        let of_one = Submission { background, ephemeral, ttl_secs, ..Submission::default() };
+        let keeping = Keeping::of(&of_one)?;
         let id = submission_id(&submission)?;
         let sent = self.split(&submission.sent)?;
         let keys = access_keys(right, &submission.access)?;
@@ -51,7 +54,7 @@ impl Relay {
         };
         let mut refused: Vec<RecipientRefusal> =
             sent.others.iter().map(|account| refusal(*account, None)).collect();
-        let parts: Vec<Append> = sent
+        let parts: Vec<Vec<Recipient>> = sent
             .recipients
             .chunks(RECIPIENTS)
             .map(|part| {
@@ -61,11 +64,12 @@ impl Relay {
                     dedup: dedup(&id, to.account),
                     messages: to.messages.clone(),
                 });
-                self.new_append(recipients.collect(), sent.shared.clone())
+                recipients.collect()
             })
             .collect();
-        let storing = parts.into_iter().map(|part| self.store(part, urgency));
-        let answers = futures_util::future::try_join_all(storing).await?;
+        let taking_in = |part| self.take_in(part, sent.shared.clone(), keeping);
+        let answers = parts.into_iter().map(taking_in);
+        let answers = futures_util::future::try_join_all(answers).await?;
         for (to, answer) in sent.recipients.iter().zip(answers.into_iter().flatten()) {
             match answer {
                 AppendAnswer::Stored(_) | AppendAnswer::Repeated => {}

@@ -1,6 +1,7 @@
 //! Mailboxes: submissions in, envelopes out. Never who sent them.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -19,7 +20,7 @@ use crate::identity::ServerIdentity;
 use crate::metrics;
 use crate::push::Urgency;
 use crate::storage::{
-    AccountId, Append, AppendAnswer, Authority, Backlog, MailboxId, MailboxState, NewMessage,
+    AccountId, Append, AppendAnswer, Authority, Backlog, Life, MailboxId, MailboxState, NewMessage,
     NodeId, Placed, Quota, ReadLimit, Recipient, Store, StoredEnvelope,
 };
 
@@ -35,17 +36,43 @@ pub enum Right {
     AccessKey([u8; 16]),
 }
 
+/// What becomes of the envelopes of a submission.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Keeping {
+    /// They wait in mailboxes, and devices that are away are woken. No life is the server's.
+    Mailbox { urgency: Urgency, life_secs: Option<NonZeroU64> },
+    /// They are handed to devices that are connected.
+    Ephemeral,
+}
+
+impl Keeping {
+    pub(super) fn of(submission: &Submission) -> Result<Self, ServiceError> {
+        let life_secs = NonZeroU64::new(submission.ttl_secs);
+        if submission.ephemeral {
+            return match life_secs {
+                None => Ok(Self::Ephemeral),
+                Some(_) => Err(ServiceError::Invalid(
+                    "ttl_secs has no meaning with ephemeral: leave one of them out",
+                )),
+            };
+        }
+        let urgency = if submission.background { Urgency::Background } else { Urgency::Urgent };
+        Ok(Self::Mailbox { urgency, life_secs })
+    }
+}
+
 /// The relay.
 pub struct Relay {
-    store: Arc<dyn Store>,
-    bus: Arc<dyn Bus>,
-    node: NodeId,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) bus: Arc<dyn Bus>,
+    pub(super) node: NodeId,
     push: Push,
     ids: EnvelopeIds,
     pub(super) max_envelope_bytes: u64,
     pub(super) max_recipients: u64,
     envelope_ttl_ms: i64,
     submission_ttl_ms: i64,
+    pub(super) ephemeral_ms: i64,
     quota: Quota,
     window: Window,
 }
@@ -70,6 +97,7 @@ impl Relay {
             max_recipients: limits.max_recipients,
             envelope_ttl_ms: millis(limits.envelope_ttl_secs),
             submission_ttl_ms: millis(limits.submission_ttl_secs),
+            ephemeral_ms: millis(limits.ephemeral_secs),
             quota: Quota {
                 messages: signed(limits.mailbox_messages),
                 bytes: signed(limits.mailbox_bytes),
@@ -96,10 +124,9 @@ impl Relay {
         right: Right,
         submission: Submission,
     ) -> Result<(), ServiceError> {
-        let urgency = if submission.background { Urgency::Background } else { Urgency::Urgent };
+        let keeping = Keeping::of(&submission)?;
         let recipient = self.checked(to, right, submission)?;
-        let append = self.new_append(vec![recipient], Bytes::new());
-        match self.store(append, urgency).await?.pop() {
+        match self.take_in(vec![recipient], Bytes::new(), keeping).await?.pop() {
             Some(AppendAnswer::Stored(_) | AppendAnswer::Repeated) => Ok(()),
             Some(AppendAnswer::Mismatch(mismatch)) => Err(ServiceError::Devices(mismatch)),
             Some(AppendAnswer::Unauthorised) => Err(ServiceError::Unauthorised),
@@ -107,8 +134,23 @@ impl Relay {
         }
     }
 
+    /// Stores or hands over. Answers in the order of the recipients.
+    pub(super) async fn take_in(
+        &self,
+        recipients: Vec<Recipient>,
+        shared: Bytes,
+        keeping: Keeping,
+    ) -> Result<Vec<AppendAnswer>, ServiceError> {
+        match keeping {
+            Keeping::Mailbox { urgency, life_secs } => {
+                self.store(self.new_append(recipients, shared, life_secs), urgency).await
+            }
+            Keeping::Ephemeral => self.hand_over(recipients, &shared).await,
+        }
+    }
+
     /// Stores and wakes.
-    pub(super) async fn store(
+    async fn store(
         &self,
         append: Append,
         urgency: Urgency,
@@ -128,13 +170,21 @@ impl Relay {
         Ok(answers)
     }
 
-    pub(super) fn new_append(&self, recipients: Vec<Recipient>, shared: Bytes) -> Append {
+    fn new_append(
+        &self,
+        recipients: Vec<Recipient>,
+        shared: Bytes,
+        life_secs: Option<NonZeroU64>,
+    ) -> Append {
         let now_ms = now_ms();
+        let own = life_secs.map(|secs| millis(secs.get()));
+        let own = own.filter(|own| *own < self.envelope_ttl_ms);
         Append {
             recipients,
             shared,
             now_ms,
-            expires_ms: now_ms.saturating_add(self.envelope_ttl_ms),
+            expires_ms: now_ms.saturating_add(own.unwrap_or(self.envelope_ttl_ms)),
+            life: own.map_or(Life::Full, |_| Life::Short),
             quota: self.quota,
         }
     }
@@ -208,7 +258,7 @@ impl Relay {
         cursor: i64,
         limit: ReadLimit,
     ) -> Result<Backlog, ServiceError> {
-        Ok(self.store.read_after(mailbox, cursor, limit).await?)
+        Ok(self.store.read_after(mailbox, cursor, limit, now_ms()).await?)
     }
 
     /// What may be on its way to a device.

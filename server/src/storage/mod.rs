@@ -13,9 +13,10 @@ pub use attachments::{
 };
 pub use rows::{
     AccountId, AccountRow, Append, AppendAnswer, Authority, Backlog, Claim, DeviceRow, Fetch,
-    KemUse, KeyCollision, KeyKind, KeySet, KeyState, MailboxId, MailboxState, Mismatch, NewMessage,
-    NodeId, OneTime, Placed, PreKeyRow, PushRow, PutKeys, Quota, ReadLimit, Recipient,
-    RegisterAnswer, Registering, ReportAnswer, Reporting, StoredEnvelope, TakenDevice,
+    KemUse, KeyCollision, KeyKind, KeySet, KeyState, Life, Located, Location, MailboxId,
+    MailboxState, Mismatch, NewMessage, NodeId, OneTime, Placed, PreKeyRow, PushRow, PutKeys,
+    Quota, ReadLimit, Recipient, RegisterAnswer, Registering, ReportAnswer, Reporting,
+    StoredEnvelope, TakenDevice,
 };
 
 use bytes::Bytes;
@@ -54,8 +55,18 @@ pub trait Store: Send + Sync + 'static {
     /// Stores a submission: for each recipient all of its devices or nothing. Answers in the order of the recipients.
     fn append(&self, append: Append) -> Answer<'_, Vec<AppendAnswer>>;
 
-    /// The envelopes after `cursor`, oldest first, up to the limit.
-    fn read_after(&self, mailbox: MailboxId, cursor: i64, limit: ReadLimit) -> Answer<'_, Backlog>;
+    /// Where the devices are that a submission is for, under the same rules. Nothing is stored. Answers in the order of the
+    /// recipients.
+    fn locate(&self, recipients: Vec<Recipient>) -> Answer<'_, Vec<Located>>;
+
+    /// The envelopes after `cursor` that have not expired at `now_ms`, oldest first, up to the limit.
+    fn read_after(
+        &self,
+        mailbox: MailboxId,
+        cursor: i64,
+        limit: ReadLimit,
+        now_ms: i64,
+    ) -> Answer<'_, Backlog>;
 
     /// Forgets acknowledged envelopes, soon. A crash before that means that they are delivered again.
     fn delete(&self, mailbox: MailboxId, seqs: Vec<i64>);
@@ -84,8 +95,8 @@ pub trait Store: Send + Sync + 'static {
     /// The registration has ended; one that took its place stays.
     fn end_push(&self, mailbox: MailboxId, registration: Bytes) -> Answer<'_, ()>;
 
-    /// Those of these mailboxes that hold something and whose device is registered for push.
-    fn to_push(&self, mailboxes: Vec<MailboxId>) -> Answer<'_, Vec<PushRow>>;
+    /// Those of these mailboxes whose device is registered for push, and what waits in them at `now_ms`.
+    fn to_push(&self, mailboxes: Vec<MailboxId>, now_ms: i64) -> Answer<'_, Vec<PushRow>>;
 
     /// Counts a report, if its token has not counted before.
     fn report(&self, reporting: Reporting) -> Answer<'_, ReportAnswer>;

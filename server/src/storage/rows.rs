@@ -267,8 +267,19 @@ pub struct Append {
     pub now_ms: i64,
     /// When the envelopes expire.
     pub expires_ms: i64,
+    /// Who set that.
+    pub life: Life,
     /// Of each mailbox.
     pub quota: Quota,
+}
+
+/// How long an envelope is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    /// As long as the server keeps any. Nobody said that it might be lost: the device is told when it is.
+    Full,
+    /// Shorter, as its sender wants it: it ends without a word.
+    Short,
 }
 
 /// What became of a submission for one recipient.
@@ -299,6 +310,18 @@ pub struct Placed {
     pub node: Option<NodeId>,
 }
 
+/// Where the devices of a recipient are, in the order of the messages, or why it gets none.
+pub type Located = Result<Vec<Location>, AppendAnswer>;
+
+/// Where a device is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Location {
+    /// Its mailbox.
+    pub mailbox: MailboxId,
+    /// The node that it is connected to. None where there is one node alone.
+    pub node: Option<NodeId>,
+}
+
 /// How the devices of a submission differ from those of the account.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Mismatch {
@@ -310,15 +333,15 @@ pub struct Mismatch {
     pub stale: Vec<u8>,
 }
 
-/// A device that is registered for push and has something to fetch.
+/// A device that is registered for push.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PushRow {
     /// Its mailbox.
     pub mailbox: MailboxId,
     /// As it was registered.
     pub registration: Bytes,
-    /// When the oldest envelope came, in milliseconds.
-    pub oldest_ms: i64,
+    /// When the oldest of its envelopes came, in milliseconds; none if there is nothing to fetch.
+    pub oldest_ms: Option<i64>,
 }
 
 /// A report whose token was found good. Days are counted since 1970.

@@ -17,6 +17,7 @@ mod cluster;
 mod crash;
 mod deploy;
 mod drain;
+mod ephemeral;
 mod hooks;
 mod hostile;
 mod keys;

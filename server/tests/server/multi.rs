@@ -30,7 +30,7 @@ pub(crate) fn submission(recipients: &[&Party], shared: &[u8]) -> MultiSubmissio
         submission_id: Bytes::copy_from_slice(&random::<16>()),
         sent: sent(recipients, shared),
         access: access.collect(),
-        background: false,
+        ..MultiSubmission::default()
     }
 }
 

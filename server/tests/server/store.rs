@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tuckseal_server::storage::{
-    AccountId, Append, AppendAnswer, Authority, Fetch, KemUse, KeySet, MailboxId, Mismatch,
-    NewMessage, OneTime, PreKeyRow, PutKeys, Quota, ReadLimit, Recipient, RegisterAnswer,
+    AccountId, Append, AppendAnswer, Authority, Fetch, KemUse, KeySet, Life, MailboxId, Mismatch,
+    NewMessage, NodeId, OneTime, PreKeyRow, PutKeys, Quota, ReadLimit, Recipient, RegisterAnswer,
     Registering, Store,
 };
 
@@ -18,6 +18,8 @@ use model::does_as_the_model;
 
 pub(crate) const ALL: ReadLimit = ReadLimit { messages: 100_000, bytes: usize::MAX };
 const ACCESS: [u8; 32] = [9; 32];
+/// When envelopes are taken in here.
+pub(crate) const NOW: i64 = 1000;
 /// When envelopes that expire at 2,000 have gone from any store.
 pub(crate) const LATER: i64 = 2 * 60 * 60 * 1000;
 
@@ -75,8 +77,9 @@ pub(crate) fn append(account: u8, dedup: u64, devices: &[u8], size: usize) -> Ap
     Append {
         recipients: vec![recipient],
         shared: Bytes::new(),
-        now_ms: 1000,
+        now_ms: NOW,
         expires_ms: 2000,
+        life: Life::Full,
         quota: Quota { messages: 6, bytes: 60 },
     }
 }
@@ -89,7 +92,7 @@ async fn submit(store: &Arc<dyn Store>, append: Append) -> AppendAnswer {
 }
 
 pub(crate) async fn seqs(store: &Arc<dyn Store>, mailbox: MailboxId) -> Vec<i64> {
-    let backlog = store.read_after(mailbox, 0, ALL).await.unwrap();
+    let backlog = store.read_after(mailbox, 0, ALL, NOW).await.unwrap();
     backlog.envelopes.iter().map(|envelope| envelope.seq).collect()
 }
 
@@ -142,7 +145,7 @@ async fn submission_to_several_devices_is_stored_for_all_or_for_none(opened: Ope
     turned.recipients[0].messages[0].content = Bytes::from_static(b"to the second");
     let AppendAnswer::Stored(placed) = submit(&store, turned).await else { panic!("not stored") };
     assert_eq!(placed.iter().map(|it| it.mailbox).collect::<Vec<_>>(), [second, first]);
-    let at_second = store.read_after(second, 1, ALL).await.unwrap().envelopes;
+    let at_second = store.read_after(second, 1, ALL, NOW).await.unwrap().envelopes;
     assert_eq!(at_second[0].content, b"to the second"[..]);
     // Accepted before: that answer stands, whatever the devices are now.
     add(&store, 1, 3).await;
@@ -164,8 +167,9 @@ async fn reading_keeps_its_limits_and_says_what_it_covers(opened: Opened) {
     }
     store.delete(mailbox, vec![4, 5]);
     store.settle().await.unwrap();
-    let read =
-        |cursor, messages, bytes| store.read_after(mailbox, cursor, ReadLimit { messages, bytes });
+    let read = |cursor, messages, bytes| {
+        store.read_after(mailbox, cursor, ReadLimit { messages, bytes }, NOW)
+    };
     let part = read(0, 2, 1000).await.unwrap();
     assert_eq!((part.envelopes.len(), part.covers, part.end), (2, 2, 5));
     let small = read(0, 9, 5).await.unwrap();
@@ -192,13 +196,74 @@ async fn purge_goes_by_time_and_in_slices(opened: Opened) {
         }
     }
     assert!(gone == 1200 + 1200 && steps >= 3, "{gone} in {steps} steps");
-    let backlog = store.read_after(mailbox, 0, ALL).await.unwrap();
+    let backlog = store.read_after(mailbox, 0, ALL, NOW).await.unwrap();
     assert_eq!((backlog.envelopes.len(), backlog.dropped), (0, 1200));
     store.told_dropped(mailbox, 1200).await.unwrap();
     store.told_dropped(mailbox, 5).await.unwrap();
-    assert_eq!(store.read_after(mailbox, 0, ALL).await.unwrap().dropped, 0);
+    assert_eq!(store.read_after(mailbox, 0, ALL, NOW).await.unwrap().dropped, 0);
     // Forgotten, so the same submission is new.
     assert!(matches!(submit(&store, append(1, 0, &[1], 1)).await, AppendAnswer::Stored(_)));
+}
+
+async fn envelope_of_a_short_life_is_not_read_after_it_and_ends_without_a_gap(opened: Opened) {
+    let store = Arc::clone(&opened.store);
+    let mailbox = add(&store, 1, 1).await;
+    let short =
+        |dedup| Append { expires_ms: 1500, life: Life::Short, ..append(1, dedup, &[1], 10) };
+    submit(&store, append(1, 1, &[1], 10)).await;
+    submit(&store, short(2)).await;
+    submit(&store, Append { expires_ms: i64::MAX / 2, ..append(1, 3, &[1], 10) }).await;
+    let read = async |limit, at| {
+        let backlog = store.read_after(mailbox, 0, limit, at).await.unwrap();
+        let seqs: Vec<i64> = backlog.envelopes.iter().map(|envelope| envelope.seq).collect();
+        (seqs, backlog.covers, backlog.dropped)
+    };
+    assert_eq!(read(ALL, 1499).await, (vec![1, 2, 3], 3, 0));
+    assert_eq!(read(ALL, 1500).await, (vec![1, 3], 3, 0));
+    // The same where the mailbox is read in parts.
+    let part = ReadLimit { messages: 2, bytes: 25 };
+    assert_eq!(read(part, 1499).await, (vec![1, 2], 2, 0));
+    assert_eq!(read(part, 1500).await, (vec![1, 3], 3, 0));
+    store.put_push(mailbox, Some(Bytes::from_static(b"somewhere"))).await.unwrap();
+    let waits = async |at| store.to_push(vec![mailbox], at).await.unwrap()[0].oldest_ms;
+    store.delete(mailbox, vec![1, 3]);
+    store.settle().await.unwrap();
+    assert_eq!((waits(1499).await, waits(1500).await), (Some(NOW), None));
+    submit(&store, append(1, 4, &[1], 10)).await;
+    while store.purge(LATER, 0).await.unwrap() > 0 {}
+    // Who sent the other one did not say that it might be lost.
+    assert_eq!(read(ALL, NOW).await, (vec![], 4, 1));
+    for dedup in 5..=10 {
+        let answer = submit(&store, append(1, dedup, &[1], 10)).await;
+        let AppendAnswer::Stored(placed) = answer else { panic!("{answer:?}") };
+        assert_eq!(placed[0].dropped, 0, "the mailbox is not empty");
+    }
+}
+
+async fn devices_are_located_under_the_rules_of_a_submission(opened: Opened) {
+    let store = Arc::clone(&opened.store);
+    let (first, second) = (add(&store, 1, 1).await, add(&store, 1, 2).await);
+    let locate = async |new: Append| store.locate(new.recipients).await.unwrap().remove(0);
+    store.claim(second, NodeId(7)).await.unwrap();
+    let found = locate(append(1, 1, &[1, 2], 10)).await.unwrap();
+    assert_eq!(found.iter().map(|it| it.mailbox).collect::<Vec<_>>(), [first, second]);
+    // One node alone knows of no other.
+    assert!(matches!(found[1].node, None | Some(NodeId(7))) && found[0].node.is_none());
+    let missing = Mismatch { missing: vec![2], ..Mismatch::default() };
+    let refused = locate(append(1, 1, &[1], 10)).await;
+    assert_eq!(refused, Err(AppendAnswer::Mismatch(missing)));
+    assert_eq!(locate(append(7, 1, &[1], 10)).await, Err(AppendAnswer::Unauthorised));
+    let mut wrong = append(1, 1, &[1, 2], 10);
+    wrong.recipients[0].authority = Authority::AccessHash([8; 32]);
+    assert_eq!(locate(wrong).await, Err(AppendAnswer::Unauthorised));
+    // A device more is seen at once, also where the account was looked up before.
+    add(&store, 1, 3).await;
+    let missing = Mismatch { missing: vec![3], ..Mismatch::default() };
+    let refused = locate(append(1, 1, &[1, 2], 10)).await;
+    assert_eq!(refused, Err(AppendAnswer::Mismatch(missing)));
+    // Nothing was stored or noted.
+    assert!(seqs(&store, first).await.is_empty());
+    assert!(matches!(submit(&store, append(1, 1, &[1, 2, 3], 10)).await, AppendAnswer::Stored(_)));
 }
 
 async fn what_was_answered_survives_closing_and_opening(mut opened: Opened) {
@@ -237,7 +302,7 @@ async fn envelopes_of_one_submission_share_what_they_have_in_common(opened: Open
     let again = store.append(new(7)).await.unwrap();
     assert_eq!(again[..2], [AppendAnswer::Repeated, AppendAnswer::Repeated]);
     for mailbox in &mailboxes[..2] {
-        let backlog = store.read_after(*mailbox, 0, ALL).await.unwrap();
+        let backlog = store.read_after(*mailbox, 0, ALL, NOW).await.unwrap();
         let whole = backlog.envelopes[0].clone().whole();
         assert_eq!(whole, [&[7; 4][..], &shared].concat());
     }
@@ -245,11 +310,11 @@ async fn envelopes_of_one_submission_share_what_they_have_in_common(opened: Open
     // 34 bytes each: the second leaves the first, the third does not (the quota is 60).
     store.delete(mailboxes[0], vec![1]);
     store.settle().await.unwrap();
-    let still = store.read_after(mailboxes[1], 0, ALL).await.unwrap();
+    let still = store.read_after(mailboxes[1], 0, ALL, NOW).await.unwrap();
     assert_eq!(still.envelopes[0].shared, shared);
     let AppendAnswer::Stored(placed) = &store.append(new(8)).await.unwrap()[1] else { panic!() };
     assert_eq!((placed[0].seq, placed[0].dropped), (2, 1));
-    let now = store.read_after(mailboxes[1], 0, ALL).await.unwrap();
+    let now = store.read_after(mailboxes[1], 0, ALL, NOW).await.unwrap();
     assert_eq!((now.envelopes.len(), now.envelopes[0].shared.clone()), (1, shared));
 }
 
@@ -282,7 +347,7 @@ async fn writers_readers_and_deletions_at_once_lose_nothing_and_keep_the_order(o
     while seen.iter().any(|seen| seen.len() < 6 * EACH as usize) {
         for n in 0..2 {
             let limit = ReadLimit { messages: 32, bytes: 1_000_000 };
-            let backlog = nodes[n].read_after(mailboxes[n], at[n], limit).await.unwrap();
+            let backlog = nodes[n].read_after(mailboxes[n], at[n], limit, NOW).await.unwrap();
             at[n] = backlog.covers;
             let new: Vec<i64> = backlog.envelopes.iter().map(|envelope| envelope.seq).collect();
             nodes[1 - n].delete(mailboxes[n], new.clone());
@@ -362,6 +427,8 @@ pub(crate) use on_every_store;
 
 on_every_store! {
     bundles_of_all_devices_are_taken_together
+    devices_are_located_under_the_rules_of_a_submission
+    envelope_of_a_short_life_is_not_read_after_it_and_ends_without_a_gap
     does_as_the_model
     envelopes_of_one_submission_share_what_they_have_in_common
     prekey_goes_out_once_whoever_takes_and_uploads_at_the_same_time

@@ -10,7 +10,7 @@ use tuckseal_server::storage::{
     Append, AppendAnswer, Authority, MailboxId, Mismatch, Quota, Recipient, Registering, Store,
 };
 
-use crate::store::{ALL, LATER, add, append, registering, seqs};
+use crate::store::{ALL, LATER, NOW, add, append, registering, seqs};
 use crate::stores::Opened;
 
 const LARGE: Quota = Quota { messages: 10_000, bytes: 1_000_000 };
@@ -135,7 +135,7 @@ async fn what_has_expired_goes_with_its_partition_and_leaves_counts_that_are_rig
     assert_eq!(number(&client, "SELECT count(*) FROM payload").await, 1);
     let tables = "SELECT count(*) FROM pg_class WHERE relname ~ '^envelope_[0-9]+$'";
     assert_eq!(number(&client, tables).await, 1);
-    let left = store.read_after(first, 0, ALL).await.unwrap();
+    let left = store.read_after(first, 0, ALL, NOW).await.unwrap();
     assert_eq!((left.envelopes.len(), left.envelopes[0].seq, left.dropped), (1, 2, 1));
 
     // A node that knew the partition finds that it is gone, and makes another.
@@ -186,7 +186,7 @@ async fn quota_goes_by_what_is_there_while_expired_envelopes_are_taken_away() {
     assert_eq!(seqs(store, mailbox).await, [6, 7, 8, 9, 10]);
     assert_eq!(purged(store, LATER).await, 5);
     assert_eq!(number(&client, WRONG).await, 0);
-    assert_eq!(store.read_after(mailbox, 0, ALL).await.unwrap().dropped, 5);
+    assert_eq!(store.read_after(mailbox, 0, ALL, NOW).await.unwrap().dropped, 5);
 }
 
 /// What one append for one account is answered with, in words.

@@ -227,7 +227,7 @@ impl Party {
         Submission {
             submission_id: Bytes::copy_from_slice(&random::<16>()),
             messages: vec![message],
-            background: false,
+            ..Submission::default()
         }
     }
 

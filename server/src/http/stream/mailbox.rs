@@ -5,11 +5,11 @@ use std::time::Instant;
 
 use axum::extract::ws::Message;
 use bytes::Bytes;
-use tuckseal::service::{Delivery as DeliveryFrame, Gap, QueueEmpty, server_frame};
+use tuckseal::service::{Delivery as DeliveryFrame, Ephemeral, Gap, QueueEmpty, server_frame};
 
 use super::socket::Socket;
 use super::{End, behind};
-use crate::bus::{Subscription, Wakes};
+use crate::bus::{Passing, Subscription, Wakes};
 use crate::http::App;
 use crate::metrics;
 use crate::service::ServiceError;
@@ -152,7 +152,21 @@ impl Mailbox {
             self.delivery.look();
         }
         wakes.stored.into_iter().for_each(|envelope| self.delivery.offer(envelope));
+        for passing in wakes.passing {
+            self.pass_on(passing, socket).await?;
+        }
         if wakes.keys { self.tell_keys(OnlyIfLow::No, socket).await } else { Ok(()) }
+    }
+
+    /// Unless it is too late.
+    async fn pass_on(&mut self, passing: Passing, socket: &mut Socket) -> Result<(), End> {
+        let Passing { content, received_ms } = passing;
+        if self.app.services.relay.is_stale(received_ms) {
+            metrics::EPHEMERAL_LOST.add(1);
+            return Ok(());
+        }
+        let server_timestamp_ms = received_ms.unsigned_abs();
+        socket.send(server_frame::Body::Ephemeral(Ephemeral { content, server_timestamp_ms })).await
     }
 
     pub(super) fn acknowledged(&mut self, ids: &[Bytes]) -> Result<(), ServiceError> {

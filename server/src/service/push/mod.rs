@@ -182,7 +182,7 @@ impl Push {
         if plans.is_empty() {
             return;
         }
-        let rows = match inner.store.to_push(plans.keys().copied().collect()).await {
+        let rows = match inner.store.to_push(plans.keys().copied().collect(), now_ms()).await {
             Ok(rows) => rows,
             Err(error) => {
                 tracing::warn!(%error, "push");
@@ -205,7 +205,8 @@ impl Push {
 
     /// A device that was connected had its time to fetch.
     fn is_due(&self, row: &PushRow, plan: Plan) -> bool {
-        let waiting = now_ms().saturating_sub(row.oldest_ms);
+        let Some(oldest_ms) = row.oldest_ms else { return false };
+        let waiting = now_ms().saturating_sub(oldest_ms);
         let patience = self.inner.pace.unfetched.as_millis() / 2;
         plan.reason == Reason::Away || i64::try_from(patience).is_ok_and(|least| waiting >= least)
     }

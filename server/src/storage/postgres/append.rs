@@ -30,7 +30,8 @@ pub(super) async fn append(
     accounts: &Accounts,
     batch: &[Append],
 ) -> Result<Vec<Vec<AppendAnswer>>, StoreError> {
-    let (mut answers, mut delivering) = planned(accounts.plans(db, batch).await?, batch);
+    let recipients: Vec<&Recipient> = batch.iter().flat_map(|new| &new.recipients).collect();
+    let (mut answers, mut delivering) = planned(accounts.plans(db, &recipients).await?, batch);
     repeated_before_refused(db, batch, &mut answers).await?;
     let mut seen = HashSet::new();
     delivering.retain(|one| seen.insert(one.to.dedup));

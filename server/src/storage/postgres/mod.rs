@@ -26,19 +26,21 @@ use bytes::Bytes;
 use deadpool_postgres::Pool;
 
 use reader::Reader;
+use recipients::Accounts;
 pub use schema::PostgresOpenError;
 use writer::{Attempts, Writer};
 
 use super::{
     AccountId, AccountRow, Answer, Append, AppendAnswer, Backlog, Claim, DeviceRow, Fetch, KeySet,
-    KeyState, MailboxId, MailboxState, NodeId, PushRow, PutKeys, ReadLimit, RegisterAnswer,
-    Registering, ReportAnswer, Reporting, Store, TakenDevice,
+    KeyState, Located, MailboxId, MailboxState, NodeId, PushRow, PutKeys, ReadLimit, Recipient,
+    RegisterAnswer, Registering, ReportAnswer, Reporting, Store, TakenDevice,
 };
 
 /// The store. Clones share it.
 #[derive(Clone)]
 pub struct PostgresStore {
     pool: Pool,
+    accounts: Arc<Accounts>,
     writer: Arc<Writer>,
     reader: Arc<Reader>,
 }
@@ -50,8 +52,10 @@ impl PostgresStore {
     /// Nobody answers, the user may not, or the database was written by a newer server.
     pub async fn open(setting: &str) -> Result<Self, PostgresOpenError> {
         let pool = schema::open(setting).await?;
-        let (writer, reader) = (Arc::new(Writer::start(&pool)), Arc::new(Reader::start(&pool)));
-        Ok(Self { pool, writer, reader })
+        let accounts = Arc::new(Accounts::new());
+        let writer = Arc::new(Writer::start(&pool, Arc::clone(&accounts)));
+        let reader = Arc::new(Reader::start(&pool));
+        Ok(Self { pool, accounts, writer, reader })
     }
 }
 
@@ -132,8 +136,20 @@ impl Store for PostgresStore {
         Box::pin(self.writer.append(append))
     }
 
-    fn read_after(&self, mailbox: MailboxId, cursor: i64, limit: ReadLimit) -> Answer<'_, Backlog> {
-        Box::pin(self.reader.read(mailbox, cursor, limit))
+    fn locate(&self, recipients: Vec<Recipient>) -> Answer<'_, Vec<Located>> {
+        Box::pin(async move {
+            presence::locate(&self.pool.get().await?, &self.accounts, &recipients).await
+        })
+    }
+
+    fn read_after(
+        &self,
+        mailbox: MailboxId,
+        cursor: i64,
+        limit: ReadLimit,
+        now_ms: i64,
+    ) -> Answer<'_, Backlog> {
+        Box::pin(self.reader.read(mailbox, cursor, limit, now_ms))
     }
 
     fn delete(&self, mailbox: MailboxId, seqs: Vec<i64>) {
@@ -180,8 +196,8 @@ impl Store for PostgresStore {
         Box::pin(async move { push::end(&self.pool.get().await?, mailbox, &registration).await })
     }
 
-    fn to_push(&self, mailboxes: Vec<MailboxId>) -> Answer<'_, Vec<PushRow>> {
-        Box::pin(async move { push::due(&self.pool.get().await?, &mailboxes).await })
+    fn to_push(&self, mailboxes: Vec<MailboxId>, now_ms: i64) -> Answer<'_, Vec<PushRow>> {
+        Box::pin(async move { push::due(&self.pool.get().await?, &mailboxes, now_ms).await })
     }
 
     fn report(&self, reporting: Reporting) -> Answer<'_, ReportAnswer> {

@@ -141,10 +141,11 @@ async fn clear(db: &mut Object) -> Result<Cleared, StoreError> {
     let Some(row) = changing.query_opt(sql, &[]).await? else { return Ok(Cleared::None) };
     let (id, cleared_to): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
     let sql = format!(
-        "WITH gone AS (SELECT mailbox, count(*) AS n, sum(size)::bigint AS size FROM envelope_{id} WHERE mailbox > $1 \
+        "WITH gone AS (SELECT mailbox, count(*) AS n, count(*) FILTER (WHERE NOT short) AS missed, sum(size)::bigint AS size \
+         FROM envelope_{id} WHERE mailbox > $1 \
          GROUP BY mailbox ORDER BY mailbox LIMIT $2), \
          locked AS (SELECT device FROM mailbox WHERE device IN (SELECT mailbox FROM gone) ORDER BY device FOR UPDATE) \
-         UPDATE mailbox m SET count = m.count - g.n, bytes = m.bytes - g.size, dropped = m.dropped + g.n \
+         UPDATE mailbox m SET count = m.count - g.n, bytes = m.bytes - g.size, dropped = m.dropped + g.missed \
          FROM gone g JOIN locked l ON l.device = g.mailbox WHERE m.device = l.device RETURNING m.device, g.n"
     );
     let rows = changing.query(&sql, &[&cleared_to, &SLICE]).await?;

@@ -8,10 +8,10 @@ use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
 use super::recipients::Target;
-use crate::storage::{Append, MailboxId, NewMessage, NodeId, StoreError};
+use crate::storage::{Append, Life, MailboxId, NewMessage, NodeId, StoreError};
 
 /// Notes the keys ($1, at the time $2) if none of them is known; then adds to the mailboxes ($3, in the order of their
-/// numbers, of the generations $4, so many envelopes $5 of so many bytes $6) and stores their envelopes ($8 to $12), each
+/// numbers, of the generations $4, so many envelopes $5 of so many bytes $6) and stores their envelopes ($8 to $13), each
 /// mailbox's beginning at its place ($7, from 1) in these. A mailbox of another generation ends it, since `next_seq` cannot be
 /// null, and one that is gone, since no mailbox is without its device. Gives the mailboxes; none if a key was known.
 ///
@@ -34,9 +34,9 @@ const PLACE: &str = "WITH known AS (
     SELECT device, next_seq - ($5::bigint[])[i] AS first, ($7::bigint[])[i] AS place, ($5::bigint[])[i] AS n, ($3::bigint[])[i] AS asked, count, bytes, node
     FROM (SELECT filled.*, row_number() OVER () AS i FROM filled) f
 ), put AS (
-    INSERT INTO envelope (mailbox, seq, received_ms, expires_ms, size, payload, body)
+    INSERT INTO envelope (mailbox, seq, received_ms, expires_ms, size, payload, body, short)
     SELECT CASE WHEN f.device = f.asked THEN f.device END, f.first + f.at - f.place,
-           ($8::bigint[])[f.at], ($9::bigint[])[f.at], ($10::bigint[])[f.at], ($11::bigint[])[f.at], ($12::bytea[])[f.at]
+           ($8::bigint[])[f.at], ($9::bigint[])[f.at], ($10::bigint[])[f.at], ($11::bigint[])[f.at], ($12::bytea[])[f.at], ($13::boolean[])[f.at]
     FROM (SELECT device, asked, first, place, generate_series(place, place + n - 1)::integer AS at FROM placed) f
 )
 SELECT device, first, count, bytes, node FROM placed";
@@ -106,6 +106,7 @@ impl<'a> Placing<'a> {
         let (received, expires) = (column(|it| it.new.now_ms), column(|it| it.new.expires_ms));
         let envelope_sizes = column(|it| it.size);
         let payloads: Vec<Option<i64>> = entries.clone().map(|it| it.payload).collect();
+        let short: Vec<bool> = entries.clone().map(|it| it.new.life == Life::Short).collect();
         let bodies: Vec<&[u8]> = entries.map(|it| it.body).collect();
         let keys: Vec<Uuid> = keys.iter().copied().collect();
         let now = received.iter().max();
@@ -126,6 +127,7 @@ impl<'a> Placing<'a> {
                     &envelope_sizes,
                     &payloads,
                     &bodies,
+                    &short,
                 ],
             )
             .await?;

@@ -31,12 +31,15 @@ pub(super) async fn end(
     Ok(())
 }
 
-pub(super) async fn due(db: &Object, mailboxes: &[MailboxId]) -> Result<Vec<PushRow>, StoreError> {
+pub(super) async fn due(
+    db: &Object,
+    mailboxes: &[MailboxId],
+    now_ms: i64,
+) -> Result<Vec<PushRow>, StoreError> {
     let numbers: Vec<i64> = mailboxes.iter().map(|mailbox| mailbox.0).collect();
-    let sql = "SELECT p.device, p.registration, e.received_ms FROM push p JOIN LATERAL \
-               (SELECT received_ms FROM envelope WHERE mailbox = p.device ORDER BY seq LIMIT 1) e ON true \
-               WHERE p.device = ANY($1)";
-    let rows = db.query(&db.prepare_cached(sql).await?, &[&numbers]).await?;
+    let sql = "SELECT device, registration, (SELECT received_ms FROM envelope WHERE mailbox = device AND expires_ms > $2 \
+               ORDER BY seq LIMIT 1) FROM push WHERE device = ANY($1)";
+    let rows = db.query(&db.prepare_cached(sql).await?, &[&numbers, &now_ms]).await?;
     let row = |row: &tokio_postgres::Row| {
         let registration: Vec<u8> = row.try_get(1)?;
         let mailbox = MailboxId(row.try_get(0)?);

@@ -32,7 +32,7 @@ const READ: &str = "SELECT m.next_seq - 1, m.dropped, e.seq, e.received_ms, e.bo
 FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[]) WITH ORDINALITY r (mailbox, after, messages, bytes, place)
 JOIN mailbox m ON m.device = r.mailbox
 LEFT JOIN LATERAL (SELECT seq, received_ms, payload, body FROM envelope
-    WHERE mailbox = m.device AND seq > r.after AND m.bytes <= r.bytes ORDER BY seq LIMIT r.messages) e ON true";
+    WHERE mailbox = m.device AND seq > r.after AND expires_ms > $5 AND m.bytes <= r.bytes ORDER BY seq LIMIT r.messages) e ON true";
 
 /// The same of one that does not: envelopes up to a number and a size, the first one whatever its size, and how many were
 /// looked at.
@@ -42,7 +42,7 @@ FROM mailbox m LEFT JOIN LATERAL (
     SELECT seq, received_ms, payload, body, found
     FROM (SELECT i.*, row_number() OVER w AS place, sum(i.size) OVER w AS upto, count(*) OVER () AS found
           FROM (SELECT seq, received_ms, size, payload, body FROM envelope
-                WHERE mailbox = m.device AND seq > $2 ORDER BY seq LIMIT $3) i
+                WHERE mailbox = m.device AND seq > $2 AND expires_ms > $5 ORDER BY seq LIMIT $3) i
           WINDOW w AS (ORDER BY i.seq)) n
     WHERE n.place = 1 OR (n.place < $3 AND n.upto <= $4::bigint)) e ON true
 WHERE m.device = $1";
@@ -51,6 +51,7 @@ struct Reading {
     mailbox: MailboxId,
     cursor: i64,
     limit: ReadLimit,
+    now_ms: i64,
     answer: oneshot::Sender<Result<Backlog, StoreError>>,
 }
 
@@ -72,16 +73,17 @@ impl Reader {
         mailbox: MailboxId,
         cursor: i64,
         limit: ReadLimit,
+        now_ms: i64,
     ) -> Result<Backlog, StoreError> {
         let (answer, answered) = oneshot::channel();
         let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let queue = queue.ok_or(StoreError::Stopping)?;
-        queue.try_send(Reading { mailbox, cursor, limit, answer }).map_err(
-            |error| match error {
+        queue.try_send(Reading { mailbox, cursor, limit, now_ms, answer }).map_err(|error| {
+            match error {
                 mpsc::error::TrySendError::Full(_) => StoreError::Busy,
                 mpsc::error::TrySendError::Closed(_) => StoreError::Stopping,
-            },
-        )?;
+            }
+        })?;
         drop(queue);
         answered.await.unwrap_or(Err(StoreError::Stopping))
     }
@@ -141,7 +143,8 @@ async fn read(db: &Object, batch: &[Reading]) -> Result<Vec<Backlog>, StoreError
     let cursors = column(|it| it.cursor);
     let messages = column(one_more);
     let bytes = column(|it| number(it.limit.bytes));
-    let rows = db.query(&query, &[&mailboxes, &cursors, &messages, &bytes]).await?;
+    let now = batch.iter().map(|it| it.now_ms).max();
+    let rows = db.query(&query, &[&mailboxes, &cursors, &messages, &bytes, &now]).await?;
     let mut by_place: BTreeMap<i64, Vec<Row>> = BTreeMap::new();
     for row in rows {
         by_place.entry(row.try_get(7)?).or_default().push(row);
@@ -158,7 +161,8 @@ async fn read(db: &Object, batch: &[Reading]) -> Result<Vec<Backlog>, StoreError
 async fn part(db: &Object, reading: &Reading) -> Result<Backlog, StoreError> {
     let query = db.prepare_cached(READ_PART).await?;
     let (messages, bytes) = (one_more(reading), number(reading.limit.bytes));
-    let rows = db.query(&query, &[&reading.mailbox.0, &reading.cursor, &messages, &bytes]).await?;
+    let (mailbox, cursor, now) = (reading.mailbox.0, reading.cursor, reading.now_ms);
+    let rows = db.query(&query, &[&mailbox, &cursor, &messages, &bytes, &now]).await?;
     backlog(rows, reading)
 }
 

@@ -13,7 +13,7 @@ use lru::LruCache;
 use subtle::ConstantTimeEq;
 
 use super::row::{bytes, small};
-use crate::storage::{Append, AppendAnswer, Authority, MailboxId, Mismatch, Recipient, StoreError};
+use crate::storage::{AppendAnswer, Authority, MailboxId, Mismatch, Recipient, StoreError};
 
 /// Accounts that are remembered: about 15 MB.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(65_536).unwrap();
@@ -53,15 +53,14 @@ impl Accounts {
         Self(Mutex::new(LruCache::new(REMEMBERED)))
     }
 
-    /// The plans for all recipients of a batch, in order.
+    /// The plans for these recipients, in order.
     pub(super) async fn plans(
         &self,
         db: &Object,
-        batch: &[Append],
+        recipients: &[&Recipient],
     ) -> Result<Vec<Plan>, StoreError> {
-        let recipients: Vec<&Recipient> = batch.iter().flat_map(|new| &new.recipients).collect();
-        let mut plans = self.remembered(&recipients);
-        let doubtful = plans.iter().zip(&recipients).filter(|(plan, _)| plan.is_err());
+        let mut plans = self.remembered(recipients);
+        let doubtful = plans.iter().zip(recipients).filter(|(plan, _)| plan.is_err());
         let doubtful: HashSet<&[u8]> = doubtful.map(|(_, to)| &to.account.0[..]).collect();
         if doubtful.is_empty() {
             return Ok(plans);
@@ -78,9 +77,9 @@ impl Accounts {
     }
 
     /// Something of these recipients has changed.
-    pub(super) fn forget(&self, batch: &[Append]) {
+    pub(super) fn forget<'a>(&self, recipients: impl IntoIterator<Item = &'a Recipient>) {
         let mut known = self.lock();
-        for to in batch.iter().flat_map(|new| &new.recipients) {
+        for to in recipients {
             known.pop(&to.account.0);
         }
     }

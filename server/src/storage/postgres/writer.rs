@@ -58,15 +58,12 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn start(pool: &Pool) -> Self {
+    pub(super) fn start(pool: &Pool, accounts: Arc<Accounts>) -> Self {
         let (queue, jobs) = mpsc::channel(QUEUE);
         let jobs = Arc::new(Jobs::new(jobs));
         let tasks = TaskTracker::new();
-        let database = Arc::new(Database {
-            pool: pool.clone(),
-            partitions: Partitions::default(),
-            accounts: Accounts::new(),
-        });
+        let database =
+            Arc::new(Database { pool: pool.clone(), partitions: Partitions::default(), accounts });
         for _ in 0..WRITERS {
             tasks.spawn(write(Arc::clone(&database), Arc::clone(&jobs)));
         }
@@ -240,7 +237,7 @@ fn weigh(job: &Job) -> usize {
 struct Database {
     pool: Pool,
     partitions: Partitions,
-    accounts: Accounts,
+    accounts: Arc<Accounts>,
 }
 
 impl Database {
@@ -253,7 +250,7 @@ impl Database {
                 self.partitions.forget();
             }
             if done.as_ref().is_err_and(is_changed) {
-                self.accounts.forget(batch);
+                self.accounts.forget(batch.iter().flat_map(|new| &new.recipients));
             }
             if !attempts.again(&done) {
                 return done;

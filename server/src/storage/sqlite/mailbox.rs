@@ -7,8 +7,8 @@ use subtle::ConstantTimeEq;
 
 use super::accepted::Accepted;
 use crate::storage::{
-    Append, AppendAnswer, Authority, Backlog, MailboxId, MailboxState, Mismatch, NewMessage,
-    Placed, Quota, ReadLimit, Recipient, StoredEnvelope,
+    Append, AppendAnswer, Authority, Backlog, Life, Located, Location, MailboxId, MailboxState,
+    Mismatch, NewMessage, Placed, Quota, ReadLimit, Recipient, StoredEnvelope,
 };
 
 /// Rows that one purge looks at, of each table.
@@ -52,6 +52,25 @@ fn append_for(
     }
     let placed = plan.into_iter().map(|(device, message)| put(db, device, message, payload, new));
     placed.collect::<rusqlite::Result<_>>().map(AppendAnswer::Stored)
+}
+
+pub(super) fn locate(db: &Connection, recipients: &[Recipient]) -> rusqlite::Result<Vec<Located>> {
+    recipients.iter().map(|to| locate_one(db, to)).collect()
+}
+
+fn locate_one(db: &Connection, to: &Recipient) -> rusqlite::Result<Located> {
+    let account = match authorised(db, to)? {
+        Ok(account) => account,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    let devices = devices(db, account)?;
+    Ok(match plan(&devices, &to.messages) {
+        Ok(plan) => Ok(plan
+            .into_iter()
+            .map(|(device, _)| Location { mailbox: device.mailbox, node: None })
+            .collect()),
+        Err(mismatch) => Err(AppendAnswer::Mismatch(mismatch)),
+    })
 }
 
 /// The shared part of a submission, held by one reference for each message while it is being stored.
@@ -178,8 +197,8 @@ fn put(
     // No RETURNING: SQLite keeps its rows in a table of their own first.
     let sql = "UPDATE mailbox SET next_seq = ?2, count = ?3, bytes = ?4 WHERE device = ?1";
     db.prepare_cached(sql)?.execute([mailbox.0, seq + 1, count, bytes])?;
-    let sql = "INSERT INTO envelope (mailbox, seq, received_ms, expires_ms, size, payload, body) \
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+    let sql = "INSERT INTO envelope (mailbox, seq, received_ms, expires_ms, size, payload, body, short) \
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
     db.prepare_cached(sql)?.execute(params![
         mailbox.0,
         seq,
@@ -187,7 +206,8 @@ fn put(
         new.expires_ms,
         size,
         payload.row,
-        &message.content[..]
+        &message.content[..],
+        (new.life == Life::Short).then_some(1)
     ])?;
     let dropped = make_room(db, mailbox, (count, bytes), new.quota)?;
     Ok(Placed { mailbox, seq, dropped, node: None })
@@ -228,6 +248,7 @@ pub(super) fn read_after(
     mailbox: MailboxId,
     cursor: i64,
     limit: ReadLimit,
+    now_ms: i64,
 ) -> rusqlite::Result<Backlog> {
     let state: Option<(i64, i64)> = db
         .prepare_cached("SELECT next_seq - 1, dropped FROM mailbox WHERE device = ?1")?
@@ -237,9 +258,9 @@ pub(super) fn read_after(
     let mut backlog =
         Backlog { envelopes: Vec::new(), covers: end, end, dropped: dropped.unsigned_abs() };
     let sql = "SELECT e.seq, e.received_ms, e.size, e.body, p.body FROM envelope e LEFT JOIN payload p ON p.id = e.payload \
-         WHERE e.mailbox = ?1 AND e.seq > ?2 ORDER BY e.seq";
+         WHERE e.mailbox = ?1 AND e.seq > ?2 AND e.expires_ms > ?3 ORDER BY e.seq";
     let mut query = db.prepare_cached(sql)?;
-    let mut rows = query.query(params![mailbox.0, cursor])?;
+    let mut rows = query.query(params![mailbox.0, cursor, now_ms])?;
     let mut room = limit.bytes;
     while let Some(row) = rows.next()? {
         let size = usize::try_from(row.get::<_, i64>(2)?).unwrap_or(usize::MAX);
@@ -342,25 +363,59 @@ pub(super) fn purge(
     now_ms: i64,
     submissions_before_ms: i64,
 ) -> rusqlite::Result<u64> {
-    let expired: Vec<(i64, MailboxId, i64, Option<i64>)> = {
-        let sql =
-            "SELECT id, mailbox, size, payload, expires_ms FROM envelope ORDER BY id LIMIT ?1";
-        let mut query = db.prepare_cached(sql)?;
-        let rows = query.query_map([SLICE], |row| {
-            let envelope = (row.get(0)?, MailboxId(row.get(1)?), row.get(2)?, row.get(3)?);
-            Ok((envelope, row.get::<_, i64>(4)?))
-        })?;
-        // Oldest first: behind the first that is still good all are.
-        let rows = rows.collect::<rusqlite::Result<Vec<_>>>()?;
-        rows.into_iter().take_while(|(_, expires)| *expires <= now_ms).map(|(row, _)| row).collect()
-    };
-    for (id, mailbox, size, payload) in &expired {
-        db.prepare_cached("DELETE FROM envelope WHERE id = ?1")?.execute([id])?;
-        release(db, *payload, 1)?;
-        forget(db, *mailbox, (1, *size), 1)?;
+    let expired = expired(db, now_ms)?;
+    for row in &expired {
+        db.prepare_cached("DELETE FROM envelope WHERE id = ?1")?.execute([row.id])?;
+        release(db, row.payload, 1)?;
+        forget(db, row.mailbox, (1, row.size), i64::from(row.life == Life::Full))?;
     }
     let forgotten = accepted.forget(db, submissions_before_ms, SLICE)?;
     Ok((expired.len() + forgotten) as u64)
+}
+
+struct Expired {
+    id: i64,
+    mailbox: MailboxId,
+    size: i64,
+    payload: Option<i64>,
+    life: Life,
+}
+
+/// A slice of what has expired: of those of a short life, or else of the oldest. Behind one of these that is still good all are,
+/// or are of a short life.
+fn expired(db: &Connection, now_ms: i64) -> rusqlite::Result<Vec<Expired>> {
+    let sql = "SELECT id, mailbox, size, payload, short, expires_ms FROM envelope \
+               WHERE short IS NOT NULL AND expires_ms <= ?1 ORDER BY expires_ms LIMIT ?2";
+    let short = expired_of(db, sql, params![now_ms, SLICE], now_ms)?;
+    if !short.is_empty() {
+        return Ok(short);
+    }
+    let sql =
+        "SELECT id, mailbox, size, payload, short, expires_ms FROM envelope ORDER BY id LIMIT ?1";
+    expired_of(db, sql, params![SLICE], now_ms)
+}
+
+/// Those up to the first that is still good.
+fn expired_of(
+    db: &Connection,
+    sql: &str,
+    values: &[&dyn rusqlite::ToSql],
+    now_ms: i64,
+) -> rusqlite::Result<Vec<Expired>> {
+    let mut query = db.prepare_cached(sql)?;
+    let rows = query.query_map(values, |row| {
+        let short: Option<i64> = row.get(4)?;
+        let expired = Expired {
+            id: row.get(0)?,
+            mailbox: MailboxId(row.get(1)?),
+            size: row.get(2)?,
+            payload: row.get(3)?,
+            life: if short.is_some() { Life::Short } else { Life::Full },
+        };
+        Ok((expired, row.get::<_, i64>(5)?))
+    })?;
+    let rows = rows.collect::<rusqlite::Result<Vec<_>>>()?;
+    Ok(rows.into_iter().take_while(|(_, expires)| *expires <= now_ms).map(|(row, _)| row).collect())
 }
 
 /// A slice is never longer than `isize::MAX`.

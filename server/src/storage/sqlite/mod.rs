@@ -26,8 +26,8 @@ use writer::Writer;
 
 use super::{
     AccountId, AccountRow, Answer, Append, AppendAnswer, Backlog, Claim, DeviceRow, Fetch, KeySet,
-    KeyState, MailboxId, MailboxState, NodeId, PushRow, PutKeys, ReadLimit, RegisterAnswer,
-    Registering, ReportAnswer, Reporting, Store, TakenDevice,
+    KeyState, Located, MailboxId, MailboxState, NodeId, PushRow, PutKeys, ReadLimit, Recipient,
+    RegisterAnswer, Registering, ReportAnswer, Reporting, Store, TakenDevice,
 };
 
 /// About what a command without bodies writes, in bytes.
@@ -102,8 +102,19 @@ impl Store for SqliteStore {
         Box::pin(self.writer.call(weight, move |db| mailbox::append(db, &accepted, &append)))
     }
 
-    fn read_after(&self, mailbox: MailboxId, cursor: i64, limit: ReadLimit) -> Answer<'_, Backlog> {
-        Box::pin(self.readers.read(move |db| mailbox::read_after(db, mailbox, cursor, limit)))
+    fn locate(&self, recipients: Vec<Recipient>) -> Answer<'_, Vec<Located>> {
+        Box::pin(self.readers.read(move |db| mailbox::locate(db, &recipients)))
+    }
+
+    fn read_after(
+        &self,
+        mailbox: MailboxId,
+        cursor: i64,
+        limit: ReadLimit,
+        now_ms: i64,
+    ) -> Answer<'_, Backlog> {
+        let read = move |db: &_| mailbox::read_after(db, mailbox, cursor, limit, now_ms);
+        Box::pin(self.readers.read(read))
     }
 
     fn delete(&self, mailbox: MailboxId, seqs: Vec<i64>) {
@@ -141,8 +152,8 @@ impl Store for SqliteStore {
         Box::pin(self.writer.call(SMALL, move |db| push::end(db, mailbox, &registration)))
     }
 
-    fn to_push(&self, mailboxes: Vec<MailboxId>) -> Answer<'_, Vec<PushRow>> {
-        Box::pin(self.readers.read(move |db| push::due(db, &mailboxes)))
+    fn to_push(&self, mailboxes: Vec<MailboxId>, now_ms: i64) -> Answer<'_, Vec<PushRow>> {
+        Box::pin(self.readers.read(move |db| push::due(db, &mailboxes, now_ms)))
     }
 
     fn report(&self, reporting: Reporting) -> Answer<'_, ReportAnswer> {

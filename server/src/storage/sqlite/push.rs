@@ -29,12 +29,16 @@ pub(super) fn end(
         .map(drop)
 }
 
-pub(super) fn due(db: &Connection, mailboxes: &[MailboxId]) -> rusqlite::Result<Vec<PushRow>> {
-    let sql = "SELECT p.registration, e.received_ms FROM push p JOIN envelope e ON e.mailbox = p.device \
-               WHERE p.device = ?1 ORDER BY e.seq LIMIT 1";
+pub(super) fn due(
+    db: &Connection,
+    mailboxes: &[MailboxId],
+    now_ms: i64,
+) -> rusqlite::Result<Vec<PushRow>> {
+    let sql = "SELECT registration, (SELECT received_ms FROM envelope WHERE mailbox = device AND expires_ms > ?2 \
+               ORDER BY seq LIMIT 1) FROM push WHERE device = ?1";
     let mut query = db.prepare_cached(sql)?;
     let row = |mailbox: &MailboxId| {
-        let row = query.query_row([mailbox.0], |row| {
+        let row = query.query_row([mailbox.0, now_ms], |row| {
             let (registration, oldest_ms) = (row.get::<_, Vec<u8>>(0)?.into(), row.get(1)?);
             Ok(PushRow { mailbox: *mailbox, registration, oldest_ms })
         });

@@ -5,15 +5,27 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
-use tuckseal_server::storage::{AccountId, AppendAnswer, Fetch, OneTime, PutKeys};
+use tuckseal_server::storage::{AccountId, Append, AppendAnswer, Fetch, Life, OneTime, PutKeys};
 
-use super::{ALL, add, append, keys, submit};
+use super::{ALL, NOW, add, append, keys, submit};
 use crate::stores::Opened;
+
+/// Lives of envelopes, in milliseconds.
+const SHORT: i64 = 500;
+const FULL: i64 = 1_000_000;
 
 #[derive(Debug, Clone)]
 enum Step {
-    Append { dedup: u64, size: usize },
-    AppendToNobody { dedup: u64 },
+    Append {
+        dedup: u64,
+        size: usize,
+        life: Life,
+    },
+    AppendToNobody {
+        dedup: u64,
+    },
+    /// Short lives end before this is over.
+    Later,
     Delete(Vec<i64>),
     Told(u64),
     Upload(Vec<u32>),
@@ -23,7 +35,8 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        6 => (0..40u64, 1..25usize).prop_map(|(dedup, size)| Step::Append { dedup, size }),
+        6 => (0..40u64, 1..25usize, life()).prop_map(|(dedup, size, life)| Step::Append { dedup, size, life }),
+        1 => Just(Step::Later),
         1 => (0..40u64).prop_map(|dedup| Step::AppendToNobody { dedup }),
         3 => prop::collection::vec(1..30i64, 0..4).prop_map(Step::Delete),
         1 => (0..4u64).prop_map(Step::Told),
@@ -33,11 +46,17 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+fn life() -> impl Strategy<Value = Life> {
+    prop_oneof![3 => Just(Life::Full), 1 => Just(Life::Short)]
+}
+
 /// What one device with a quota of 6 envelopes and 60 bytes should have.
 #[derive(Default)]
 struct Model {
+    now: i64,
     next: i64,
-    mailbox: BTreeMap<i64, usize>,
+    /// Size and end of each.
+    mailbox: BTreeMap<i64, (usize, i64)>,
     accepted: BTreeSet<u64>,
     dropped: u64,
     waiting: BTreeSet<u32>,
@@ -46,11 +65,12 @@ struct Model {
 }
 
 impl Model {
-    fn append(&mut self, size: usize) -> u64 {
+    fn append(&mut self, size: usize, end: i64) -> u64 {
         self.next += 1;
-        self.mailbox.insert(self.next, size);
+        self.mailbox.insert(self.next, (size, end));
         let before = self.dropped;
-        while self.mailbox.len() > 6 || self.mailbox.values().sum::<usize>() > 60 {
+        // What has ended takes its room until it is taken away.
+        while self.mailbox.len() > 6 || self.mailbox.values().map(|it| it.0).sum::<usize>() > 60 {
             self.mailbox.pop_first();
             self.dropped += 1;
         }
@@ -63,13 +83,16 @@ async fn check(opened: &mut Opened, account: u8, steps: Vec<Step>) -> Result<(),
     let mut store = Arc::clone(&opened.store);
     let mailbox = add(&store, account, 1).await;
     let account_row = store.account(AccountId([account; 16])).await.unwrap().unwrap().row;
-    let mut model = Model::default();
+    let mut model = Model { now: NOW, ..Model::default() };
     for (n, step) in steps.into_iter().enumerate() {
         match step {
-            Step::Append { dedup, size } => {
-                let answer = submit(&store, append(account, dedup, &[1], size)).await;
+            Step::Append { dedup, size, life } => {
+                let own = if life == Life::Short { SHORT } else { FULL };
+                let (now_ms, expires_ms) = (model.now, model.now + own);
+                let new = Append { now_ms, expires_ms, life, ..append(account, dedup, &[1], size) };
+                let answer = submit(&store, new).await;
                 if model.accepted.insert(dedup) {
-                    let dropped = model.append(size);
+                    let dropped = model.append(size, expires_ms);
                     let AppendAnswer::Stored(placed) = answer else { panic!("{answer:?}") };
                     prop_assert_eq!(
                         (placed[0].mailbox, placed[0].seq, placed[0].dropped),
@@ -83,6 +106,7 @@ async fn check(opened: &mut Opened, account: u8, steps: Vec<Step>) -> Result<(),
                 let answer = submit(&store, append(account, 1000 + dedup, &[2], 10)).await;
                 prop_assert!(matches!(answer, AppendAnswer::Mismatch(_)));
             }
+            Step::Later => model.now += SHORT,
             Step::Delete(seqs) => {
                 model.mailbox.retain(|seq, _| !seqs.contains(seq));
                 store.delete(mailbox, seqs);
@@ -124,12 +148,17 @@ async fn check(opened: &mut Opened, account: u8, steps: Vec<Step>) -> Result<(),
                 store = Arc::clone(&opened.store);
             }
         }
-        let backlog = store.read_after(mailbox, 0, ALL).await.unwrap();
+        let backlog = store.read_after(mailbox, 0, ALL, model.now).await.unwrap();
         let held: Vec<(i64, usize)> =
             backlog.envelopes.iter().map(|e| (e.seq, e.content.len())).collect();
         prop_assert_eq!(
             held,
-            model.mailbox.iter().map(|(seq, size)| (*seq, *size)).collect::<Vec<_>>()
+            model
+                .mailbox
+                .iter()
+                .filter(|(_, (_, end))| *end > model.now)
+                .map(|(seq, (size, _))| (*seq, *size))
+                .collect::<Vec<_>>()
         );
         prop_assert_eq!(
             (backlog.covers, backlog.end, backlog.dropped),
