@@ -67,6 +67,7 @@ metrics! {
         NOTICES "tuckseal_bus_notices_total" "Notices for other nodes.";
         NOTICES_LOST "tuckseal_bus_notices_lost_total" "Notices that found the queue full or the line to the bus broken; the sweep does their work.";
         SWEPT "tuckseal_sweep_found_total" "Mailboxes in which a sweep found something: lost wake-ups.";
+        LOOPS "tuckseal_delivery_loops_total" "Devices that got an envelope delivery_loop_times in a row without acknowledging it.";
         DISPLACED "tuckseal_streams_displaced_total" "Streams closed because the device opened another.";
         PUSH_SENT "tuckseal_push_sent_total" "Wake-ups that push services have taken.";
         PUSH_FAILED "tuckseal_push_failed_total" "Wake-ups that a push service refused or did not take in time.";

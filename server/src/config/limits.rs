@@ -89,6 +89,8 @@ limits! {
     window_messages = 256, "TUCKSEAL_WINDOW_MESSAGES";
     /// Bytes on their way to a device without acknowledgement
     window_bytes = 1_048_576, "TUCKSEAL_WINDOW_BYTES";
+    /// A device that lost so many streams in a row at the same envelope gets it alone until it is acknowledged
+    delivery_loop_times = 5, "TUCKSEAL_DELIVERY_LOOP_TIMES";
     /// Submissions of one stream that are under way at the same time, and of one frame
     stream_submissions = 64, "TUCKSEAL_STREAM_SUBMISSIONS";
     /// Time between two pings on a stream, in seconds

@@ -44,6 +44,8 @@ pub struct Delivery {
     /// The mailbox may hold envelopes after the cursor that are not in `early`.
     behind: bool,
     opening: Opening,
+    /// Until something is acknowledged no more than one envelope is on its way.
+    one: bool,
 }
 
 impl Delivery {
@@ -58,13 +60,20 @@ impl Delivery {
             early: BTreeMap::new(),
             behind: true,
             opening: Opening::Reading,
+            one: false,
         }
+    }
+
+    /// One envelope alone until the first acknowledgement: the device may not survive it.
+    #[must_use]
+    pub fn one_at_first(self) -> Self {
+        Self { one: true, ..self }
     }
 
     /// Where to read on, and how much, if the mailbox has to be read now.
     #[must_use]
     pub fn reading(&self) -> Option<(i64, ReadLimit)> {
-        let messages = self.window.messages.saturating_sub(self.unacked.len()).min(READ_MESSAGES);
+        let messages = self.messages().saturating_sub(self.unacked.len()).min(READ_MESSAGES);
         let bytes = self.window.bytes.saturating_sub(self.unacked_bytes).min(READ_BYTES);
         let limit = ReadLimit { messages, bytes };
         (self.behind && messages > 0 && bytes > 0).then_some((self.cursor, limit))
@@ -140,7 +149,18 @@ impl Delivery {
     pub fn acknowledged(&mut self, seq: i64) {
         if let Some(size) = self.unacked.remove(&seq) {
             self.unacked_bytes = self.unacked_bytes.saturating_sub(size);
+            self.one = false;
         }
+    }
+
+    /// The first place that was sent and has not been acknowledged.
+    #[must_use]
+    pub fn first_unacknowledged(&self) -> Option<i64> {
+        self.unacked.first_key_value().map(|(seq, _)| *seq)
+    }
+
+    fn messages(&self) -> usize {
+        if self.one { 1 } else { self.window.messages }
     }
 
     fn sent(&mut self, envelope: &StoredEnvelope) {
@@ -150,7 +170,7 @@ impl Delivery {
     }
 
     fn has_room(&self) -> bool {
-        self.unacked.len() < self.window.messages && self.unacked_bytes < self.window.bytes
+        self.unacked.len() < self.messages() && self.unacked_bytes < self.window.bytes
     }
 }
 
@@ -209,6 +229,20 @@ mod tests {
         assert_eq!(delivery.reading().unwrap().1.messages, 1);
         assert_eq!(seqs(&delivery.read(backlog(5..=5, 6))), [5]);
         assert!(delivery.reading().is_none());
+    }
+
+    #[test]
+    fn one_envelope_goes_alone_until_something_is_acknowledged() {
+        let mut delivery = Delivery::new(WINDOW).one_at_first();
+        assert_eq!(delivery.reading().unwrap().1.messages, 1);
+        delivery.read(backlog(3..=3, 9));
+        assert!(delivery.reading().is_none());
+        delivery.acknowledged(77);
+        assert!(delivery.reading().is_none());
+        assert_eq!(delivery.first_unacknowledged(), Some(3));
+        delivery.acknowledged(3);
+        assert_eq!(delivery.reading().unwrap().1.messages, WINDOW.messages);
+        assert_eq!(delivery.first_unacknowledged(), None);
     }
 
     #[test]

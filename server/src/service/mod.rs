@@ -12,6 +12,7 @@ pub mod gate;
 pub mod hooks;
 pub mod keys;
 pub mod limits;
+mod loops;
 pub mod multi;
 pub mod push;
 pub mod relay;

@@ -9,9 +9,10 @@ use sha2::{Digest, Sha256};
 use tuckseal::service::{Envelope, Submission};
 
 use super::accounts::sha256;
-use super::delivery::Window;
+use super::delivery::{Delivery, Window};
 use super::envelope_id::EnvelopeIds;
 use super::error::ServiceError;
+use super::loops::Loops;
 use super::push::{Push, Reason};
 use super::{millis, now_ms};
 use crate::bus::{Bus, Notice, Subscription, Wake};
@@ -75,6 +76,7 @@ pub struct Relay {
     pub(super) ephemeral_ms: i64,
     quota: Quota,
     window: Window,
+    loops: Loops,
 }
 
 impl Relay {
@@ -106,6 +108,7 @@ impl Relay {
                 messages: size(limits.window_messages),
                 bytes: size(limits.window_bytes),
             },
+            loops: Loops::new(limits.delivery_loop_times),
         }
     }
 
@@ -261,10 +264,16 @@ impl Relay {
         Ok(self.store.read_after(mailbox, cursor, limit, now_ms()).await?)
     }
 
-    /// What may be on its way to a device.
+    /// What a new stream of the device gets.
     #[must_use]
-    pub fn window(&self) -> Window {
-        self.window
+    pub fn delivery(&self, mailbox: MailboxId) -> Delivery {
+        let delivery = Delivery::new(self.window);
+        if self.loops.is_looping(mailbox) { delivery.one_at_first() } else { delivery }
+    }
+
+    /// The stream has ended.
+    pub fn delivered(&self, mailbox: MailboxId, delivery: &Delivery) {
+        self.loops.ended(mailbox, delivery.first_unacknowledged());
     }
 
     /// An envelope as a device gets it.

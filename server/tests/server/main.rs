@@ -36,4 +36,5 @@ mod store_postgres;
 mod stores;
 mod streams;
 mod takes;
+mod window;
 mod world;

@@ -160,41 +160,6 @@ async fn second_stream_displaces_the_first() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_more_than_the_window_is_sent_until_something_is_acknowledged() {
-    let world = World::with(|limits| limits.window_messages = 10).await;
-    let bob = world.party("bob").await;
-    for n in 0..25 {
-        bob.receive_text(&n.to_string()).await;
-    }
-    let mut stream = bob.stream().await;
-    let mut got = Vec::new();
-    for _ in 0..10 {
-        got.push(stream.envelope().await);
-    }
-    // The answer to a ping shows that the server had its turn and sent nothing more.
-    stream.socket.send(Frame::Ping(Bytes::from_static(b"turn"))).await.unwrap();
-    loop {
-        match stream.raw().await.unwrap().unwrap() {
-            Frame::Pong(payload) if payload == "turn" => break,
-            Frame::Ping(_) => {}
-            other => panic!("{other:?}"),
-        }
-    }
-    stream.ack(&got[..4]).await;
-    for _ in 0..4 {
-        got.push(stream.envelope().await);
-    }
-    stream.ack(&got[4..]).await;
-    while got.len() < 25 {
-        let envelope = stream.envelope().await;
-        stream.ack(std::slice::from_ref(&envelope)).await;
-        got.push(envelope);
-    }
-    let expected: Vec<String> = (0..25).map(|n| n.to_string()).collect();
-    assert_eq!(texts(&got), expected);
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn full_mailbox_drops_the_oldest_and_tells_once_how_many() {
     let world = World::with(|limits| limits.mailbox_messages = 5).await;
     let bob = world.party("bob").await;

@@ -52,7 +52,7 @@ impl Mailbox {
     pub(super) fn new(app: Arc<App>, caller: Caller) -> Self {
         // The place is taken before the mailbox is read: what is stored from now on is handed over.
         let wakes = app.services.relay.subscribe(caller.mailbox);
-        let delivery = Delivery::new(app.services.relay.window());
+        let delivery = app.services.relay.delivery(caller.mailbox);
         Self { app, caller, wakes, delivery, epoch: 0, told: 0, hole_since: None }
     }
 
@@ -66,6 +66,7 @@ impl Mailbox {
     }
 
     pub(super) async fn release(self) {
+        self.app.services.relay.delivered(self.caller.mailbox, &self.delivery);
         self.app.services.relay.release(self.caller.mailbox, self.epoch).await;
     }
 
