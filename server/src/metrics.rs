@@ -53,6 +53,7 @@ metrics! {
         ACCEPTED "tuckseal_envelopes_accepted_total" "Envelopes stored.";
         REPEATED "tuckseal_submissions_repeated_total" "Submissions that had been accepted before.";
         REFUSED "tuckseal_submissions_refused_total" "Submissions refused: wrong devices, not authorised.";
+        SHED "tuckseal_submissions_shed_total" "Submissions refused because the store was behind, or too much had come for the account.";
         DROPPED "tuckseal_envelopes_dropped_total" "Envelopes dropped unread to make room.";
         DELIVERED "tuckseal_envelopes_delivered_total" "Envelopes sent to devices, repetitions included.";
         EPHEMERAL "tuckseal_ephemeral_total" "Ephemeral messages handed in, by device.";

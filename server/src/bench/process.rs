@@ -11,12 +11,14 @@ use super::device::BenchError;
 use crate::config::Settings;
 
 /// Limits that would measure themselves.
-const OFF: [&str; 5] = [
+const OFF: [&str; 7] = [
     "TUCKSEAL_FETCH_CALLER_BURST",
     "TUCKSEAL_FETCH_CALLER_PER_HOUR",
     "TUCKSEAL_FETCH_TARGET_BURST",
     "TUCKSEAL_FETCH_TARGET_PER_HOUR",
+    "TUCKSEAL_INBOUND_BURST_KIB",
     "TUCKSEAL_MAILBOX_MESSAGES",
+    "TUCKSEAL_STORE_WAIT_MS",
 ];
 const KEYS: [&str; 4] =
     ["trust-root.public", "server.private", "server.certificate", "relay.secret"];

@@ -75,6 +75,12 @@ limits! {
     mailbox_messages = 10_000, "TUCKSEAL_MAILBOX_MESSAGES";
     /// Bytes that a mailbox holds; the oldest go when more come
     mailbox_bytes = 67_108_864, "TUCKSEAL_MAILBOX_BYTES";
+    /// Bytes that may come for one account at once, in KiB
+    inbound_burst_kib = 131_072, "TUCKSEAL_INBOUND_BURST_KIB";
+    /// Bytes that may come for one account in an hour, after the burst, in KiB
+    inbound_kib_per_hour = 1_048_576, "TUCKSEAL_INBOUND_KIB_PER_HOUR";
+    /// When a submission waits for the store for longer than this many milliseconds, further ones are refused with 503
+    store_wait_ms = 250, "TUCKSEAL_STORE_WAIT_MS";
     /// Life of an envelope that is not fetched, in seconds; on PostgreSQL up to a quarter longer (at least an hour, at most a week)
     envelope_ttl_secs = 2_592_000, "TUCKSEAL_ENVELOPE_TTL_SECS";
     /// How long a submission id is remembered, in seconds

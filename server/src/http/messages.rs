@@ -3,7 +3,8 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::{FromRequestParts, Path, State};
+use axum::http::request::Parts;
 use tuckseal::service::{Accepted, MultiAccepted, MultiSubmission, Submission};
 
 use super::App;
@@ -28,6 +29,7 @@ use crate::storage::StoreError;
     responses((status = 200, description = "Accepted: it is on disk", body = Vec<u8>, content_type = "application/x-protobuf"), (status = 404, description = "No such account", body = Problem, content_type = "application/problem+json"), (status = 409, description = "DeviceMismatch: devices are missing or do not exist; nothing was stored", body = Vec<u8>, content_type = "application/x-protobuf"), (status = 410, description = "DeviceMismatch: devices were registered anew; nothing was stored", body = Vec<u8>, content_type = "application/x-protobuf"), CredentialRefusals),
 )]
 pub(super) async fn submit(
+    _room: Room,
     State(app): State<Arc<App>>,
     credential: Credential,
     Path(to): Path<String>,
@@ -59,6 +61,7 @@ pub(super) async fn submit(
     responses((status = 200, description = "MultiAccepted", body = Vec<u8>, content_type = "application/x-protobuf"), CredentialRefusals),
 )]
 pub(super) async fn submit_multi(
+    _room: Room,
     State(app): State<Arc<App>>,
     caller: Option<Caller>,
     Protobuf(submission): Protobuf<MultiSubmission>,
@@ -76,6 +79,17 @@ pub(super) async fn submit_multi(
     };
     let submitting = async move { app.services.relay.submit_multi(right, submission).await };
     Ok(Protobuf(to_the_end(submitting).await?))
+}
+
+/// The store is not behind. Looked at before anything else, so that what cannot be taken in costs nothing.
+pub(super) struct Room;
+
+impl FromRequestParts<Arc<App>> for Room {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(_: &mut Parts, app: &Arc<App>) -> Result<Self, Refusal> {
+        Ok(app.services.relay.has_room().map(|()| Self)?)
+    }
 }
 
 /// A caller that hangs up ends the request, but not what comes after the commit.

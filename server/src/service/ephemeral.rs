@@ -4,19 +4,19 @@
 use bytes::Bytes;
 
 use super::error::ServiceError;
+use super::intake::Outcome;
 use super::now_ms;
 use super::relay::Relay;
 use crate::bus::{Notice, Passing, Wake};
 use crate::metrics;
-use crate::storage::{AppendAnswer, Location, Recipient};
+use crate::storage::{Location, Recipient};
 
 impl Relay {
-    /// The answers are those of a submission that was stored, but that nothing was placed.
     pub(super) async fn hand_over(
         &self,
         recipients: Vec<Recipient>,
         shared: &Bytes,
-    ) -> Result<Vec<AppendAnswer>, ServiceError> {
+    ) -> Result<Vec<Outcome>, ServiceError> {
         let received_ms = now_ms();
         let contents: Vec<Vec<Bytes>> = recipients.iter().map(contents).collect();
         let located = self.store.locate(recipients).await?;
@@ -28,11 +28,11 @@ impl Relay {
                         let content = whole(content, shared);
                         self.hand_to(location, Passing { content, received_ms });
                     }
-                    AppendAnswer::Stored(Vec::new())
+                    Outcome::Accepted
                 }
                 Err(refusal) => {
                     metrics::REFUSED.add(1);
-                    refusal
+                    Outcome::Refused(refusal)
                 }
             });
         }

@@ -10,7 +10,8 @@ use tuckseal::{SentMessage, SentRecipient, ServiceIdKind};
 
 use super::accounts::sha256;
 use super::error::ServiceError;
-use super::relay::{Keeping, Relay, dedup};
+use super::intake::{Keeping, Outcome};
+use super::relay::{Relay, dedup};
 use crate::storage::{AccountId, AppendAnswer, Authority, Mismatch, NewMessage, Recipient};
 
 /// Recipients of one transaction.
@@ -72,11 +73,12 @@ impl Relay {
         let answers = futures_util::future::try_join_all(answers).await?;
         for (to, answer) in sent.recipients.iter().zip(answers.into_iter().flatten()) {
             match answer {
-                AppendAnswer::Stored(_) | AppendAnswer::Repeated => {}
-                AppendAnswer::Mismatch(mismatch) => {
+                Outcome::Accepted => {}
+                Outcome::Refused(AppendAnswer::Mismatch(mismatch)) => {
                     refused.push(refusal(to.account, Some(mismatch)));
                 }
-                AppendAnswer::Unauthorised | AppendAnswer::UnknownAccount => {
+                // Who has no room now is handed in for alone, and told when there is some.
+                Outcome::Refused(_) | Outcome::TooMuch(_) => {
                     refused.push(refusal(to.account, None));
                 }
             }

@@ -12,7 +12,10 @@ use super::accounts::sha256;
 use super::delivery::{Delivery, Window};
 use super::envelope_id::EnvelopeIds;
 use super::error::ServiceError;
+use super::inbound::Inbound;
+use super::intake::{Keeping, Outcome};
 use super::loops::Loops;
+use super::pressure::Pressure;
 use super::push::{Push, Reason};
 use super::{millis, now_ms};
 use crate::bus::{Bus, Notice, Subscription, Wake};
@@ -37,31 +40,6 @@ pub enum Right {
     AccessKey([u8; 16]),
 }
 
-/// What becomes of the envelopes of a submission.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Keeping {
-    /// They wait in mailboxes, and devices that are away are woken. No life is the server's.
-    Mailbox { urgency: Urgency, life_secs: Option<NonZeroU64> },
-    /// They are handed to devices that are connected.
-    Ephemeral,
-}
-
-impl Keeping {
-    pub(super) fn of(submission: &Submission) -> Result<Self, ServiceError> {
-        let life_secs = NonZeroU64::new(submission.ttl_secs);
-        if submission.ephemeral {
-            return match life_secs {
-                None => Ok(Self::Ephemeral),
-                Some(_) => Err(ServiceError::Invalid(
-                    "ttl_secs has no meaning with ephemeral: leave one of them out",
-                )),
-            };
-        }
-        let urgency = if submission.background { Urgency::Background } else { Urgency::Urgent };
-        Ok(Self::Mailbox { urgency, life_secs })
-    }
-}
-
 /// The relay.
 pub struct Relay {
     pub(super) store: Arc<dyn Store>,
@@ -77,6 +55,8 @@ pub struct Relay {
     quota: Quota,
     window: Window,
     loops: Loops,
+    pub(super) pressure: Pressure,
+    pub(super) inbound: Inbound,
 }
 
 impl Relay {
@@ -109,6 +89,8 @@ impl Relay {
                 bytes: size(limits.window_bytes),
             },
             loops: Loops::new(limits.delivery_loop_times),
+            pressure: Pressure::new(limits.store_wait_ms),
+            inbound: Inbound::new(limits.inbound_burst_kib, limits.inbound_kib_per_hour),
         }
     }
 
@@ -130,36 +112,27 @@ impl Relay {
         let keeping = Keeping::of(&submission)?;
         let recipient = self.checked(to, right, submission)?;
         match self.take_in(vec![recipient], Bytes::new(), keeping).await?.pop() {
-            Some(AppendAnswer::Stored(_) | AppendAnswer::Repeated) => Ok(()),
-            Some(AppendAnswer::Mismatch(mismatch)) => Err(ServiceError::Devices(mismatch)),
-            Some(AppendAnswer::Unauthorised) => Err(ServiceError::Unauthorised),
-            Some(AppendAnswer::UnknownAccount) | None => Err(ServiceError::NotFound("account")),
-        }
-    }
-
-    /// Stores or hands over. Answers in the order of the recipients.
-    pub(super) async fn take_in(
-        &self,
-        recipients: Vec<Recipient>,
-        shared: Bytes,
-        keeping: Keeping,
-    ) -> Result<Vec<AppendAnswer>, ServiceError> {
-        match keeping {
-            Keeping::Mailbox { urgency, life_secs } => {
-                self.store(self.new_append(recipients, shared, life_secs), urgency).await
+            Some(Outcome::Accepted) => Ok(()),
+            Some(Outcome::TooMuch(wait)) => Err(ServiceError::TooMany(wait)),
+            Some(Outcome::Refused(AppendAnswer::Mismatch(mismatch))) => {
+                Err(ServiceError::Devices(mismatch))
             }
-            Keeping::Ephemeral => self.hand_over(recipients, &shared).await,
+            Some(Outcome::Refused(AppendAnswer::Unauthorised)) => Err(ServiceError::Unauthorised),
+            Some(Outcome::Refused(_)) | None => Err(ServiceError::NotFound("account")),
         }
     }
 
     /// Stores and wakes.
-    async fn store(
+    pub(super) async fn store(
         &self,
         append: Append,
         urgency: Urgency,
     ) -> Result<Vec<AppendAnswer>, ServiceError> {
         let (envelopes, received_ms) = (envelopes(&append), append.now_ms);
-        let answers = self.store.append(append).await?;
+        let answers = {
+            let _waiting = self.pressure.enter();
+            self.store.append(append).await?
+        };
         count(&answers);
         for (answer, contents) in answers.iter().zip(envelopes.contents) {
             if let AppendAnswer::Stored(placed) = answer {
@@ -173,7 +146,7 @@ impl Relay {
         Ok(answers)
     }
 
-    fn new_append(
+    pub(super) fn new_append(
         &self,
         recipients: Vec<Recipient>,
         shared: Bytes,

@@ -26,6 +26,7 @@ mod nodes;
 mod openapi;
 mod operating;
 mod peers;
+mod pressure;
 mod privacy;
 mod push;
 mod push_vendors;

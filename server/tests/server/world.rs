@@ -53,6 +53,8 @@ impl World {
     pub(crate) async fn set(folder: TempDir, change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::new(folder.path());
         config.listen = ([127, 0, 0, 1], 0).into();
+        // A busy machine has slow disks.
+        config.limits.store_wait_ms = 60_000;
         change(&mut config);
         let server = Server::bind(config).await.unwrap();
         let address = server.local_addr();

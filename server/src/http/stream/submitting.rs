@@ -93,6 +93,7 @@ async fn submit(app: Arc<App>, shown: Shown, one: StreamSubmission) -> Submissio
 }
 
 async fn submitted(app: &App, shown: Shown, one: StreamSubmission) -> Result<(), ServiceError> {
+    app.services.relay.has_room()?;
     let account = one.account.as_ref().try_into().map(AccountId);
     let account = account.map_err(|_| ServiceError::Invalid("account must have 16 bytes"))?;
     let right = match (one.access_key.is_empty(), shown) {
