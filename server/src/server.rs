@@ -362,7 +362,9 @@ async fn keep_house(app: Arc<App>) {
         if let Err(error) = app.services.reports.purge().await {
             tracing::warn!(%error, "expired report tokens");
         }
-        app.services.keys.tidy();
+        if let Err(error) = app.services.keys.tidy().await {
+            tracing::warn!(%error, "kept answers");
+        }
         app.services.push.tidy();
     }
 }

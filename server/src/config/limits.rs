@@ -117,9 +117,9 @@ limits! {
     fetch_caller_burst = 100, "TUCKSEAL_FETCH_CALLER_BURST";
     /// Bundles that one caller may fetch in an hour, after the burst
     fetch_caller_per_hour = 1_200, "TUCKSEAL_FETCH_CALLER_PER_HOUR";
-    /// Bundles with one-time prekeys that all callers may fetch of one account at once
+    /// Bundles with one-time prekeys that all callers may fetch of one device at once
     fetch_target_burst = 100, "TUCKSEAL_FETCH_TARGET_BURST";
-    /// Bundles with one-time prekeys that all callers may fetch of one account in an hour, after the burst
+    /// Bundles with one-time prekeys that all callers may fetch of one device in an hour, after the burst
     fetch_target_per_hour = 240, "TUCKSEAL_FETCH_TARGET_PER_HOUR";
     /// Names that one device may look up at once
     lookup_burst = 60, "TUCKSEAL_LOOKUP_BURST";
@@ -173,8 +173,6 @@ limits! {
     report_threshold = 10, "TUCKSEAL_REPORT_THRESHOLD";
     /// How long the answer to a bundle request is kept for its repetition, in seconds
     replay_ttl_secs = 60, "TUCKSEAL_REPLAY_TTL_SECS";
-    /// Bundle answers kept for repetitions
-    replay_entries = 4_096, "TUCKSEAL_REPLAY_ENTRIES";
     /// Connections at the same time; further ones wait
     connections = 100_000, "TUCKSEAL_CONNECTIONS";
     /// Time for the head of a request to arrive, in seconds

@@ -1,7 +1,6 @@
 //! Prekeys: what is accepted, what is given out and how often.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
@@ -12,13 +11,13 @@ use tuckseal::{KemPublicKey, PublicKey};
 use super::accounts::Caller;
 use super::error::ServiceError;
 use super::limits::Budget;
-use super::replay::Replay;
+use super::{millis, now_ms};
 use crate::bus::{Bus, Notice, Wake};
 use crate::config::Limits;
 use crate::metrics;
 use crate::storage::{
-    AccountRow, Fetch, KemUse, KeySet, KeyState, MailboxId, OneTime, PreKeyRow, PutKeys, Store,
-    TakenDevice,
+    AccountRow, Fetch, Keep, KemUse, KeySet, KeyState, MailboxId, MakeAnswer, Pace, PreKeyRow,
+    PutKeys, Store, Taken, TakenDevice,
 };
 
 /// One-time prekeys of one kind in one upload.
@@ -51,21 +50,25 @@ pub struct Keys {
     low: u32,
     one_time_prekeys: u64,
     callers: Budget<Fetcher>,
-    targets: Arc<Budget<i64>>,
-    replay: Arc<Replay>,
+    pace: Pace,
+    replay_ttl_ms: i64,
 }
 
 impl Keys {
     pub(super) fn new(store: Arc<dyn Store>, bus: Arc<dyn Bus>, limits: &Limits) -> Self {
-        let entries = usize::try_from(limits.replay_entries).unwrap_or(usize::MAX);
+        let hour_ms = 60 * 60 * 1000;
+        let period_ms = hour_ms / limits.fetch_target_per_hour.max(1);
         Self {
             store,
             bus,
             low: u32::try_from(limits.prekeys_low).unwrap_or(u32::MAX),
             one_time_prekeys: limits.one_time_prekeys,
             callers: Budget::new(limits.fetch_caller_burst, limits.fetch_caller_per_hour),
-            targets: Arc::new(Budget::new(limits.fetch_target_burst, limits.fetch_target_per_hour)),
-            replay: Arc::new(Replay::new(Duration::from_secs(limits.replay_ttl_secs), entries)),
+            pace: Pace {
+                burst: u32::try_from(limits.fetch_target_burst).unwrap_or(u32::MAX),
+                period_ms: i64::try_from(period_ms).unwrap_or(i64::MAX),
+            },
+            replay_ttl_ms: millis(limits.replay_ttl_secs),
         }
     }
 
@@ -110,7 +113,8 @@ impl Keys {
         counts.one_time < self.low || counts.one_time_kem < self.low
     }
 
-    /// Bundles of the account, encoded. With a request id, a repetition gets the same bytes and takes nothing.
+    /// Bundles of the account, encoded. With a request id, a repetition gets the same bytes and takes nothing, at whatever
+    /// node.
     ///
     /// # Errors
     /// [`ServiceError::TooMany`], [`ServiceError::NotFound`] or the store's.
@@ -122,64 +126,59 @@ impl Keys {
         request: Option<[u8; 16]>,
     ) -> Result<Bytes, ServiceError> {
         self.callers.spend(&fetcher).map_err(ServiceError::TooMany)?;
-        let key = request.map(|id| request_key(fetcher, target.row, wanted, &id));
-        let replay = Arc::clone(&self.replay);
-        let taking = Taking {
-            store: Arc::clone(&self.store),
-            bus: Arc::clone(&self.bus),
-            targets: Arc::clone(&self.targets),
-            low: self.low,
-        };
-        // A caller who hangs up must not end this between the taking and the keeping of the answer.
-        let fetching = tokio::spawn(async move {
-            match key {
-                Some(key) => replay.answer(key, || taking.take(target, wanted)).await,
-                None => taking.take(target, wanted).await,
-            }
+        let account_row = target.row;
+        let answer: MakeAnswer = Arc::new(move |taken: &[TakenDevice]| bundles(&target, taken));
+        let keep = request.map(|id| Keep {
+            request: request_key(fetcher, account_row, wanted, &id),
+            answer: Arc::clone(&answer),
         });
-        fetching.await.map_err(|_| ServiceError::NotFound("device"))?
-    }
-
-    /// Forgets budgets that are full again.
-    pub fn tidy(&self) {
-        self.callers.forget_full();
-        self.targets.forget_full();
-    }
-}
-
-struct Taking {
-    store: Arc<dyn Store>,
-    bus: Arc<dyn Bus>,
-    targets: Arc<Budget<i64>>,
-    low: u32,
-}
-
-impl Taking {
-    async fn take(self, target: AccountRow, wanted: Wanted) -> Result<Bytes, ServiceError> {
-        let one_time =
-            if self.targets.spend(&target.row).is_ok() { OneTime::Take } else { OneTime::Leave };
         let device = match wanted {
             Wanted::One(device) => Some(device),
             Wanted::All => None,
         };
-        let taken = self.store.take(Fetch { account_row: target.row, device, one_time }).await?;
-        if taken.is_empty() {
-            return Err(ServiceError::NotFound("device"));
+        let fetch = Fetch { account_row, device, now_ms: now_ms(), pace: self.pace, keep };
+        match self.store.take(fetch).await? {
+            Taken::Before(answer) => Ok(answer),
+            Taken::Now(taken) if taken.is_empty() => Err(ServiceError::NotFound("device")),
+            Taken::Now(taken) => {
+                self.note(&taken);
+                Ok(answer(&taken))
+            }
         }
+    }
+
+    /// Counts bundles that were given out and tells devices that run low.
+    fn note(&self, taken: &[TakenDevice]) {
         metrics::TAKEN.add(taken.len() as u64);
-        for device in &taken {
-            metrics::LAST_RESORT.add((device.kem_use == KemUse::LastResort).into());
-            if device.kem_use == KemUse::LastResort || device.left.0.min(device.left.1) < self.low {
+        for device in taken {
+            let last_resort = device.kem_use == KemUse::LastResort;
+            metrics::LAST_RESORT.add(last_resort.into());
+            if last_resort || device.left.0.min(device.left.1) < self.low {
                 self.bus.wake(device.mailbox, Wake::Keys);
                 self.bus.elsewhere(None, Notice::Keys(device.mailbox));
             }
         }
-        let bundles = Bundles {
-            identity_key: Bytes::copy_from_slice(&target.identity_key),
-            devices: taken.into_iter().map(bundle).collect(),
-        };
-        Ok(bundles.encode_to_vec().into())
     }
+
+    /// Forgets budgets that are full again and answers that were kept long enough.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn tidy(&self) -> Result<(), ServiceError> {
+        self.callers.forget_full();
+        let before = now_ms().saturating_sub(self.replay_ttl_ms);
+        while self.store.purge_answers(before).await? > 0 {}
+        Ok(())
+    }
+}
+
+/// As the caller gets them.
+fn bundles(target: &AccountRow, taken: &[TakenDevice]) -> Bytes {
+    let bundles = Bundles {
+        identity_key: Bytes::copy_from_slice(&target.identity_key),
+        devices: taken.iter().map(bundle).collect(),
+    };
+    bundles.encode_to_vec().into()
 }
 
 /// Whether an upload must bring the signed and the last-resort prekey.
@@ -293,21 +292,21 @@ fn digest(state: &KeyState, identity_key: &[u8; 33]) -> Bytes {
     Bytes::copy_from_slice(&Sha256::digest(&all))
 }
 
-fn bundle(taken: TakenDevice) -> DeviceBundle {
+fn bundle(taken: &TakenDevice) -> DeviceBundle {
     DeviceBundle {
         device_id: taken.device.into(),
         registration_id: taken.registration_id.into(),
-        signed_prekey: Some(public(taken.signed)),
-        one_time: taken.one_time.map(public),
-        kem: Some(public(taken.kem)),
+        signed_prekey: Some(public(&taken.signed)),
+        one_time: taken.one_time.as_ref().map(public),
+        kem: Some(public(&taken.kem)),
     }
 }
 
-fn public(row: PreKeyRow) -> PublicPreKey {
-    PublicPreKey { id: row.id, key: row.key, signature: row.signature }
+fn public(row: &PreKeyRow) -> PublicPreKey {
+    PublicPreKey { id: row.id, key: row.key.clone(), signature: row.signature.clone() }
 }
 
-fn request_key(fetcher: Fetcher, target: i64, wanted: Wanted, id: &[u8; 16]) -> [u8; 32] {
+fn request_key(fetcher: Fetcher, target: i64, wanted: Wanted, id: &[u8; 16]) -> [u8; 16] {
     let (kind, who) = match fetcher {
         Fetcher::Device(mailbox) => (0, mailbox.0),
         Fetcher::KeyHolder(row) => (1, row),
@@ -317,5 +316,6 @@ fn request_key(fetcher: Fetcher, target: i64, wanted: Wanted, id: &[u8; 16]) -> 
         Wanted::All => 0,
     };
     let hash = Sha256::new().chain_update([kind, device]).chain_update(who.to_be_bytes());
-    hash.chain_update(target.to_be_bytes()).chain_update(id).finalize().into()
+    let hash: [u8; 32] = hash.chain_update(target.to_be_bytes()).chain_update(id).finalize().into();
+    hash.first_chunk().copied().unwrap_or_default()
 }

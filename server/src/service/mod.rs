@@ -19,7 +19,6 @@ pub mod multi;
 mod pressure;
 pub mod push;
 pub mod relay;
-mod replay;
 pub mod reports;
 
 use std::sync::Arc;

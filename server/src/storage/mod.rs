@@ -12,11 +12,11 @@ pub use attachments::{
     Content, FileUpload, Pieces, Stored, Upload, Uploaded,
 };
 pub use rows::{
-    AccountId, AccountRow, Append, AppendAnswer, Authority, Backlog, Claim, DeviceRow, Fetch,
+    AccountId, AccountRow, Append, AppendAnswer, Authority, Backlog, Claim, DeviceRow, Fetch, Keep,
     KemUse, KeyCollision, KeyKind, KeySet, KeyState, Life, Located, Location, MailboxId,
-    MailboxState, Mismatch, NewMessage, NodeId, OneTime, Placed, PreKeyRow, PushRow, PutKeys,
-    Quota, ReadLimit, Recipient, RegisterAnswer, Registering, ReportAnswer, Reporting,
-    StoredEnvelope, TakenDevice,
+    MailboxState, MakeAnswer, Mismatch, NewMessage, NodeId, Pace, Placed, PreKeyRow, PushRow,
+    PutKeys, Quota, ReadLimit, Recipient, RegisterAnswer, Registering, ReportAnswer, Reporting,
+    StoredEnvelope, Taken, TakenDevice,
 };
 
 use bytes::Bytes;
@@ -49,8 +49,12 @@ pub trait Store: Send + Sync + 'static {
     fn key_state(&self, mailbox: MailboxId) -> Answer<'_, Option<KeyState>>;
 
     /// Takes one bundle for each wanted device of the account, all in one transaction: a one-time prekey is
-    /// given out exactly once, lowest id first. Empty when there is no such device.
-    fn take(&self, fetch: Fetch) -> Answer<'_, Vec<TakenDevice>>;
+    /// given out exactly once, lowest id first, as long as the device's budget lasts. A request whose answer was kept
+    /// gets that.
+    fn take(&self, fetch: Fetch) -> Answer<'_, Taken>;
+
+    /// Forgets a slice of the answers that were kept before this time. Says how many: more may be left when it is not 0.
+    fn purge_answers(&self, before_ms: i64) -> Answer<'_, u64>;
 
     /// Stores a submission: for each recipient all of its devices or nothing. Answers in the order of the recipients.
     fn append(&self, append: Append) -> Answer<'_, Vec<AppendAnswer>>;

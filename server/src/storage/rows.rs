@@ -1,5 +1,7 @@
 //! What goes into and out of the store: plain rows, checked before they come here. No SQL, no rules.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 /// The public id of an account, 16 bytes.
@@ -164,24 +166,57 @@ pub struct KeyCollision {
     pub known: Box<KeyState>,
 }
 
-/// Whether a fetch takes one-time prekeys.
+/// How often a device gives one-time prekeys away: so many at once, and then one in each period.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OneTime {
-    /// One of each kind, while there are any.
-    Take,
-    /// None: signed and last-resort prekeys only.
-    Leave,
+pub struct Pace {
+    /// At once; none: never.
+    pub burst: u32,
+    /// In milliseconds.
+    pub period_ms: i64,
 }
 
-/// AppendAnswer bundles, and how.
-#[derive(Debug, Clone, Copy)]
+impl Pace {
+    /// One more, where the budget would be full again at `full_ms`: when it is then. None if it is used up.
+    pub(super) fn spend(self, full_ms: i64, now_ms: i64) -> Option<i64> {
+        let full = full_ms.max(now_ms);
+        let rest = i64::from(self.burst.checked_sub(1)?).saturating_mul(self.period_ms);
+        (full.saturating_sub(now_ms) <= rest).then(|| full.saturating_add(self.period_ms))
+    }
+}
+
+/// Makes the answer to a request.
+pub type MakeAnswer = Arc<dyn Fn(&[TakenDevice]) -> Bytes + Send + Sync>;
+
+/// The answer is kept in the same transaction, for a repetition of the request.
+#[derive(Clone)]
+pub struct Keep {
+    /// What names the request.
+    pub request: [u8; 16],
+    /// What it gets.
+    pub answer: MakeAnswer,
+}
+
+/// Which bundles, and how.
+#[derive(Clone)]
 pub struct Fetch {
     /// The account's number.
     pub account_row: i64,
     /// One device, or all.
     pub device: Option<u8>,
-    /// Take one-time prekeys or leave them.
-    pub one_time: OneTime,
+    /// The clock, in milliseconds.
+    pub now_ms: i64,
+    /// Of each device.
+    pub pace: Pace,
+    /// None: a repetition takes others.
+    pub keep: Option<Keep>,
+}
+
+/// What a request for bundles got.
+pub enum Taken {
+    /// One for each device; none if there is no such device.
+    Now(Vec<TakenDevice>),
+    /// The answer that the request got before.
+    Before(Bytes),
 }
 
 /// Whether the last-resort prekey of a device was handed out.

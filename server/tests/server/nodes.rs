@@ -195,6 +195,21 @@ async fn envelope_and_prekey_are_the_same_at_every_node() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn bundle_request_repeated_at_another_node_takes_nothing_more() {
+    let cluster = Cluster::start(2, Some(BusServer::nats().await), 3600).await;
+    let mut bob = cluster.nodes[0].party("bob").await;
+    bob.upload(&one_time_keys(&bob.identity, 1..=10)).await;
+    let mut answers = Vec::new();
+    for n in 0..4 {
+        bob = cluster.at(n % 2, bob);
+        let asked = bob.fetch(&bob).header("request-id", "00112233445566778899aabbccddeeff");
+        answers.push(asked.send().await.unwrap().bytes().await.unwrap());
+    }
+    assert!(answers.iter().all(|answer| *answer == answers[0]));
+    assert_eq!(bob.counts().await.one_time, 9);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn submission_repeated_at_another_node_is_stored_once() {
     let cluster = Cluster::start(2, Some(BusServer::nats().await), 3600).await;
     let mut bob = cluster.nodes[0].party("bob").await;

@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tuckseal_server::storage::{
-    AccountId, Append, AppendAnswer, Authority, Fetch, KemUse, KeySet, Life, MailboxId, Mismatch,
-    NewMessage, NodeId, OneTime, PreKeyRow, PutKeys, Quota, ReadLimit, Recipient, RegisterAnswer,
-    Registering, Store,
+    AccountId, Append, AppendAnswer, Authority, Fetch, Keep, KemUse, KeySet, Life, MailboxId,
+    MakeAnswer, Mismatch, NewMessage, NodeId, Pace, PreKeyRow, PutKeys, Quota, ReadLimit,
+    Recipient, RegisterAnswer, Registering, Store, Taken, TakenDevice,
 };
 
 use crate::stores::Opened;
@@ -96,6 +96,83 @@ pub(crate) async fn seqs(store: &Arc<dyn Store>, mailbox: MailboxId) -> Vec<i64>
     backlog.envelopes.iter().map(|envelope| envelope.seq).collect()
 }
 
+const NEVER: Pace = Pace { burst: 0, period_ms: 0 };
+
+/// Whenever it comes, and not kept.
+fn fetch(account_row: i64, device: Option<u8>) -> Fetch {
+    let pace = Pace { burst: 1, period_ms: 0 };
+    Fetch { account_row, device, now_ms: NOW, pace, keep: None }
+}
+
+async fn take(store: &Arc<dyn Store>, fetch: Fetch) -> Vec<TakenDevice> {
+    match store.take(fetch).await.unwrap() {
+        Taken::Now(taken) => taken,
+        Taken::Before(_) => panic!("nothing was kept"),
+    }
+}
+
+async fn one_time_prekeys_go_out_as_often_as_the_budget_lasts_whoever_asks(opened: Opened) {
+    let nodes = [Arc::clone(&opened.store), opened.second_node().await];
+    let mailbox = add(&nodes[0], 1, 1).await;
+    nodes[0].put_keys(mailbox, keys(&(1..=20).collect::<Vec<_>>(), 1)).await.unwrap();
+    let row = nodes[0].account(AccountId([1; 16])).await.unwrap().unwrap().row;
+    let pace = Pace { burst: 3, period_ms: 1000 };
+    let at = async |now_ms, n: usize| {
+        let fetch = Fetch { now_ms, pace, ..fetch(row, None) };
+        take(&nodes[n % 2], fetch).await.remove(0).one_time.map(|key| key.id)
+    };
+    let ids = [at(NOW, 0).await, at(NOW, 1).await, at(NOW, 0).await, at(NOW, 1).await];
+    assert_eq!(ids, [Some(1), Some(2), Some(3), None]);
+    assert_eq!((at(NOW + 999, 0).await, at(NOW + 1000, 1).await), (None, Some(4)));
+    assert_eq!(at(NOW + 1999, 0).await, None);
+    // It is full again after a while, and never more than full.
+    let later = NOW + 1_000_000;
+    let ids = [at(later, 0).await, at(later, 1).await, at(later, 0).await, at(later, 1).await];
+    assert_eq!(ids, [Some(5), Some(6), Some(7), None]);
+    let state = nodes[0].key_state(mailbox).await.unwrap().unwrap();
+    assert_eq!((state.one_time, state.last_resort_uses), (13, 4));
+    nodes[1].close().await.unwrap();
+}
+
+async fn request_that_comes_again_gets_its_answer_and_takes_nothing(mut opened: Opened) {
+    let nodes = [Arc::clone(&opened.store), opened.second_node().await];
+    let mailbox = add(&nodes[0], 1, 1).await;
+    nodes[0].put_keys(mailbox, keys(&(1..=50).collect::<Vec<_>>(), 1)).await.unwrap();
+    let row = nodes[0].account(AccountId([1; 16])).await.unwrap().unwrap().row;
+    let answer: MakeAnswer = Arc::new(|taken: &[TakenDevice]| {
+        Bytes::copy_from_slice(&taken[0].one_time.as_ref().unwrap().id.to_be_bytes())
+    });
+    let request = |request: u8| {
+        let keep = Keep { request: [request; 16], answer: Arc::clone(&answer) };
+        Fetch { keep: Some(keep), ..fetch(row, None) }
+    };
+    let got = |taken| match taken {
+        Taken::Now(taken) => (true, answer(&taken)),
+        Taken::Before(answer) => (false, answer),
+    };
+    let (first, again) = (nodes[0].take(request(1)).await, nodes[1].take(request(1)).await);
+    let (first, again) = (got(first.unwrap()), got(again.unwrap()));
+    assert_eq!((first.0, again.0, &first.1), (true, false, &again.1));
+    // At the same time, at every node: one takes, and all have its answer.
+    let asked = (0..16).map(|n| nodes[n % 2].take(request(2)));
+    let answers = futures_util::future::try_join_all(asked).await.unwrap();
+    let answers: Vec<_> = answers.into_iter().map(got).collect();
+    assert_eq!(answers.iter().filter(|(now, _)| *now).count(), 1);
+    assert!(answers.iter().all(|(_, answer)| *answer == answers[0].1));
+    assert_eq!(nodes[0].key_state(mailbox).await.unwrap().unwrap().one_time, 48);
+    nodes[1].close().await.unwrap();
+    // It outlives the server, for a while.
+    opened.reopen().await;
+    let store = Arc::clone(&opened.store);
+    assert!(matches!(store.take(request(1)).await.unwrap(), Taken::Before(_)));
+    assert_eq!(
+        (store.purge_answers(NOW).await.unwrap(), store.purge_answers(NOW + 1).await.unwrap()),
+        (0, 2)
+    );
+    assert!(matches!(store.take(request(1)).await.unwrap(), Taken::Now(_)));
+    assert_eq!(store.key_state(mailbox).await.unwrap().unwrap().one_time, 47);
+}
+
 async fn bundles_of_all_devices_are_taken_together(opened: Opened) {
     let store = Arc::clone(&opened.store);
     let mailboxes = [add(&store, 1, 1).await, add(&store, 1, 2).await, add(&store, 1, 3).await];
@@ -107,8 +184,8 @@ async fn bundles_of_all_devices_are_taken_together(opened: Opened) {
         ));
     }
     let account_row = store.account(AccountId([1; 16])).await.unwrap().unwrap().row;
-    let fetch = Fetch { account_row, device: None, one_time: OneTime::Take };
-    let taken = store.take(fetch).await.unwrap();
+    let fetch = fetch(account_row, None);
+    let taken = take(&store, fetch.clone()).await;
     let summary: Vec<_> = taken
         .iter()
         .map(|t| (t.device, t.one_time.as_ref().map(|k| k.id), t.kem_use, t.left))
@@ -121,12 +198,11 @@ async fn bundles_of_all_devices_are_taken_together(opened: Opened) {
             (3, None, KemUse::LastResort, (0, 0)),
         ]
     );
-    let one = store.take(Fetch { device: Some(2), ..fetch }).await.unwrap();
+    let one = take(&store, Fetch { device: Some(2), ..fetch.clone() }).await;
     assert_eq!((one.len(), one[0].one_time.as_ref().unwrap().id), (1, 2));
-    let left =
-        store.take(Fetch { device: Some(1), one_time: OneTime::Leave, ..fetch }).await.unwrap();
+    let left = take(&store, Fetch { device: Some(1), pace: NEVER, ..fetch.clone() }).await;
     assert_eq!((left[0].one_time.clone(), left[0].left), (None, (1, 1)));
-    assert!(store.take(Fetch { device: Some(9), ..fetch }).await.unwrap().is_empty());
+    assert!(take(&store, Fetch { device: Some(9), ..fetch }).await.is_empty());
 }
 
 async fn submission_to_several_devices_is_stored_for_all_or_for_none(opened: Opened) {
@@ -374,14 +450,14 @@ async fn prekey_goes_out_once_whoever_takes_and_uploads_at_the_same_time(opened:
     let mailbox = add(&nodes[0], 1, 1).await;
     add(&nodes[0], 1, 2).await;
     let account_row = nodes[0].account(AccountId([1; 16])).await.unwrap().unwrap().row;
-    let fetch = Fetch { account_row, device: None, one_time: OneTime::Take };
+    let fetch = fetch(account_row, None);
     let takers: Vec<_> = (0..8)
         .map(|taker| {
-            let store = Arc::clone(&nodes[taker % 2]);
+            let (store, fetch) = (Arc::clone(&nodes[taker % 2]), fetch.clone());
             tokio::spawn(async move {
                 let mut ids = Vec::new();
                 for _ in 0..30 {
-                    let taken = store.take(fetch).await.unwrap();
+                    let taken = take(&store, fetch.clone()).await;
                     ids.extend(taken.iter().filter_map(|t| t.one_time.as_ref().map(|k| k.id)));
                 }
                 ids
@@ -431,7 +507,9 @@ on_every_store! {
     envelope_of_a_short_life_is_not_read_after_it_and_ends_without_a_gap
     does_as_the_model
     envelopes_of_one_submission_share_what_they_have_in_common
+    one_time_prekeys_go_out_as_often_as_the_budget_lasts_whoever_asks
     prekey_goes_out_once_whoever_takes_and_uploads_at_the_same_time
+    request_that_comes_again_gets_its_answer_and_takes_nothing
     purge_goes_by_time_and_in_slices
     reading_keeps_its_limits_and_says_what_it_covers
     submission_to_several_devices_is_stored_for_all_or_for_none

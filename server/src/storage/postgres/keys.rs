@@ -1,14 +1,19 @@
 //! Prekeys. Whoever uploads or takes locks the device's two state rows first, in order: what follows is as if there
 //! were one writer for each device.
 
+use bytes::Bytes;
 use deadpool_postgres::{Object, Transaction};
 use tokio_postgres::Row;
+use uuid::Uuid;
 
 use super::row::{blob, small};
 use crate::storage::{
-    Fetch, KemUse, KeyCollision, KeyKind, KeySet, KeyState, MailboxId, OneTime, PreKeyRow, PutKeys,
-    StoreError, TakenDevice,
+    Fetch, Keep, KemUse, KeyCollision, KeyKind, KeySet, KeyState, MailboxId, PreKeyRow, PutKeys,
+    StoreError, Taken, TakenDevice,
 };
+
+/// Answers that are forgotten at once.
+const SLICE: i64 = 500;
 
 const KINDS: [KeyKind; 2] = [KeyKind::Curve, KeyKind::Kem];
 
@@ -162,44 +167,76 @@ async fn read_state(
     }))
 }
 
-pub(super) async fn take(db: &mut Object, fetch: &Fetch) -> Result<Vec<TakenDevice>, StoreError> {
+pub(super) async fn take(db: &mut Object, fetch: &Fetch) -> Result<Taken, StoreError> {
+    if let Some(keep) = &fetch.keep
+        && let Some(answer) = kept(db, keep).await?
+    {
+        return Ok(Taken::Before(answer));
+    }
     let changing = db.transaction().await?;
     let devices = lock_account(&changing, fetch).await?;
     if devices.is_empty() {
-        return Ok(Vec::new());
+        return Ok(Taken::Now(Vec::new()));
     }
+    let open = devices.iter().filter(|device| device.spent.is_some());
+    let open: Vec<i64> = open.map(|device| device.mailbox.0).collect();
+    let mut once = if open.is_empty() { Vec::new() } else { take_lowest(&changing, &open).await? };
     let ids: Vec<i64> = devices.iter().map(|device| device.mailbox.0).collect();
-    let mut once = match fetch.one_time {
-        OneTime::Take => take_lowest(&changing, &ids).await?,
-        OneTime::Leave => Vec::new(),
-    };
     let mut fixed = fixed(&changing, &ids).await?;
     let mut taken = Vec::with_capacity(devices.len());
-    for device in devices {
-        let pick = |keys: &mut Vec<Of>, kind| {
-            let of = |key: &Of| key.device == device.mailbox.0 && key.kind == number(kind);
-            let place = keys.iter().position(of);
-            place.map(|place| keys.swap_remove(place).key)
-        };
-        let one_time = pick(&mut once, KeyKind::Curve);
-        let kem = pick(&mut once, KeyKind::Kem);
-        let kem_use = if kem.is_some() { KemUse::OneTime } else { KemUse::LastResort };
-        let left = |taken: bool, counts: &Counts| counts.remaining.saturating_sub(taken.into());
-        let [curve_counts, kem_counts] = &device.counts;
-        taken.push(TakenDevice {
-            mailbox: device.mailbox,
-            device: device.device,
-            registration_id: device.registration_id,
-            signed: pick(&mut fixed, KeyKind::Curve).ok_or(StoreError::Damaged)?,
-            left: (left(one_time.is_some(), curve_counts), left(kem.is_some(), kem_counts)),
-            one_time,
-            kem: kem.or_else(|| pick(&mut fixed, KeyKind::Kem)).ok_or(StoreError::Damaged)?,
-            kem_use,
-        });
+    for device in &devices {
+        taken.push(bundle(device, &mut once, &mut fixed)?);
     }
-    note_taken(&changing, &taken).await?;
+    note_taken(&changing, &devices, &taken).await?;
+    if let Some(keep) = &fetch.keep {
+        // The same request at the same time ends here, and finds this answer when it comes again.
+        let sql = "INSERT INTO taken_answer (request, at_ms, answer) VALUES ($1, $2, $3)";
+        let (request, answer) = (Uuid::from_bytes(keep.request), (keep.answer)(&taken));
+        let insert = changing.prepare_cached(sql).await?;
+        changing.execute(&insert, &[&request, &fetch.now_ms, &&answer[..]]).await?;
+    }
     changing.commit().await?;
-    Ok(taken)
+    Ok(Taken::Now(taken))
+}
+
+async fn kept(db: &Object, keep: &Keep) -> Result<Option<Bytes>, StoreError> {
+    let query = db.prepare_cached("SELECT answer FROM taken_answer WHERE request = $1").await?;
+    let row = db.query_opt(&query, &[&Uuid::from_bytes(keep.request)]).await?;
+    row.map(|row| blob(&row, 0)).transpose()
+}
+
+pub(super) async fn purge_answers(db: &Object, before_ms: i64) -> Result<u64, StoreError> {
+    let sql = "DELETE FROM taken_answer WHERE request IN (SELECT request FROM taken_answer WHERE at_ms < $1 \
+               ORDER BY at_ms LIMIT $2 FOR UPDATE SKIP LOCKED)";
+    Ok(db.execute(&db.prepare_cached(sql).await?, &[&before_ms, &SLICE]).await?)
+}
+
+/// What a device gives away, out of what was taken of all.
+fn bundle(
+    device: &Locked,
+    once: &mut Vec<Of>,
+    fixed: &mut Vec<Of>,
+) -> Result<TakenDevice, StoreError> {
+    let pick = |keys: &mut Vec<Of>, kind| {
+        let of = |key: &Of| key.device == device.mailbox.0 && key.kind == number(kind);
+        let place = keys.iter().position(of);
+        place.map(|place| keys.swap_remove(place).key)
+    };
+    let one_time = pick(once, KeyKind::Curve);
+    let kem = pick(once, KeyKind::Kem);
+    let kem_use = if kem.is_some() { KemUse::OneTime } else { KemUse::LastResort };
+    let left = |taken: bool, counts: &Counts| counts.remaining.saturating_sub(taken.into());
+    let [curve_counts, kem_counts] = &device.counts;
+    Ok(TakenDevice {
+        mailbox: device.mailbox,
+        device: device.device,
+        registration_id: device.registration_id,
+        signed: pick(fixed, KeyKind::Curve).ok_or(StoreError::Damaged)?,
+        left: (left(one_time.is_some(), curve_counts), left(kem.is_some(), kem_counts)),
+        one_time,
+        kem: kem.or_else(|| pick(fixed, KeyKind::Kem)).ok_or(StoreError::Damaged)?,
+        kem_use,
+    })
 }
 
 struct Locked {
@@ -207,11 +244,13 @@ struct Locked {
     device: u8,
     registration_id: u16,
     counts: [Counts; 2],
+    /// When its budget is full again after this; none if it is used up.
+    spent: Option<i64>,
 }
 
 /// The wanted devices of the account; their state rows stay locked.
 async fn lock_account(db: &Transaction<'_>, fetch: &Fetch) -> Result<Vec<Locked>, StoreError> {
-    let sql = "SELECT d.id, d.device, d.registration_id, s.high_water, s.remaining, s.last_resort_uses \
+    let sql = "SELECT d.id, d.device, d.registration_id, s.high_water, s.remaining, s.last_resort_uses, s.full_ms \
                FROM device d JOIN prekey_state s ON s.device = d.id \
                WHERE d.account = $1 AND ($2::smallint IS NULL OR d.device = $2) ORDER BY d.device, s.kind FOR UPDATE OF s";
     let query = db.prepare_cached(sql).await?;
@@ -223,6 +262,7 @@ async fn lock_account(db: &Transaction<'_>, fetch: &Fetch) -> Result<Vec<Locked>
             device: small(curve.try_get::<_, i16>(1)?)?,
             registration_id: small(curve.try_get::<_, i32>(2)?)?,
             counts: [counts(curve, 3)?, counts(kem, 3)?],
+            spent: fetch.pace.spend(curve.try_get(6)?, fetch.now_ms),
         })
     });
     pairs.collect()
@@ -237,26 +277,36 @@ async fn take_lowest(db: &Transaction<'_>, devices: &[i64]) -> Result<Vec<Of>, S
     of_rows(db.query(&db.prepare_cached(sql).await?, &[&devices]).await?)
 }
 
-async fn note_taken(db: &Transaction<'_>, taken: &[TakenDevice]) -> Result<(), StoreError> {
-    let (mut devices, mut kinds, mut ones, mut uses) = (vec![], vec![], vec![], vec![]);
-    for device in taken {
-        let last_resort = device.kem_use == KemUse::LastResort;
-        for (kind, one, used) in [
-            (KeyKind::Curve, device.one_time.is_some(), false),
-            (KeyKind::Kem, !last_resort, last_resort),
+async fn note_taken(
+    db: &Transaction<'_>,
+    devices: &[Locked],
+    taken: &[TakenDevice],
+) -> Result<(), StoreError> {
+    let (mut numbers, mut kinds) = (vec![], vec![]);
+    let (mut ones, mut uses, mut fulls) = (vec![], vec![], vec![]);
+    for (device, taken) in devices.iter().zip(taken) {
+        let last_resort = taken.kem_use == KemUse::LastResort;
+        let any = taken.one_time.is_some() || !last_resort;
+        let full_ms = device.spent.filter(|_| any);
+        for (kind, one, used, full_ms) in [
+            (KeyKind::Curve, taken.one_time.is_some(), false, full_ms),
+            (KeyKind::Kem, !last_resort, last_resort, None),
         ] {
-            if one || used {
-                devices.push(device.mailbox.0);
+            if one || used || full_ms.is_some() {
+                numbers.push(device.mailbox.0);
                 kinds.push(number(kind));
                 ones.push(i64::from(one));
                 uses.push(i64::from(used));
+                fulls.push(full_ms);
             }
         }
     }
-    let sql = "UPDATE prekey_state s SET remaining = s.remaining - t.one, last_resort_uses = s.last_resort_uses + t.used \
-               FROM unnest($1::bigint[], $2::smallint[], $3::bigint[], $4::bigint[]) t (device, kind, one, used) \
+    let sql = "UPDATE prekey_state s SET remaining = s.remaining - t.one, last_resort_uses = s.last_resort_uses + t.used, \
+               full_ms = coalesce(t.full_ms, s.full_ms) \
+               FROM unnest($1::bigint[], $2::smallint[], $3::bigint[], $4::bigint[], $5::bigint[]) t (device, kind, one, used, full_ms) \
                WHERE s.device = t.device AND s.kind = t.kind";
-    db.execute(&db.prepare_cached(sql).await?, &[&devices, &kinds, &ones, &uses]).await?;
+    let update = db.prepare_cached(sql).await?;
+    db.execute(&update, &[&numbers, &kinds, &ones, &uses, &fulls]).await?;
     Ok(())
 }
 

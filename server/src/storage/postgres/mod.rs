@@ -33,7 +33,7 @@ use writer::{Attempts, Writer};
 use super::{
     AccountId, AccountRow, Answer, Append, AppendAnswer, Backlog, Claim, DeviceRow, Fetch, KeySet,
     KeyState, Located, MailboxId, MailboxState, NodeId, PushRow, PutKeys, ReadLimit, Recipient,
-    RegisterAnswer, Registering, ReportAnswer, Reporting, Store, TakenDevice,
+    RegisterAnswer, Registering, ReportAnswer, Reporting, Store, Taken,
 };
 
 /// The store. Clones share it.
@@ -119,7 +119,7 @@ impl Store for PostgresStore {
         Box::pin(async move { keys::state(&mut self.pool.get().await?, mailbox).await })
     }
 
-    fn take(&self, fetch: Fetch) -> Answer<'_, Vec<TakenDevice>> {
+    fn take(&self, fetch: Fetch) -> Answer<'_, Taken> {
         Box::pin(async move {
             let mut attempts = Attempts::default();
             loop {
@@ -130,6 +130,10 @@ impl Store for PostgresStore {
                 }
             }
         })
+    }
+
+    fn purge_answers(&self, before_ms: i64) -> Answer<'_, u64> {
+        Box::pin(async move { keys::purge_answers(&self.pool.get().await?, before_ms).await })
     }
 
     fn append(&self, append: Append) -> Answer<'_, Vec<AppendAnswer>> {

@@ -4,9 +4,12 @@ use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::storage::{
-    Fetch, KemUse, KeyCollision, KeyKind, KeySet, KeyState, MailboxId, OneTime, PreKeyRow, PutKeys,
-    TakenDevice,
+    Fetch, Keep, KemUse, KeyCollision, KeyKind, KeySet, KeyState, MailboxId, PreKeyRow, PutKeys,
+    Taken, TakenDevice,
 };
+
+/// Answers that are forgotten at once.
+const SLICE: i64 = 500;
 
 impl KeyKind {
     fn number(self) -> i64 {
@@ -145,26 +148,58 @@ pub(super) fn state(db: &Connection, device: MailboxId) -> rusqlite::Result<Opti
     }))
 }
 
-pub(super) fn take(db: &Connection, fetch: &Fetch) -> rusqlite::Result<Vec<TakenDevice>> {
+pub(super) fn take(db: &Connection, fetch: &Fetch) -> rusqlite::Result<Taken> {
+    if let Some(keep) = &fetch.keep
+        && let Some(answer) = kept(db, keep)?
+    {
+        return Ok(Taken::Before(answer));
+    }
     let sql = "SELECT id, device, registration_id FROM device WHERE account = ?1 AND (?2 IS NULL OR device = ?2) ORDER BY device";
     let mut devices = db.prepare_cached(sql)?;
     let devices = devices.query_map(params![fetch.account_row, fetch.device], |row| {
         Ok((MailboxId(row.get(0)?), row.get(1)?, row.get(2)?))
     })?;
-    devices.map(|device| take_device(db, device?, fetch.one_time)).collect()
+    let taken = devices.map(|device| take_device(db, device?, fetch));
+    let taken = taken.collect::<rusqlite::Result<Vec<_>>>()?;
+    if let Some(keep) = &fetch.keep
+        && !taken.is_empty()
+    {
+        let sql = "INSERT INTO taken_answer (request, at_ms, answer) VALUES (?1, ?2, ?3)";
+        let values = params![keep.request, fetch.now_ms, &(keep.answer)(&taken)[..]];
+        db.prepare_cached(sql)?.execute(values)?;
+    }
+    Ok(Taken::Now(taken))
+}
+
+fn kept(db: &Connection, keep: &Keep) -> rusqlite::Result<Option<Bytes>> {
+    let sql = "SELECT answer FROM taken_answer WHERE request = ?1";
+    db.prepare_cached(sql)?.query_row([keep.request], |row| blob(row, 0)).optional()
+}
+
+pub(super) fn purge_answers(db: &Connection, before_ms: i64) -> rusqlite::Result<u64> {
+    let sql = "DELETE FROM taken_answer WHERE request IN \
+               (SELECT request FROM taken_answer WHERE at_ms < ?1 ORDER BY at_ms LIMIT ?2)";
+    Ok(db.prepare_cached(sql)?.execute([before_ms, SLICE])? as u64)
 }
 
 fn take_device(
     db: &Connection,
     (mailbox, device, registration_id): (MailboxId, u8, u16),
-    one_time: OneTime,
+    fetch: &Fetch,
 ) -> rusqlite::Result<TakenDevice> {
-    let taken = match one_time {
-        OneTime::Take => {
-            (take_one(db, mailbox, KeyKind::Curve)?, take_one(db, mailbox, KeyKind::Kem)?)
-        }
-        OneTime::Leave => (None, None),
+    let full_ms = full(db, mailbox)?;
+    let spent = fetch.pace.spend(full_ms, fetch.now_ms);
+    let taken = match spent {
+        Some(_) => (take_one(db, mailbox, KeyKind::Curve)?, take_one(db, mailbox, KeyKind::Kem)?),
+        None => (None, None),
     };
+    if let Some(full_ms) = spent
+        && (taken.0.is_some() || taken.1.is_some())
+    {
+        let sql = "UPDATE prekey_state SET full_ms = ?3 WHERE device = ?1 AND kind = ?2";
+        let values = params![mailbox.0, KeyKind::Curve.number(), full_ms];
+        db.prepare_cached(sql)?.execute(values)?;
+    }
     let (kem, kem_use) = match taken.1 {
         Some(kem) => (kem, KemUse::OneTime),
         None => (use_last_resort(db, mailbox)?, KemUse::LastResort),
@@ -184,6 +219,12 @@ fn take_device(
         kem_use,
         left,
     })
+}
+
+/// When the device's budget is full again.
+fn full(db: &Connection, device: MailboxId) -> rusqlite::Result<i64> {
+    let sql = "SELECT full_ms FROM prekey_state WHERE device = ?1 AND kind = ?2";
+    db.prepare_cached(sql)?.query_row(params![device.0, KeyKind::Curve.number()], |row| row.get(0))
 }
 
 /// The lowest id leaves the table for good.

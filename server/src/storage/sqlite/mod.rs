@@ -27,7 +27,7 @@ use writer::Writer;
 use super::{
     AccountId, AccountRow, Answer, Append, AppendAnswer, Backlog, Claim, DeviceRow, Fetch, KeySet,
     KeyState, Located, MailboxId, MailboxState, NodeId, PushRow, PutKeys, ReadLimit, Recipient,
-    RegisterAnswer, Registering, ReportAnswer, Reporting, Store, TakenDevice,
+    RegisterAnswer, Registering, ReportAnswer, Reporting, Store, Taken,
 };
 
 /// About what a command without bodies writes, in bytes.
@@ -90,8 +90,12 @@ impl Store for SqliteStore {
         Box::pin(self.readers.read(move |db| keys::state(db, mailbox)))
     }
 
-    fn take(&self, fetch: Fetch) -> Answer<'_, Vec<TakenDevice>> {
+    fn take(&self, fetch: Fetch) -> Answer<'_, Taken> {
         Box::pin(self.writer.call(SMALL, move |db| keys::take(db, &fetch)))
+    }
+
+    fn purge_answers(&self, before_ms: i64) -> Answer<'_, u64> {
+        Box::pin(self.writer.call(SMALL, move |db| keys::purge_answers(db, before_ms)))
     }
 
     fn append(&self, append: Append) -> Answer<'_, Vec<AppendAnswer>> {

@@ -5,14 +5,20 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
-use tuckseal_server::storage::{AccountId, Append, AppendAnswer, Fetch, Life, OneTime, PutKeys};
+use tuckseal_server::storage::{AccountId, Append, AppendAnswer, Fetch, Life, PutKeys};
 
-use super::{ALL, NOW, add, append, keys, submit};
+use super::{ALL, NEVER, NOW, add, append, fetch, keys, submit, take};
 use crate::stores::Opened;
 
 /// Lives of envelopes, in milliseconds.
 const SHORT: i64 = 500;
 const FULL: i64 = 1_000_000;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum OneTime {
+    Take,
+    Leave,
+}
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -132,11 +138,9 @@ async fn check(opened: &mut Opened, account: u8, steps: Vec<Step>) -> Result<(),
                 }
             }
             Step::Take(one_time) => {
-                let taken = store
-                    .take(Fetch { account_row, device: Some(1), one_time })
-                    .await
-                    .unwrap()
-                    .remove(0);
+                let ours = fetch(account_row, Some(1));
+                let pace = if one_time == OneTime::Take { ours.pace } else { NEVER };
+                let taken = take(&store, Fetch { pace, ..ours }).await.remove(0);
                 let expected =
                     if one_time == OneTime::Take { model.waiting.pop_first() } else { None };
                 model.uses += u64::from(expected.is_none());
