@@ -143,6 +143,8 @@ limits! {
     push_background_secs = 1_200, "TUCKSEAL_PUSH_BACKGROUND_SECS";
     /// A device that has not fetched within this many seconds although it was connected is woken, once
     push_unfetched_secs = 60, "TUCKSEAL_PUSH_UNFETCHED_SECS";
+    /// Time between two wake-ups of one device because its prekeys run low, in seconds
+    push_keys_secs = 86_400, "TUCKSEAL_PUSH_KEYS_SECS";
     /// How long a push service may keep a wake-up, in seconds
     push_ttl_secs = 86_400, "TUCKSEAL_PUSH_TTL_SECS";
     /// Registrations for push that one device may make at once

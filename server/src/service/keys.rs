@@ -11,6 +11,7 @@ use tuckseal::{KemPublicKey, PublicKey};
 use super::accounts::Caller;
 use super::error::ServiceError;
 use super::limits::Budget;
+use super::push::Push;
 use super::{millis, now_ms};
 use crate::bus::{Bus, Notice, Wake};
 use crate::config::Limits;
@@ -47,6 +48,7 @@ pub enum Wanted {
 pub struct Keys {
     store: Arc<dyn Store>,
     bus: Arc<dyn Bus>,
+    push: Push,
     low: u32,
     one_time_prekeys: u64,
     callers: Budget<Fetcher>,
@@ -55,12 +57,18 @@ pub struct Keys {
 }
 
 impl Keys {
-    pub(super) fn new(store: Arc<dyn Store>, bus: Arc<dyn Bus>, limits: &Limits) -> Self {
+    pub(super) fn new(
+        store: Arc<dyn Store>,
+        bus: Arc<dyn Bus>,
+        push: Push,
+        limits: &Limits,
+    ) -> Self {
         let hour_ms = 60 * 60 * 1000;
         let period_ms = hour_ms / limits.fetch_target_per_hour.max(1);
         Self {
             store,
             bus,
+            push,
             low: u32::try_from(limits.prekeys_low).unwrap_or(u32::MAX),
             one_time_prekeys: limits.one_time_prekeys,
             callers: Budget::new(limits.fetch_caller_burst, limits.fetch_caller_per_hour),
@@ -154,7 +162,9 @@ impl Keys {
             let last_resort = device.kem_use == KemUse::LastResort;
             metrics::LAST_RESORT.add(last_resort.into());
             if last_resort || device.left.0.min(device.left.1) < self.low {
-                self.bus.wake(device.mailbox, Wake::Keys);
+                if !self.bus.wake(device.mailbox, Wake::Keys) {
+                    self.push.note_keys(device.mailbox);
+                }
                 self.bus.elsewhere(None, Notice::Keys(device.mailbox));
             }
         }

@@ -83,7 +83,7 @@ impl Services {
                 &identity,
                 &limits,
             ),
-            keys: Keys::new(Arc::clone(&store), Arc::clone(&bus), &limits),
+            keys: Keys::new(Arc::clone(&store), Arc::clone(&bus), push.clone(), &limits),
             reports: Reports::new(Arc::clone(&store), hooks.clone(), &identity, &limits),
             relay: Relay::new(store, (bus, node), push.clone(), &identity, &limits),
             attachments: Attachments::new(attachments, hooks.clone(), &identity, &limits),

@@ -377,6 +377,8 @@ pub struct PushRow {
     pub registration: Bytes,
     /// When the oldest of its envelopes came, in milliseconds; none if there is nothing to fetch.
     pub oldest_ms: Option<i64>,
+    /// The node that it is connected to. None where there is one node alone.
+    pub node: Option<NodeId>,
 }
 
 /// A report whose token was found good. Days are counted since 1970.

@@ -12,7 +12,7 @@ use tuckseal_server::config::Limits;
 use crate::nodes::Cluster;
 use crate::peers::{Peer, python, script};
 use crate::stores::BusServer;
-use crate::world::{Party, World, message, refusal, rows};
+use crate::world::{Party, World, message, one_time_keys, refusal, rows};
 
 /// The process that plays push service and device.
 struct Endpoint {
@@ -134,6 +134,31 @@ async fn many_messages_are_few_wake_ups_and_a_fetch_cancels() {
     submission.background = true;
     assert_eq!(bob.receive(&submission).await.status(), StatusCode::OK);
     assert_eq!(endpoint.request().await["urgency"], "low");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn device_that_is_away_is_woken_once_when_its_prekeys_run_low() {
+    let Some(mut endpoint) = Endpoint::start().await else { return };
+    let world = world().await;
+    let (alice, bob) = (world.party("alice").await, world.party("bob").await);
+    registered(&bob, &endpoint.subscription(201)).await;
+    bob.upload(&one_time_keys(&bob.identity, 1..=21)).await;
+    alice.bundles(&bob).await;
+    assert!(endpoint.peer.is_silent(1_500).await, "twenty are left");
+    alice.bundles(&bob).await;
+    assert_eq!(endpoint.request().await["urgency"], "low");
+    for _ in 0..5 {
+        alice.bundles(&bob).await;
+    }
+    assert!(endpoint.peer.is_silent(4_000).await, "it was woken again the same day");
+    // One that is connected is told there.
+    let carol = world.party("carol").await;
+    registered(&carol, &endpoint.subscription(201)).await;
+    let mut stream = carol.stream().await;
+    stream.backlog().await;
+    alice.bundles(&carol).await;
+    assert_eq!(stream.key_counts().await.last_resort_uses, 1);
+    assert!(endpoint.peer.is_silent(1_500).await, "it is connected");
 }
 
 #[tokio::test(flavor = "multi_thread")]

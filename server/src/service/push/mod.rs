@@ -4,10 +4,12 @@
 mod queue;
 
 use std::collections::HashMap;
+use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use lru::LruCache;
 use prost::Message;
 use rand::RngExt;
 use tokio::sync::{Notify, Semaphore};
@@ -27,6 +29,8 @@ use crate::metrics;
 use crate::push::{Outcome, Senders, Target, Urgency, WebTarget};
 use crate::storage::{MailboxId, PushRow, Store};
 
+/// Devices that were woken for their prekeys and are remembered.
+const KEYS_TOLD: NonZeroUsize = NonZeroUsize::new(65_536).unwrap();
 /// Time between two queries.
 const PAUSE: Duration = Duration::from_millis(250);
 /// Wake-ups on their way at the same time.
@@ -44,6 +48,9 @@ struct Inner {
     bus: Arc<dyn Bus>,
     senders: Senders,
     pace: Pace,
+    /// Devices that were woken for their prekeys, and when.
+    keys_told: Mutex<LruCache<MailboxId, Instant>>,
+    keys_interval: Duration,
     registrations: Budget<MailboxId>,
     queue: Mutex<Queue>,
     earlier: Notify,
@@ -69,6 +76,8 @@ impl Push {
             bus,
             senders,
             pace,
+            keys_told: Mutex::new(LruCache::new(KEYS_TOLD)),
+            keys_interval: Duration::from_secs(limits.push_keys_secs),
             registrations: Budget::new(limits.push_burst, limits.push_per_hour),
             queue: Mutex::default(),
             earlier: Notify::new(),
@@ -118,8 +127,21 @@ impl Push {
         let wait = match reason {
             Reason::Away => self.inner.pace.delay.mul_f64(rand::rng().random()),
             Reason::Unfetched => self.inner.pace.unfetched,
+            Reason::Keys => Duration::ZERO,
         };
         self.plan(mailbox, Plan { due: Instant::now() + wait, reason, urgency });
+    }
+
+    /// The prekeys of a device run low: it is woken to upload others, once in a long while.
+    pub(super) fn note_keys(&self, mailbox: MailboxId) {
+        let now = Instant::now();
+        let mut told = self.inner.keys_told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.get(&mailbox).is_some_and(|at| now.duration_since(*at) < self.inner.keys_interval) {
+            return;
+        }
+        told.put(mailbox, now);
+        drop(told);
+        self.note(mailbox, Reason::Keys, Urgency::Background);
     }
 
     fn plan(&self, mailbox: MailboxId, plan: Plan) {
@@ -203,8 +225,11 @@ impl Push {
         plans.into_keys().for_each(|mailbox| inner.queue().spared(mailbox));
     }
 
-    /// A device that was connected had its time to fetch.
+    /// A device that was connected had its time to fetch; one that is is told of its prekeys there.
     fn is_due(&self, row: &PushRow, plan: Plan) -> bool {
+        if plan.reason == Reason::Keys {
+            return row.node.is_none();
+        }
         let Some(oldest_ms) = row.oldest_ms else { return false };
         let waiting = now_ms().saturating_sub(oldest_ms);
         let patience = self.inner.pace.unfetched.as_millis() / 2;

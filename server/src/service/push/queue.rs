@@ -24,6 +24,8 @@ pub(in crate::service) enum Reason {
     Away,
     /// It was connected, here or at another node, and may have gone without what came.
     Unfetched,
+    /// Its prekeys run low.
+    Keys,
 }
 
 #[derive(Clone, Copy)]

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use deadpool_postgres::Object;
 
-use crate::storage::{MailboxId, PushRow, StoreError};
+use crate::storage::{MailboxId, NodeId, PushRow, StoreError};
 
 pub(super) async fn put(
     db: &Object,
@@ -37,13 +37,19 @@ pub(super) async fn due(
     now_ms: i64,
 ) -> Result<Vec<PushRow>, StoreError> {
     let numbers: Vec<i64> = mailboxes.iter().map(|mailbox| mailbox.0).collect();
-    let sql = "SELECT device, registration, (SELECT received_ms FROM envelope WHERE mailbox = device AND expires_ms > $2 \
-               ORDER BY seq LIMIT 1) FROM push WHERE device = ANY($1)";
+    let sql = "SELECT p.device, p.registration, (SELECT received_ms FROM envelope WHERE mailbox = p.device AND expires_ms > $2 \
+               ORDER BY seq LIMIT 1), m.node FROM push p JOIN mailbox m ON m.device = p.device WHERE p.device = ANY($1)";
     let rows = db.query(&db.prepare_cached(sql).await?, &[&numbers, &now_ms]).await?;
     let row = |row: &tokio_postgres::Row| {
         let registration: Vec<u8> = row.try_get(1)?;
         let mailbox = MailboxId(row.try_get(0)?);
-        Ok(PushRow { mailbox, registration: registration.into(), oldest_ms: row.try_get(2)? })
+        let (oldest_ms, node) = (row.try_get(2)?, row.try_get::<_, Option<i64>>(3)?);
+        Ok(PushRow {
+            mailbox,
+            registration: registration.into(),
+            oldest_ms,
+            node: node.map(NodeId),
+        })
     };
     rows.iter().map(row).collect()
 }

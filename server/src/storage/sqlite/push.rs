@@ -40,7 +40,7 @@ pub(super) fn due(
     let row = |mailbox: &MailboxId| {
         let row = query.query_row([mailbox.0, now_ms], |row| {
             let (registration, oldest_ms) = (row.get::<_, Vec<u8>>(0)?.into(), row.get(1)?);
-            Ok(PushRow { mailbox: *mailbox, registration, oldest_ms })
+            Ok(PushRow { mailbox: *mailbox, registration, oldest_ms, node: None })
         });
         row.optional().transpose()
     };
