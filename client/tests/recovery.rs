@@ -251,17 +251,52 @@ async fn row_14_prekeys_that_the_backup_does_not_have_stop_nobody_who_writes_for
     tokio::time::timeout(stage::TIME, supplied).await.expect("the server was not supplied");
     running.stop().await;
 
-    let alice = backup.put_back(alice).await;
-    let mut of_alice = alice.client.events();
-    let _running = [alice.spawn(), carol.spawn()];
+    let _carols = carol.spawn();
     carol.send(&alice, "hello").await;
     carol.send(&alice, "can you read me?").await;
+    carol.sent().await;
+    let alice = backup.put_back(alice).await;
+    let mut of_alice = alice.client.events();
+    let _running = alice.spawn();
     assert_eq!(collect(&alice, 2).await, ["hello", "can you read me?"]);
     converse(&alice, &carol, 2).await;
     let of_alice = heard(&mut of_alice).await;
     let failed = |event: &Event| matches!(event, Event::Failure { reason: Failure::NoPreKey, .. });
     assert!(count(&of_alice, failed) >= 1);
     assert_eq!(count(&of_alice, is_restored), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn row_14_relay_gives_out_no_prekey_that_the_backup_does_not_have() {
+    let relay = Relay::start().await;
+    let [alice, _carol] = pair(&relay).await;
+    let alice = alice.reopen().await;
+    let backup = Backup::of(alice.folder.path(), &["profile.db"]);
+    let waiting = || {
+        let sql = "SELECT id FROM prekey_once WHERE device = 1 AND kind = 1 ORDER BY id";
+        let db = stage::relay_database(&relay);
+        let mut query = db.prepare(sql).unwrap();
+        let ids = query.query_map([], |row| row.get::<_, u32>(0)).unwrap();
+        ids.map(Result::unwrap).collect::<Vec<_>>()
+    };
+    let running = alice.spawn();
+    use_up_prekeys(&relay);
+    running.stop().await;
+    let running = alice.spawn();
+    stage::until(|| waiting().len() == 100).await;
+    running.stop().await;
+    let lost = waiting();
+
+    let alice = backup.put_back(alice).await;
+    let _running = alice.spawn();
+    stage::until(|| waiting().first() > lost.last()).await;
+    let held = waiting();
+    assert_eq!(held.len(), 100);
+    for id in held {
+        let sql = "SELECT count(*) FROM one_time_prekey WHERE id = ?1";
+        let count = database(alice.folder.path()).query_row(sql, (id,), |row| row.get::<_, u32>(0));
+        assert_eq!(count.unwrap(), 1, "{id}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -350,8 +385,9 @@ async fn backup_of_several_rotations_ago_goes_on_above_all_ids_after_one_refusal
     let once = stage::relay_database(&relay).query_row(once, (), |row| {
         Ok::<(u32, u32, u32), _>((row.get(0)?, row.get(1)?, row.get(2)?))
     });
-    // Five rounds of 100 and, with the last-resort prekeys, of 51 came before.
-    assert_eq!(once.unwrap(), (501, 257, 150));
+    // Five rounds of 100 and, with the last-resort prekeys, of 51 came before. What was refused with the long-lived ones, and had
+    // ids above the marks, goes with the next upload.
+    assert_eq!(once.unwrap(), (501, 256, 150));
     bob.send(&alice, "to the newest").await;
     assert_eq!(collect(&alice, 1).await, ["to the newest"]);
     converse(&alice, &bob, 2).await;

@@ -146,6 +146,9 @@ pub struct KeysUpload {
     /// at most 100; ids only grow
     #[prost(message, repeated, tag = "4")]
     pub one_time_kem: ::prost::alloc::vec::Vec<PublicPreKey>,
+    /// those that wait go at the same moment; all ids must be above the high-water marks
+    #[prost(bool, tag = "5")]
+    pub replace_one_time: bool,
 }
 /// Answer of PUT /v1/keys and GET /v1/keys, and a notice on the stream when keys run low
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

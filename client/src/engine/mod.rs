@@ -88,6 +88,8 @@ pub(crate) struct Engine {
     group_flight: Option<group_upload::GroupFlight>,
     /// Whether this profile was found to be an earlier one than was used last, and what came of it.
     origin: Origin,
+    /// Whether the server has replaced the one-time prekeys since.
+    restocked: bool,
     /// What happened when nobody could hear it yet.
     unheard: Option<Event>,
     trim_at: Timestamp,
@@ -156,6 +158,7 @@ impl Engine {
             last_ticket: 0,
             group_flight: None,
             origin,
+            restocked: false,
             unheard: (origin == Origin::Restored).then_some(Event::Restored),
             trim_at: Timestamp::from_millis(0),
         })

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! A key is saved before it is published, and ids only grow. On every connection, and when the server says
-//! that it runs low, what it has is compared with what we have.
+//! that it runs low, what it has is compared with what we have. A profile that was restored from a backup has all of
+//! the server's one-time keys replaced: of some it does not have the other half.
 
 use rand_core::CryptoRng;
 use sha2::{Digest, Sha256};
@@ -31,9 +32,23 @@ const UPLOAD_MAX: u32 = 100;
 pub(crate) struct Upload {
     last_one_time: Option<PreKeyId>,
     last_kem: Option<KemPreKeyId>,
+    /// All that the server had before went.
+    replaced: bool,
 }
 
 impl Upload {
+    /// The server does not take those up to these marks; without marks it takes none.
+    fn mark_seen(self, rows: Rows<'_>, seen: HighWater) -> Result<(), ProfileError> {
+        if seen == HighWater::default() {
+            return self.mark(rows);
+        }
+        let one_time = self.last_one_time.map(|last| PreKeyId(last.0.min(seen.one_time)));
+        // Both kinds of KEM prekeys share their ids.
+        let kem = seen.one_time_kem.max(seen.last_resort);
+        let kem = self.last_kem.map(|last| KemPreKeyId(last.0.min(kem)));
+        rows.mark_uploaded(one_time, kem)
+    }
+
     /// The server has them.
     pub(crate) fn mark(self, rows: Rows<'_>) -> Result<(), ProfileError> {
         rows.mark_uploaded(self.last_one_time, self.last_kem)
@@ -130,6 +145,7 @@ fn upload(rows: Rows<'_>, long_lived: LongLived) -> Result<(KeysUpload, Upload),
     let upload = Upload {
         last_one_time: one_time.last().map(|key| key.id),
         last_kem: kem.last().map(|key| key.id),
+        replaced: false,
     };
     Ok((keys, upload))
 }
@@ -189,9 +205,10 @@ impl Engine {
             return Ok(());
         }
         self.compare_ids(seen(&counts), turn)?;
+        let stock = self.stock();
         let Self { store, own, settings, .. } = self;
         let (keys, upload) =
-            store.commit(|rows| supply(rows, &own.identity, settings, &counts, turn))?;
+            store.commit(|rows| supply(rows, &own.identity, settings, (&counts, stock), turn))?;
         if keys == KeysUpload::default() {
             self.keys_request = Request::Idle;
             return Ok(());
@@ -199,6 +216,14 @@ impl Engine {
         self.keys_request = Request::Uploading { attempt: self.keys_request.attempt() };
         turn.actions.push(Action::UploadKeys { keys, upload });
         Ok(())
+    }
+
+    fn stock(&self) -> Stock {
+        if self.origin == Origin::Restored && !self.restocked {
+            Stock::Doubtful
+        } else {
+            Stock::Good
+        }
     }
 
     /// A server that has seen ids which we have not given yet has seen a later state of us.
@@ -227,6 +252,7 @@ impl Engine {
         let seen = match result {
             Ok(_) => {
                 self.store.commit(|rows| upload.mark(rows))?;
+                self.restocked |= upload.replaced;
                 self.keys_request = Request::Idle;
                 return Ok(());
             }
@@ -244,7 +270,7 @@ impl Engine {
             self.store.commit(|rows| {
                 rows.raise_ids(seen)?;
                 make_long_lived(rows, identity, turn.rng, turn.now)?;
-                upload.mark(rows)
+                upload.mark_seen(rows, seen)
             })?;
         }
         self.keys_request = self.keys_request.failed(turn);
@@ -252,16 +278,28 @@ impl Engine {
     }
 }
 
+/// Whether we have the other halves of the one-time keys that the server has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stock {
+    Good,
+    Doubtful,
+}
+
 /// Makes what is missing and says what is to be uploaded.
 fn supply(
     rows: Rows<'_>,
     identity: &IdentityKeyPair,
     settings: &Settings,
-    counts: &KeyCounts,
+    (counts, stock): (&KeyCounts, Stock),
     turn: &mut Turn<'_>,
 ) -> Result<(KeysUpload, Upload), ProfileError> {
     let now = turn.now;
     rows.raise_ids(seen(counts))?;
+    if stock == Stock::Doubtful {
+        // Under these ids it may have others.
+        let (one_time, kem) = (counts.one_time_high_water, counts.one_time_kem_high_water);
+        rows.mark_uploaded(Some(PreKeyId(one_time)), Some(KemPreKeyId(kem)))?;
+    }
     let (signed, _) = long_lived_keys(rows)?;
     if signed.created <= earlier(now, settings.prekey_life) {
         make_long_lived(rows, identity, turn.rng, now)?;
@@ -269,6 +307,7 @@ fn supply(
     rows.delete_replaced(earlier(now, settings.prekey_kept))?;
     let (waiting, waiting_kem) = rows.to_upload(UPLOAD_MAX)?;
     let lacking = |have: u32, waiting: usize, full: u32| {
+        let have = if stock == Stock::Good { have } else { 0 };
         let low = have < settings.prekeys_low && waiting == 0;
         if low { full.saturating_sub(have).min(UPLOAD_MAX) } else { 0 }
     };
@@ -278,5 +317,7 @@ fn supply(
     let (signed, last_resort) = long_lived_keys(rows)?;
     let ours = digest(identity, &public_signed(&signed), &public_kem(&last_resort));
     let long_lived = if counts.digest[..] == ours { LongLived::Without } else { LongLived::With };
-    upload(rows, long_lived)
+    let (keys, upload) = upload(rows, long_lived)?;
+    let replaced = stock == Stock::Doubtful;
+    Ok((KeysUpload { replace_one_time: replaced, ..keys }, Upload { replaced, ..upload }))
 }

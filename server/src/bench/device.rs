@@ -138,7 +138,7 @@ fn keys(identity: &PrivateKey) -> KeysUpload {
         signed_prekey: Some(signed(&curve)),
         last_resort_kem: Some(signed(&kem)),
         one_time: (1..=100).map(one_time).collect(),
-        one_time_kem: Vec::new(),
+        ..KeysUpload::default()
     }
 }
 

@@ -18,7 +18,7 @@ use crate::config::Limits;
 use crate::metrics;
 use crate::storage::{
     AccountRow, Fetch, Keep, KemUse, KeySet, KeyState, MailboxId, MakeAnswer, Pace, PreKeyRow,
-    PutKeys, Store, Taken, TakenDevice,
+    PutKeys, Store, Taken, TakenDevice, Waiting,
 };
 
 /// One-time prekeys of one kind in one upload.
@@ -219,6 +219,7 @@ pub(super) fn checked_upload(
         last_resort: upload.last_resort_kem.map(|key| kem_key(key, identity)).transpose()?,
         one_time: ascending(upload.one_time, one_time_curve_key)?,
         one_time_kem: ascending(upload.one_time_kem, |key| kem_key(key, identity))?,
+        waiting: if upload.replace_one_time { Waiting::Go } else { Waiting::Stay },
         digest,
         max_waiting: u32::try_from(max_waiting).unwrap_or(u32::MAX),
     })

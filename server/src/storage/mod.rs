@@ -16,7 +16,7 @@ pub use rows::{
     KemUse, KeyCollision, KeyKind, KeySet, KeyState, Life, Located, Location, MailboxId,
     MailboxState, MakeAnswer, Mismatch, NewMessage, NodeId, Pace, Placed, PreKeyRow, PushRow,
     PutKeys, Quota, ReadLimit, Recipient, RegisterAnswer, Registering, ReportAnswer, Reporting,
-    StoredEnvelope, Taken, TakenDevice,
+    StoredEnvelope, Taken, TakenDevice, Waiting,
 };
 
 use bytes::Bytes;

@@ -121,10 +121,21 @@ pub struct KeySet {
     pub one_time: Vec<PreKeyRow>,
     /// In ascending order of ids.
     pub one_time_kem: Vec<PreKeyRow>,
+    /// What becomes of the one-time prekeys that are there.
+    pub waiting: Waiting,
     /// SHA-256 over all of it: the same digest is the same upload.
     pub digest: [u8; 32],
     /// How many one-time prekeys of a kind a device may have waiting.
     pub max_waiting: u32,
+}
+
+/// One-time prekeys that are there when others come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waiting {
+    /// They stay.
+    Stay,
+    /// They go in the same transaction, and all ids of the upload are above the high-water marks.
+    Go,
 }
 
 /// What a device has.

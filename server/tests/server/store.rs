@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tuckseal_server::storage::{
     AccountId, Append, AppendAnswer, Authority, Fetch, Keep, KemUse, KeySet, Life, MailboxId,
     MakeAnswer, Mismatch, NewMessage, NodeId, Pace, PreKeyRow, PutKeys, Quota, ReadLimit,
-    Recipient, RegisterAnswer, Registering, Store, Taken, TakenDevice,
+    Recipient, RegisterAnswer, Registering, Store, Taken, TakenDevice, Waiting,
 };
 
 use crate::stores::Opened;
@@ -34,6 +34,7 @@ fn keys(ids: &[u32], digest: u8) -> KeySet {
         last_resort: None,
         one_time: list.clone(),
         one_time_kem: list,
+        waiting: Waiting::Stay,
         digest: [digest; 32],
         max_waiting: 1000,
     }
@@ -131,6 +132,49 @@ async fn one_time_prekeys_go_out_as_often_as_the_budget_lasts_whoever_asks(opene
     assert_eq!(ids, [Some(5), Some(6), Some(7), None]);
     let state = nodes[0].key_state(mailbox).await.unwrap().unwrap();
     assert_eq!((state.one_time, state.last_resort_uses), (13, 4));
+    nodes[1].close().await.unwrap();
+}
+
+async fn one_time_prekeys_are_replaced_at_a_stroke_and_never_missing(opened: Opened) {
+    let nodes = [Arc::clone(&opened.store), opened.second_node().await];
+    let mailbox = add(&nodes[0], 1, 1).await;
+    let row = nodes[0].account(AccountId([1; 16])).await.unwrap().unwrap().row;
+    let replacing = |first: u32, digest: u8| KeySet {
+        waiting: Waiting::Go,
+        ..keys(&(first..first + 40).collect::<Vec<_>>(), digest)
+    };
+    nodes[0].put_keys(mailbox, replacing(1, 1)).await.unwrap();
+    let store = Arc::clone(&nodes[1]);
+    let (replaced, mut seen) = tokio::sync::watch::channel(0);
+    let taker = tokio::spawn(async move {
+        let mut ids = Vec::new();
+        loop {
+            // Half of what there is: the other half may have gone before this is told of it.
+            if ids.len() % 20 == 19 && seen.changed().await.is_err() {
+                return ids;
+            }
+            let taken = take(&store, fetch(row, None)).await.remove(0);
+            assert_eq!(taken.kem_use, KemUse::OneTime, "for a moment there were none");
+            ids.push(taken.one_time.expect("for a moment there were none").id);
+        }
+    });
+    for n in 1..=20 {
+        let state = nodes[0].put_keys(mailbox, replacing(1 + n * 40, n as u8 + 1)).await.unwrap();
+        let PutKeys::Stored(state) = state else { panic!("{state:?}") };
+        assert!(state.one_time <= 40 && state.one_time == state.one_time_kem);
+        replaced.send(n).unwrap();
+    }
+    drop(replaced);
+    let ids = taker.await.unwrap();
+    assert!(ids.is_sorted_by(|id, next| id < next), "{ids:?}");
+    // The same upload again is a repetition; an id that was seen is none that can replace.
+    let again = nodes[0].put_keys(mailbox, replacing(801, 21)).await.unwrap();
+    assert!(matches!(again, PutKeys::Stored(_)));
+    let seen = nodes[0].put_keys(mailbox, replacing(840, 99)).await.unwrap();
+    assert!(matches!(seen, PutKeys::Collision(collision) if collision.id == 840));
+    let none = KeySet { waiting: Waiting::Go, ..keys(&[], 98) };
+    let PutKeys::Stored(state) = nodes[0].put_keys(mailbox, none).await.unwrap() else { panic!() };
+    assert_eq!((state.one_time, state.high_water), (0, 840));
     nodes[1].close().await.unwrap();
 }
 
@@ -508,6 +552,7 @@ on_every_store! {
     does_as_the_model
     envelopes_of_one_submission_share_what_they_have_in_common
     one_time_prekeys_go_out_as_often_as_the_budget_lasts_whoever_asks
+    one_time_prekeys_are_replaced_at_a_stroke_and_never_missing
     prekey_goes_out_once_whoever_takes_and_uploads_at_the_same_time
     request_that_comes_again_gets_its_answer_and_takes_nothing
     purge_goes_by_time_and_in_slices

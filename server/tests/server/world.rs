@@ -451,8 +451,7 @@ pub(crate) fn fixed_keys(identity: &PrivateKey, id: u32) -> KeysUpload {
     KeysUpload {
         signed_prekey: Some(signed_key(identity, id)),
         last_resort_kem: Some(kem_key(identity, id)),
-        one_time: Vec::new(),
-        one_time_kem: Vec::new(),
+        ..KeysUpload::default()
     }
 }
 
@@ -481,10 +480,9 @@ pub(crate) fn one_time_keys(
 ) -> KeysUpload {
     let kem = kem_key(identity, 1);
     KeysUpload {
-        signed_prekey: None,
-        last_resort_kem: None,
         one_time: ids.clone().map(one_time_key).collect(),
         one_time_kem: ids.map(|id| PublicPreKey { id, ..kem.clone() }).collect(),
+        ..KeysUpload::default()
     }
 }
 

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::row::{blob, small};
 use crate::storage::{
     Fetch, Keep, KemUse, KeyCollision, KeyKind, KeySet, KeyState, MailboxId, PreKeyRow, PutKeys,
-    StoreError, Taken, TakenDevice,
+    StoreError, Taken, TakenDevice, Waiting,
 };
 
 /// Answers that are forgotten at once.
@@ -59,7 +59,10 @@ pub(super) async fn put(
             }
         };
         for (counts, list) in counts.iter().zip([&news.one_time, &news.one_time_kem]) {
-            let waiting = usize::try_from(counts.remaining).unwrap_or(usize::MAX);
+            let waiting = match keys.waiting {
+                Waiting::Stay => usize::try_from(counts.remaining).unwrap_or(usize::MAX),
+                Waiting::Go => 0,
+            };
             if !list.is_empty() && waiting.saturating_add(list.len()) > keys.max_waiting as usize {
                 return Ok(PutKeys::TooMany);
             }
@@ -82,7 +85,8 @@ async fn news(
     let lists = [&mut news.one_time, &mut news.one_time_kem];
     for ((kind, counts), list) in KINDS.into_iter().zip(counts).zip(lists) {
         for key in list.iter().filter(|key| key.id <= counts.high_water) {
-            if one_time(db, device, kind, key.id).await?.as_ref() != Some(key) {
+            let stays = keys.waiting == Waiting::Stay;
+            if !stays || one_time(db, device, kind, key.id).await?.as_ref() != Some(key) {
                 return Ok(Err(key.id));
             }
         }
@@ -107,6 +111,14 @@ async fn store(db: &Transaction<'_>, device: MailboxId, keys: &KeySet) -> Result
         let insert = db.prepare_cached(sql).await?;
         let (id, bytes, signature) = (i64::from(key.id), &key.key[..], &key.signature[..]);
         db.execute(&insert, &[&device.0, &number(kind), &id, &bytes, &signature]).await?;
+    }
+    if keys.waiting == Waiting::Go {
+        for sql in [
+            "DELETE FROM prekey_once WHERE device = $1",
+            "UPDATE prekey_state SET remaining = 0 WHERE device = $1",
+        ] {
+            db.execute(&db.prepare_cached(sql).await?, &[&device.0]).await?;
+        }
     }
     for (kind, list) in KINDS.into_iter().zip([&keys.one_time, &keys.one_time_kem]) {
         let Some(last) = list.last() else { continue };

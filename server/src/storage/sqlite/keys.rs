@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::storage::{
     Fetch, Keep, KemUse, KeyCollision, KeyKind, KeySet, KeyState, MailboxId, PreKeyRow, PutKeys,
-    Taken, TakenDevice,
+    Taken, TakenDevice, Waiting,
 };
 
 /// Answers that are forgotten at once.
@@ -60,8 +60,11 @@ pub(super) fn put(db: &Connection, device: MailboxId, keys: &KeySet) -> rusqlite
             }
         };
         for (kind, list) in [(KeyKind::Curve, &news.one_time), (KeyKind::Kem, &news.one_time_kem)] {
-            let waiting =
-                usize::try_from(counts(db, device, kind)?.remaining).unwrap_or(usize::MAX);
+            let waiting = match keys.waiting {
+                Waiting::Stay => counts(db, device, kind)?.remaining,
+                Waiting::Go => 0,
+            };
+            let waiting = usize::try_from(waiting).unwrap_or(usize::MAX);
             if !list.is_empty() && waiting.saturating_add(list.len()) > keys.max_waiting as usize {
                 return Ok(PutKeys::TooMany);
             }
@@ -83,7 +86,8 @@ fn news(
     {
         let high_water = counts(db, device, kind)?.high_water;
         for key in list.iter().filter(|key| key.id <= high_water) {
-            if one_time(db, device, kind, key.id)?.as_ref() != Some(key) {
+            let stays = keys.waiting == Waiting::Stay;
+            if !stays || one_time(db, device, kind, key.id)?.as_ref() != Some(key) {
                 return Ok(Err(key.id));
             }
         }
@@ -110,6 +114,11 @@ fn store(db: &Connection, device: MailboxId, keys: &KeySet) -> rusqlite::Result<
             &key.key[..],
             &key.signature[..]
         ])?;
+    }
+    if keys.waiting == Waiting::Go {
+        db.prepare_cached("DELETE FROM prekey_once WHERE device = ?1")?.execute([device.0])?;
+        db.prepare_cached("UPDATE prekey_state SET remaining = 0 WHERE device = ?1")?
+            .execute([device.0])?;
     }
     for (kind, list) in [(KeyKind::Curve, &keys.one_time), (KeyKind::Kem, &keys.one_time_kem)] {
         let Some(last) = list.last() else { continue };
