@@ -57,6 +57,8 @@ pub struct Config {
     pub relay_secret_file: Option<PathBuf>,
     /// Of the proof of work of a registration; 0: none.
     pub registration_work_bits: u8,
+    /// Nothing is taken in.
+    pub read_only: bool,
     /// Of the log on the error output.
     pub log_format: LogFormat,
     /// Filter of the log.
@@ -141,6 +143,7 @@ impl fmt::Display for Config {
             ("server_certificate_file", path(&self.server_certificate_file)),
             ("relay_secret_file", path(&self.relay_secret_file)),
             ("registration_work_bits", Some(self.registration_work_bits.to_string())),
+            ("read_only", Some(self.read_only.to_string())),
             ("log_format", text(&format!("{:?}", self.log_format).to_lowercase())),
             ("log", text(&self.log)),
         ];

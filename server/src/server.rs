@@ -27,7 +27,9 @@ use crate::service::gate::{OpenGate, ProofOfWork, RegistrationGate};
 use crate::service::hooks::Hooks;
 use crate::storage::postgres::{PostgresOpenError, PostgresStore};
 use crate::storage::sqlite::{OpenError, SqliteStore};
-use crate::storage::{AttachmentBucket, AttachmentStore, BucketError, NodeId, Store, StoreError};
+use crate::storage::{
+    AttachmentBucket, AttachmentStore, BucketError, NodeId, ReadOnly, Store, StoreError,
+};
 
 /// Why a server does not start or does not end well.
 #[derive(Debug, thiserror::Error)]
@@ -152,6 +154,7 @@ impl Server {
             services,
             store,
             alone: config.database.is_none(),
+            read_only: config.read_only,
             draining: CancellationToken::new(),
             leaving: CancellationToken::new(),
             stopping: CancellationToken::new(),
@@ -222,10 +225,11 @@ async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Server
 }
 
 async fn open_store(config: &Config) -> Result<Arc<dyn Store>, ServerError> {
-    Ok(match &config.database {
+    let store: Arc<dyn Store> = match &config.database {
         Some(database) => Arc::new(PostgresStore::open(database.revealed()).await?),
         None => Arc::new(SqliteStore::open(&config.data_dir.join("tuckseal.db"))?),
-    })
+    };
+    Ok(if config.read_only { Arc::new(ReadOnly(store)) } else { store })
 }
 
 fn open_tls(config: &Config) -> Result<(Option<TlsAcceptor>, Option<Renewal>), TlsError> {
@@ -337,8 +341,12 @@ fn open_data_dir(path: &Path) -> Result<File, ServerError> {
     }
 }
 
-/// Drops what has expired and forgets budgets that are full, until the server is to stop.
+/// Drops what has expired and forgets budgets that are full, until the server is to stop. Where nothing is written nothing is
+/// dropped, and there is nothing that a sweep could find.
 async fn keep_house(app: Arc<App>) {
+    if app.read_only {
+        return;
+    }
     let limits = &app.services.limits;
     let mut rounds = interval(Duration::from_secs(limits.purge_interval_secs));
     let mut sweeps = interval(Duration::from_secs(limits.sweep_interval_secs));

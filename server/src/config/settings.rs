@@ -69,6 +69,9 @@ pub struct Settings {
     /// Zero bits that the proof of work of a registration has, from 0 (none) to 24: 2^N hashes in the mean [default: 0]
     #[arg(long, value_name = "N", env = "TUCKSEAL_REGISTRATION_WORK_BITS")]
     pub registration_work_bits: Option<u8>,
+    /// What waits is delivered, and nothing is taken in, given out or taken away: while you move or mend what is below [default: false]
+    #[arg(long, value_name = "true|false", env = "TUCKSEAL_READ_ONLY", num_args = 0..=1, default_missing_value = "true")]
+    pub read_only: Option<bool>,
     /// Form of the log on the error output [default: text]
     #[arg(long, value_enum, env = "TUCKSEAL_LOG_FORMAT")]
     pub log_format: Option<LogFormat>,
@@ -127,6 +130,7 @@ impl Settings {
             server_certificate_file: self.server_certificate_file.or(other.server_certificate_file),
             relay_secret_file: self.relay_secret_file.or(other.relay_secret_file),
             registration_work_bits: self.registration_work_bits.or(other.registration_work_bits),
+            read_only: self.read_only.or(other.read_only),
             log_format: self.log_format.or(other.log_format),
             log: self.log.or(other.log),
             acme: self.acme.or(other.acme),
@@ -157,6 +161,7 @@ impl Settings {
             server_certificate_file: self.server_certificate_file,
             relay_secret_file: self.relay_secret_file,
             registration_work_bits: self.registration_work_bits.unwrap_or(0),
+            read_only: self.read_only.unwrap_or(false),
             log_format: self.log_format.unwrap_or(LogFormat::Text),
             log: self.log.unwrap_or_else(|| "info".into()),
             acme: self.acme,

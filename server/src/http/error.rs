@@ -14,6 +14,8 @@ use crate::storage::{Mismatch, StoreError};
 const REFUSAL_REASON: HeaderName = HeaderName::from_static("refusal-reason");
 /// How long a client should wait when the server is behind or stopping.
 const BEHIND: Duration = Duration::from_secs(1);
+/// How long it should wait when it takes nothing in.
+const READ_ONLY: Duration = Duration::from_secs(59);
 
 /// Why a request is refused.
 #[derive(Debug)]
@@ -84,6 +86,7 @@ fn wait(error: &ServiceError) -> Option<Duration> {
         | ServiceError::UploadBusy(wait)
         | ServiceError::NotNow(wait)
         | ServiceError::NoCheck(wait) => Some(*wait),
+        ServiceError::Store(StoreError::ReadOnly) => Some(READ_ONLY),
         ServiceError::Store(_) | ServiceError::Files(_) => Some(BEHIND),
         _ => None,
     }
@@ -153,6 +156,9 @@ fn kind(error: &ServiceError) -> (StatusCode, &'static str, &'static str) {
         ServiceError::Files(error) => {
             tracing::error!(error = error as &dyn std::error::Error, "attachments");
             (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Try again")
+        }
+        ServiceError::Store(StoreError::ReadOnly) => {
+            (StatusCode::SERVICE_UNAVAILABLE, "read-only", "Nothing is taken in")
         }
         ServiceError::Store(error) => {
             if !matches!(error, StoreError::Busy | StoreError::Stopping) {

@@ -22,9 +22,10 @@ mod trace;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::header;
-use axum::middleware::from_fn;
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::Response;
 use axum::routing::get;
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
@@ -35,8 +36,9 @@ use utoipa_axum::routes;
 
 pub(crate) use connections::accept;
 
-use crate::service::Services;
-use crate::storage::Store;
+use crate::service::{ServiceError, Services};
+use crate::storage::{Store, StoreError};
+use error::Refusal;
 
 /// Requests that carry no body to speak of.
 const SMALL_BODY: usize = 4096;
@@ -47,6 +49,8 @@ pub(crate) struct App {
     pub(crate) store: Arc<dyn Store>,
     /// No other node is on the store.
     pub(crate) alone: bool,
+    /// What is there is delivered, and nothing is taken in.
+    pub(crate) read_only: bool,
     /// Cancelled first when the server is to stop: balancers are told.
     pub(crate) draining: CancellationToken,
     /// Cancelled next: streams leave, and no new one is opened.
@@ -107,6 +111,19 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .fallback(error::no_such_resource)
         .method_not_allowed_fallback(error::no_such_method)
         .layer(DefaultBodyLimit::max(SMALL_BODY))
+        .layer(from_fn_with_state(Arc::clone(&app), read_only))
         .layer(from_fn(trace::request))
         .with_state(app)
+}
+
+/// Requests that change something are refused while nothing is taken in. The store refuses what comes by another way.
+async fn read_only(
+    State(app): State<Arc<App>>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Refusal> {
+    if app.read_only && !request.method().is_safe() {
+        return Err(ServiceError::Store(StoreError::ReadOnly).into());
+    }
+    Ok(next.run(request).await)
 }

@@ -4,6 +4,7 @@
 
 mod attachments;
 pub mod postgres;
+mod read_only;
 mod rows;
 pub mod sqlite;
 
@@ -11,6 +12,7 @@ pub use attachments::{
     AttachmentBucket, AttachmentFolder, AttachmentName, AttachmentStore, BucketError, BucketUpload,
     Content, FileUpload, Pieces, Stored, Upload, Uploaded,
 };
+pub use read_only::ReadOnly;
 pub use rows::{
     AccountId, AccountRow, Append, AppendAnswer, Authority, Backlog, Claim, DeviceRow, Fetch, Keep,
     KemUse, KeyCollision, KeyKind, KeySet, KeyState, Life, Located, Location, MailboxId,
@@ -126,6 +128,11 @@ pub enum StoreError {
     /// More writes are waiting than the queue holds.
     #[error("the write queue is full; try again shortly")]
     Busy,
+    /// It is read alone.
+    #[error(
+        "the server takes nothing in now, its operator has switched it to reading alone; try again later"
+    )]
+    ReadOnly,
     /// The store is closing.
     #[error("the store is closing; try another node or wait for the restart")]
     Stopping,

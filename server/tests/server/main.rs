@@ -30,6 +30,7 @@ mod pressure;
 mod privacy;
 mod push;
 mod push_vendors;
+mod read_only;
 mod relay;
 mod reports;
 mod store;
