@@ -190,15 +190,34 @@ impl Files {
     }
 }
 
-fn create(files: &Files) -> Result<(), IdentityError> {
+/// Makes another server key and its certificate under the trust root, in a folder that is made if it is not there. Gives the
+/// number of the certificate. What was signed with the key of before is good until it expires.
+///
+/// # Errors
+/// The trust root cannot be read, or one of the two files is there already.
+pub fn new_signer(trust_root: &Path, folder: &Path) -> Result<u32, IdentityError> {
+    let root = read(trust_root, "a private key", |bytes| PrivateKey::from_bytes(bytes).ok())?;
+    let failed = |source| IdentityError::File { path: folder.into(), source };
+    fs::create_dir_all(folder).map_err(failed)?;
+    let (key, certificate) = (folder.join("server.private"), folder.join("server.certificate"));
+    write_signer(&root, &key, &certificate)
+}
+
+fn write_signer(root: &PrivateKey, key: &Path, certificate: &Path) -> Result<u32, IdentityError> {
     let mut rng = rand::rng();
-    let (root, key) = (PrivateKey::generate(&mut rng), PrivateKey::generate(&mut rng));
+    let new = PrivateKey::generate(&mut rng);
     // Top bit clear: no collision with numbers that clients treat as revoked.
     let id = rng.next_u32() >> 1;
-    let certificate = ServerCertificate::issue(id, &key.public_key(), &root, &mut rng);
+    let issued = ServerCertificate::issue(id, &new.public_key(), root, &mut rng);
+    write(key, &*new.to_bytes(), Access::Private)?;
+    write(certificate, issued.encode(), Access::Public)?;
+    Ok(id)
+}
+
+fn create(files: &Files) -> Result<(), IdentityError> {
+    let root = PrivateKey::generate(&mut rand::rng());
     write(&files.trust_root_private, &*root.to_bytes(), Access::Private)?;
-    write(&files.key, &*key.to_bytes(), Access::Private)?;
-    write(&files.certificate, certificate.encode(), Access::Public)?;
+    write_signer(&root, &files.key, &files.certificate)?;
     // Last: a first start that broke off before this line is reported, not half used.
     write(&files.trust_root, &root.public_key().serialize(), Access::Public)?;
     tracing::warn!(

@@ -5,7 +5,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use tuckseal_server::storage::sqlite::backup;
-use tuckseal_server::{Arguments, BenchArguments, Config, Verdict, bench, check, serve, start_log};
+use tuckseal_server::{
+    Arguments, BenchArguments, Config, Verdict, bench, check, new_signer, serve, start_log,
+};
 
 /// Threads for readings of the database and checks of signatures; more would only wait for each other.
 const BLOCKING_THREADS: usize = 16;
@@ -34,6 +36,13 @@ enum Task {
         /// The new file
         to: PathBuf,
     },
+    /// Make another server key and its certificate, where the private trust root is; the other files are not needed there
+    Rotate {
+        /// trust-root.private
+        trust_root: PathBuf,
+        /// Folder for server.private and server.certificate
+        to: PathBuf,
+    },
     /// Measure what a message costs, on servers of its own in a temporary folder
     Bench(BenchArguments),
 }
@@ -46,6 +55,11 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    if let Some(Task::Rotate { trust_root, to }) = &command.task {
+        let number = new_signer(trust_root, to)?;
+        println!("certificate {number}: put both files of {} in place on every node", to.display());
+        return Ok(ExitCode::SUCCESS);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .max_blocking_threads(BLOCKING_THREADS)
         .enable_all()
@@ -65,7 +79,7 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
             return Err("backup is for the embedded database; use PostgreSQL's own tools".into());
         }
         Some(Task::Backup { to }) => backup(&config.data_dir.join("tuckseal.db"), &to)?,
-        Some(Task::Bench(_)) | None => {
+        Some(Task::Bench(_) | Task::Rotate { .. }) | None => {
             start_log(&config)?;
             runtime.block_on(serve(config))?;
         }

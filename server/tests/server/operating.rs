@@ -1,10 +1,10 @@
-//! What an operator uses: TLS, counters, `config`, `check`, `backup`.
+//! What an operator uses: TLS, counters, `config`, `check`, `backup`, `rotate`.
 
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 
-use reqwest::StatusCode;
+use reqwest::{Method, StatusCode};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::Command;
@@ -12,10 +12,12 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 use tokio_rustls::{TlsConnector, client::TlsStream};
+use tuckseal::service::{SenderCertificateAnswer, ServerInfo};
+use tuckseal::{PublicKey, SenderCertificate, Timestamp};
 
 use crate::crash::{program, start};
 use crate::stores::{BusServer, Database};
-use crate::world::{PATIENCE, Party, World, http, one_time_keys, texts};
+use crate::world::{PATIENCE, Party, World, http, message, one_time_keys, texts};
 
 fn tls_file(name: &str) -> String {
     format!("{}/tests/server/tls/{name}", env!("CARGO_MANIFEST_DIR"))
@@ -203,6 +205,50 @@ async fn copy_made_while_the_server_runs_is_whole_and_gives_no_prekey_or_id_agai
     bob.receive_text("other").await;
     let other = stream.envelope().await;
     assert!(other.content == "other" && other.id != original[1].id);
+}
+
+/// The certificate that the server gives out, which has to be good under this root.
+async fn sender_certificate(of: &Party, root: &PublicKey) -> SenderCertificate {
+    let answer = of.own(Method::GET, "/v1/certificates/sender").send().await.unwrap();
+    let answer: SenderCertificateAnswer = message(answer).await;
+    let certificate = SenderCertificate::decode(&answer.certificate).unwrap();
+    let before = Timestamp::from_millis(answer.expires_ms - 1);
+    certificate.validate(&[*root], &[], before).unwrap();
+    certificate
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn server_key_is_replaced_under_the_same_trust_root_and_nobody_notices() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut child, address) = start(folder.path()).await;
+    let bob = Party::register(address, "bob").await;
+    let info = bob.request(Method::GET, "/v1/server").send().await.unwrap();
+    let root = PublicKey::decode(&message::<ServerInfo>(info).await.trust_root).unwrap();
+    let before = sender_certificate(&bob, &root).await;
+    child.kill().await.unwrap();
+
+    // The root is elsewhere, offline.
+    let offline = tempfile::tempdir().unwrap();
+    let kept = offline.path().join("root");
+    std::fs::rename(folder.path().join("trust-root.private"), &kept).unwrap();
+    let to = offline.path().join("new");
+    let (kept, to_text) = (kept.to_str().unwrap(), to.to_str().unwrap());
+    let (good, out, error) = run(folder.path(), &["rotate", kept, to_text]).await;
+    assert!(good && out.contains("certificate "), "{out}{error}");
+    let (again, _, error) = run(folder.path(), &["rotate", kept, to_text]).await;
+    assert!(!again && error.contains("server.private"), "{error}");
+    for name in ["server.private", "server.certificate"] {
+        std::fs::rename(to.join(name), folder.path().join(name)).unwrap();
+    }
+    let (_child, address) = start(folder.path()).await;
+    let bob = Party { address, ..bob };
+    let after = sender_certificate(&bob, &root).await;
+    assert_ne!(before.encode(), after.encode());
+    // What was signed before is good until it expires.
+    let then = Timestamp::from_millis(before.expires().as_millis() - 1);
+    before.validate(&[root], &[], then).unwrap();
+    let (bad, _, error) = run(folder.path(), &["rotate", "/nowhere", to_text]).await;
+    assert!(!bad && error.contains("/nowhere"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
