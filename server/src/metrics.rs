@@ -19,6 +19,10 @@ impl Counter {
 pub(crate) struct Gauge(AtomicI64);
 
 impl Gauge {
+    pub(crate) fn set(&self, value: i64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
     /// One more, as long as the answer is held.
     pub(crate) fn one(&'static self) -> Held {
         self.0.fetch_add(1, Ordering::Relaxed);
@@ -83,6 +87,8 @@ metrics! {
     gauges {
         DEVICE_STREAMS "tuckseal_device_streams" "Open streams of devices.";
         BARE_STREAMS "tuckseal_bare_streams" "Open streams without a token.";
+        ROWS "tuckseal_postgres_rows" "Rows in use in PostgreSQL, as its statistics estimate.";
+        DEAD_ROWS "tuckseal_postgres_dead_rows" "Rows that a vacuum has not taken away yet.";
     }
 }
 

@@ -70,6 +70,7 @@ impl PostgresStore {
 
     async fn purge_once(&self, now_ms: i64, before_ms: i64) -> Result<u64, super::StoreError> {
         let mut db = self.pool.get().await?;
+        schema::count_rows(&db).await?;
         let gone = partitions::expire(&mut db, now_ms).await?;
         let forgotten = mailbox::forget(&db, before_ms).await?;
         Ok(gone.saturating_add(forgotten))

@@ -8,6 +8,9 @@ use deadpool_postgres::{
 };
 use tokio_postgres::{Config, NoTls};
 
+use crate::metrics;
+use crate::storage::StoreError;
+
 /// One step each, in order; `schema_version` counts those that were taken.
 const MIGRATIONS: [&str; 5] = [
     include_str!("../migrations/postgres/0001_first.sql"),
@@ -89,6 +92,16 @@ pub(super) async fn inspect(setting: &str) -> Result<(Option<i32>, i64), Postgre
         return Err(PostgresOpenError::Newer { found, known: KNOWN });
     }
     Ok((Some(found), now))
+}
+
+/// How many rows there are, and how many that are none any more: a transaction that somebody leaves open keeps these.
+pub(super) async fn count_rows(db: &Object) -> Result<(), StoreError> {
+    let sql = "SELECT coalesce(sum(n_live_tup), 0)::bigint, coalesce(sum(n_dead_tup), 0)::bigint FROM pg_stat_user_tables \
+               WHERE schemaname = current_schema()";
+    let row = db.query_one(&db.prepare_cached(sql).await?, &[]).await?;
+    metrics::ROWS.set(row.try_get(0)?);
+    metrics::DEAD_ROWS.set(row.try_get(1)?);
+    Ok(())
 }
 
 fn pool(setting: &str) -> Result<Pool, PostgresOpenError> {
