@@ -140,7 +140,9 @@ pub use message::{
     DecryptionErrorMessage, MessageKind, Needs, PlaintextContent, PreKeySignalMessage, RetryError,
     SessionVersion, SignalMessage,
 };
-pub use padding::{pad, unpad};
+pub use padding::{
+    ENVELOPE_SIZES, EnvelopeTooLong, UnpadError, pad, pad_envelope, unpad, unpad_envelope,
+};
 pub use prekey::{
     KemPreKey, KemPreKeyId, KemPreKeyPublic, PreKey, PreKeyBundle, PreKeyId, PreKeyPublic,
     SignedPreKey, SignedPreKeyId, SignedPreKeyPublic,

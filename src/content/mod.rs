@@ -11,7 +11,7 @@ pub use notice::{ReadMark, Receipt, ReceiptKind, Sync, Transcript, Typing};
 
 use crate::address::Timestamp;
 use crate::message::DecryptionErrorMessage;
-use crate::padding::{pad, padded_len, unpad};
+use crate::padding::{content_len, pad_content, unpad};
 use crate::wire::content as stored;
 use crate::wire::{DecodeError, in_field};
 use alloc::string::String;
@@ -117,12 +117,13 @@ impl Content {
         self.stored().encode_to_vec()
     }
 
-    /// Writes it and pads it (W§18.2): what a session encrypts.
+    /// Writes it and pads it (W§18.2): what a session encrypts. The steps are those of
+    /// [`ENVELOPE_SIZES`](crate::ENVELOPE_SIZES): 479, 3,519, 15,839, 64,959 and 95,999 bytes.
     pub fn encode_padded(&self) -> Vec<u8> {
         let stored = self.stored();
-        let mut out = Vec::with_capacity(padded_len(stored.encoded_len()));
+        let mut out = Vec::with_capacity(content_len(stored.encoded_len()));
         stored.encode_raw(&mut out);
-        pad(&mut out);
+        pad_content(&mut out);
         out
     }
 
@@ -320,7 +321,7 @@ mod tests {
     fn padding_of_any_step_and_none_is_read() {
         let encoded = text().encode();
         assert_eq!(Content::decode_padded(&encoded), Ok(text()));
-        assert_eq!(text().encode_padded().len(), 79);
+        assert_eq!(text().encode_padded().len(), 479);
         assert_eq!(Content::decode_padded(&text().encode_padded()), Ok(text()));
         let wide = [&encoded[..], &[0x80], &[0; 159]].concat();
         assert_eq!(Content::decode_padded(&wide), Ok(text()));

@@ -3,6 +3,7 @@
 
 use super::certificate::CertificateError;
 use crate::crypto::KeyError;
+use crate::padding::EnvelopeTooLong;
 use crate::wire::DecodeError;
 
 /// An envelope could not be sealed. Nothing was changed; nothing can be sent.
@@ -70,6 +71,9 @@ pub enum SplitError {
         /// How many it has.
         found: usize,
     },
+    /// What each recipient would receive is too long for an envelope that is padded.
+    #[error(transparent)]
+    TooLong(#[from] EnvelopeTooLong),
 }
 
 /// An envelope was not opened, or its sender is not believed. Nothing was changed; drop it.

@@ -8,10 +8,13 @@
 //! ```
 //!
 //! Releases long gone wrote 0x22 first and accounts as 16 bytes; that is still read.
+//!
+//! For our relay the form is padded behind its end ([`SentMessage::pad`]): every recipient gets the padding too.
 
 use super::error::{SealError, SplitError};
 use super::v2::{RECEIVED_BYTE, RECIPIENT_KEYS, SealedRecipient};
 use crate::address::{DeviceId, ServiceId};
+use crate::padding::{envelope_size, pad_to};
 use crate::stored::Reader;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
@@ -25,6 +28,8 @@ const SENT_BYTE_ACCOUNTS: u8 = 0x22;
 const ANOTHER_DEVICE: u16 = 0x8000;
 const REGISTRATION_ID: u16 = 0x3FFF;
 
+/// Bytes before the shared part in what a recipient receives.
+const HEAD: usize = 1 + RECIPIENT_KEYS;
 /// Bytes of an ephemeral key: the least that every recipient gets.
 const MIN_SHARED: usize = 32;
 
@@ -117,8 +122,8 @@ impl SentRecipient {
     }
 
     /// The 49 bytes that go before [`SentMessage::shared`] in what this recipient receives.
-    pub fn head(&self) -> [u8; 1 + RECIPIENT_KEYS] {
-        let mut head = [RECEIVED_BYTE; 1 + RECIPIENT_KEYS];
+    pub fn head(&self) -> [u8; HEAD] {
+        let mut head = [RECEIVED_BYTE; HEAD];
         let (_, keys) = head.split_at_mut(1);
         keys.copy_from_slice(&self.keys);
         head
@@ -139,30 +144,23 @@ impl SentMessage {
     /// # Errors
     /// As [`SentMessage::decode`].
     pub fn from_bytes(bytes: Bytes) -> Result<Self, SplitError> {
-        let mut input = Reader(&bytes);
-        let read_id = match input.u8().ok_or(SplitError::Empty)? {
-            SENT_BYTE => read_fixed,
-            SENT_BYTE_ACCOUNTS => read_account,
-            found => return Err(SplitError::UnknownVersion { found }),
-        };
-        let count = read_count(&mut input)?;
-        let mut entries = Entries::default();
-        for _ in 0..count {
-            let id = read_id(&mut input)?;
-            match read_devices(&mut input)? {
-                None => entries.exclude(id)?,
-                Some(devices) => {
-                    let keys = input.array().ok_or(SplitError::Truncated)?;
-                    entries.add(id, devices, *keys)?;
-                }
-            }
-        }
-        let left = input.0.len();
-        if left < MIN_SHARED {
-            return Err(SplitError::Truncated);
-        }
-        let shared = bytes.slice(bytes.len() - left..);
+        let (entries, shared) = read(&bytes)?;
+        let shared = bytes.slice(bytes.len() - shared.len()..);
         Ok(Self { recipients: entries.recipients, excluded: entries.excluded, shared })
+    }
+
+    /// Pads a sent message in place for a relay: what each recipient receives is then of one of
+    /// [`ENVELOPE_SIZES`](crate::ENVELOPE_SIZES), and [`unpad_envelope`](crate::unpad_envelope) takes the padding off.
+    ///
+    /// # Errors
+    /// [`SplitError`] when these bytes are no sent message, or too long for the largest size; nothing was changed.
+    pub fn pad(sent: &mut Vec<u8>) -> Result<(), SplitError> {
+        let (_, shared) = read(sent)?;
+        let received = HEAD + shared.len();
+        let padding = envelope_size(received)? - received;
+        let padded = sent.len() + padding;
+        pad_to(sent, padded);
+        Ok(())
     }
 
     /// Who gets it, each once, in the order of the message.
@@ -180,10 +178,15 @@ impl SentMessage {
         &self.shared
     }
 
+    /// Bytes of what each recipient receives.
+    pub fn received_len(&self) -> usize {
+        HEAD + self.shared.len()
+    }
+
     /// What this recipient receives: its head and one copy of the shared part.
     pub fn received(&self, recipient: &SentRecipient) -> Vec<u8> {
         let head = recipient.head();
-        let mut out = Vec::with_capacity(head.len() + self.shared.len());
+        let mut out = Vec::with_capacity(self.received_len());
         out.extend_from_slice(&head);
         out.extend_from_slice(&self.shared);
         out
@@ -199,6 +202,32 @@ impl SentMessage {
             others => Err(SplitError::NotOne { found: others.len() }),
         }
     }
+}
+
+/// Reads the entries; the shared part is the rest.
+fn read(bytes: &[u8]) -> Result<(Entries, &[u8]), SplitError> {
+    let mut input = Reader(bytes);
+    let read_id = match input.u8().ok_or(SplitError::Empty)? {
+        SENT_BYTE => read_fixed,
+        SENT_BYTE_ACCOUNTS => read_account,
+        found => return Err(SplitError::UnknownVersion { found }),
+    };
+    let count = read_count(&mut input)?;
+    let mut entries = Entries::default();
+    for _ in 0..count {
+        let id = read_id(&mut input)?;
+        match read_devices(&mut input)? {
+            None => entries.exclude(id)?,
+            Some(devices) => {
+                let keys = input.array().ok_or(SplitError::Truncated)?;
+                entries.add(id, devices, *keys)?;
+            }
+        }
+    }
+    if input.0.len() < MIN_SHARED {
+        return Err(SplitError::Truncated);
+    }
+    Ok((entries, input.0))
 }
 
 /// What was read so far. A recipient may come again and then adds devices to its first entry.

@@ -128,9 +128,23 @@ fn envelope(data: &[u8], seal: Seal) {
     }
 }
 
+/// An envelope as a relay hands it over. Padded anew it is as it was, but for zeros that the least size does not need.
+pub fn decode_padded_envelope(data: &[u8]) {
+    let Ok(envelope) = unpad_envelope(data) else { return };
+    assert!(ENVELOPE_SIZES.contains(&data.len()) && data.starts_with(envelope));
+    let mut again = envelope.to_vec();
+    pad_envelope(&mut again).unwrap();
+    assert!(data.starts_with(&again));
+    assert!(data[again.len()..].iter().all(|byte| *byte == 0));
+    assert_eq!(unpad_envelope(&again), Ok(envelope));
+}
+
 /// The form of version 2 that a relay splits.
 pub fn decode_sent_message(data: &[u8]) {
-    let Ok(sent) = SentMessage::decode(data) else { return };
+    let Ok(sent) = SentMessage::decode(data) else {
+        assert!(SentMessage::pad(&mut data.to_vec()).is_err());
+        return;
+    };
     let ids = sent.recipients().iter().map(|it| it.service_id()).chain(sent.excluded().to_vec());
     let ids: Vec<_> = ids.collect();
     assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), ids.len(), "somebody stands there twice");
@@ -143,6 +157,15 @@ pub fn decode_sent_message(data: &[u8]) {
         assert_eq!(peek_version(&received), Ok(SealedVersion::V2));
     }
     assert_eq!(sent.received_by_one().is_ok(), sent.recipients().len() == 1);
+    let mut padded = data.to_vec();
+    if SentMessage::pad(&mut padded).is_ok() {
+        let padded = SentMessage::from_bytes(padded.into()).unwrap();
+        assert_eq!(padded.recipients(), sent.recipients());
+        for recipient in sent.recipients() {
+            let received = padded.received(recipient);
+            assert_eq!(unpad_envelope(&received).unwrap(), sent.received(recipient));
+        }
+    }
 }
 
 /// What a session decrypted, padded or not. A body that is not known is kept as it came, and not written.

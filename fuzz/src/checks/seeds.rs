@@ -20,6 +20,11 @@ const LONGEST: usize = 4096;
 pub fn of(target: &str) -> Vec<Vec<u8>> {
     match target {
         "decode_content" => contents(),
+        "decode_padded_envelope" => {
+            let mut padded = strings("libsignal", LONGEST);
+            padded.iter_mut().for_each(|envelope| tuckseal::pad_envelope(envelope).unwrap());
+            padded
+        }
         "decode_spqr_message" => strings("spqr", 64),
         "decode_signal_message" => {
             let all = strings("libsignal", LONGEST);
