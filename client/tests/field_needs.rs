@@ -17,7 +17,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use prost::Message;
 use stage::{Person, Relay, collect, database, event, numbers};
 use tuckseal::service::{DeviceMessage, Submission};
-use tuckseal::{IdentityKey, IdentityKeyPair};
+use tuckseal::{IdentityKey, IdentityKeyPair, pad_envelope};
 use tuckseal_client::{
     Event, Failure, IdentityError, Refused, RunError, SentState, Settings, Verification,
 };
@@ -158,8 +158,13 @@ async fn row_23_a_storm_of_junk_is_counted_told_a_few_times_and_stops_nothing() 
     let relay = Relay::start().await;
     let [alice, bob] = pair(&relay).await;
     for n in 0..20 {
-        // A version byte alone, and what looks a little more like an envelope.
-        throw(&relay, &bob, &[0x11; 60][..1 + 3 * n]).await;
+        // A version byte alone, and what looks a little more like an envelope; or no padding in its place.
+        let mut junk = [0x11; 60][..1 + 3 * n].to_vec();
+        match n % 4 {
+            3 => junk.resize(1024, 0),
+            _ => pad_envelope(&mut junk).unwrap(),
+        }
+        throw(&relay, &bob, &junk).await;
     }
     alice.send(&bob, "still there?").await;
     let mut events = bob.client.events();

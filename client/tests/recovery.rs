@@ -12,7 +12,7 @@ mod stage;
 use stage::{Person, Relay, collect, database, event, numbers};
 use std::path::Path;
 use std::time::Duration;
-use tuckseal::SessionRecord;
+use tuckseal::{SessionRecord, unpad_envelope};
 use tuckseal_client::{Event, Events, Failure};
 
 async fn pair(relay: &Relay) -> [Person; 2] {
@@ -102,6 +102,15 @@ async fn row_25_both_sides_lose_the_session_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn row_23_an_envelope_that_was_corrupted_at_the_relay_is_asked_for_again() {
+    a_damaged_envelope_comes_again(|envelope| envelope.len() - 20).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn row_23_an_envelope_whose_padding_was_corrupted_at_the_relay_is_asked_for_again() {
+    a_damaged_envelope_comes_again(|envelope| envelope.len() + 1).await;
+}
+
+async fn a_damaged_envelope_comes_again(place: impl Fn(&[u8]) -> usize) {
     let mut relay = Relay::start().await;
     let [alice, bob] = pair(&relay).await;
     let (running, bobs) = (alice.spawn(), bob.spawn());
@@ -113,7 +122,7 @@ async fn row_23_an_envelope_that_was_corrupted_at_the_relay_is_asked_for_again()
     alice.sent().await;
     running.stop().await;
     relay.stop().await;
-    corrupt_second_envelope(&relay);
+    corrupt_second_envelope(&relay, place);
     relay.start_again().await;
     let mut of_bob = bob.client.events();
     let _running = [alice.spawn(), bob.spawn()];
@@ -127,13 +136,14 @@ async fn row_23_an_envelope_that_was_corrupted_at_the_relay_is_asked_for_again()
     assert_eq!(count(&of_bob, |event| matches!(event, Event::AskedAgain { .. })), 1);
 }
 
-fn corrupt_second_envelope(relay: &Relay) {
+/// In a byte that is named by the envelope without its padding.
+fn corrupt_second_envelope(relay: &Relay, place: impl Fn(&[u8]) -> usize) {
     let server = rusqlite::Connection::open(relay.folder.path().join("tuckseal.db")).unwrap();
     let sql = "SELECT rowid, body FROM envelope ORDER BY rowid LIMIT 1 OFFSET 1";
     let (id, mut body): (i64, Vec<u8>) =
         server.query_row(sql, (), |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
-    let last = body.len() - 20;
-    body[last] ^= 1;
+    let place = place(unpad_envelope(&body).unwrap());
+    body[place] ^= 1;
     assert_eq!(
         server.execute("UPDATE envelope SET body = ?2 WHERE rowid = ?1", (id, body)).unwrap(),
         1

@@ -6,7 +6,7 @@ use prost::Message as _;
 use tuckseal::service::{MultiAccepted, MultiSubmission, RecipientAccess};
 use tuckseal::{
     ContentHint, ContentKind, RecipientDevice, SealedContent, SealedRecipient, SenderCertificate,
-    ServiceId, Timestamp, seal_v2_multi,
+    SentMessage, ServiceId, Timestamp, seal_v2_multi,
 };
 
 use super::encrypt::apply_mismatch;
@@ -133,7 +133,10 @@ impl Engine {
             hint: ContentHint::Resendable,
             group_id: Some(Bytes::copy_from_slice(&message.group.0)),
         };
-        seal_v2_multi(&content, &self.local.identity, recipients, &[], &mut turn.rng).ok()
+        let mut sent =
+            seal_v2_multi(&content, &self.local.identity, recipients, &[], &mut turn.rng).ok()?;
+        SentMessage::pad(&mut sent).ok()?;
+        Some(sent)
     }
 
     pub(super) fn multi_submitted(

@@ -4,8 +4,9 @@
 use tuckseal::content::{Body, Content};
 use tuckseal::service::{Envelope, Ephemeral};
 use tuckseal::{
-    Address, ContentKind, GroupDecryptError, IdentityKey, LocalParty, PlaintextContent, PublicKey,
-    SealedContent, SenderKeyMessage, ServiceId, Timestamp,
+    Address, ContentKind, GroupDecryptError, IdentityKey, IdentityKeyPair, LocalParty,
+    PlaintextContent, PublicKey, SealedContent, SenderKeyMessage, ServiceId, Timestamp,
+    unpad_envelope,
 };
 
 use super::decrypt::{consume, note_registration};
@@ -154,8 +155,8 @@ impl Receiver<'_> {
         server_ms: u64,
         turn: &mut Turn<'_>,
     ) -> Result<(), Rejection> {
-        let sealed = tuckseal::open(envelope, &self.local.identity)
-            .map_err(|_| Rejection::Failed(None, Failure::Sealed))?;
+        let sealed =
+            open(envelope, &self.local.identity).ok_or(Rejection::Failed(None, Failure::Sealed))?;
         let sender = self.authenticate(&sealed, server_ms, turn.now)?;
         let account = sender.service_id;
         let mut peer = rows.peer(account)?.unwrap_or(Peer::unknown(account));
@@ -371,6 +372,11 @@ impl Receiver<'_> {
             rows.hold(account, &offered, server_ms, envelope, self.settings.held_messages)?;
         if gone > 0 { count(rows, Some(account), Failure::HeldTooMany, turn) } else { Ok(()) }
     }
+}
+
+/// Bytes that are not padded as they should be are no envelope.
+fn open(padded: &[u8], recipient: &IdentityKeyPair) -> Option<SealedContent> {
+    tuckseal::open(unpad_envelope(padded).ok()?, recipient).ok()
 }
 
 /// Tells what came of messages, and remembers whom to send a receipt.

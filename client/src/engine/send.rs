@@ -9,7 +9,7 @@ use tuckseal::content::{Body, Content, Data, Profile};
 use tuckseal::service::{DeviceMessage, Submission};
 use tuckseal::{
     ContentHint, ContentKind, IdentityKey, SealedContent, SenderCertificate, ServiceId, Timestamp,
-    seal_v1,
+    pad_envelope, seal_v1,
 };
 
 use super::encrypt::{Encrypting, encrypt_waiting};
@@ -20,7 +20,7 @@ use crate::event::Refused;
 use crate::message::{SentId, SentState};
 use crate::store::{Ciphertext, Decision, Form, Own, ProfileError, Waiting};
 
-/// Longest text, in bytes of UTF-8: sealed and padded it fits what servers take.
+/// Longest text, in bytes of UTF-8: sealed and padded it fits the largest envelope, 96 KiB.
 pub(crate) const MAX_TEXT_BYTES: usize = 80 * 1024;
 /// What may stand beside it, in bytes: files, a place.
 const MAX_BESIDE_BYTES: usize = 8 * 1024;
@@ -163,7 +163,7 @@ impl Engine {
         self.launch(account, Stage::Submission { message, submission_id, body }, turn)
     }
 
-    /// `None` when nothing can be sealed for this identity key.
+    /// `None` when nothing can be sealed for this identity key, or what is sealed fits no envelope.
     fn seal(
         &self,
         certificate: &SenderCertificate,
@@ -183,8 +183,9 @@ impl Engine {
                 hint,
                 group_id: None,
             };
-            let envelope =
+            let mut envelope =
                 seal_v1(&content, &self.local.identity, recipient, &mut turn.rng).ok()?;
+            pad_envelope(&mut envelope).ok()?;
             Some(DeviceMessage {
                 device_id: ciphertext.device_id.get().into(),
                 registration_id: ciphertext.registration_id,
@@ -209,4 +210,29 @@ pub(super) fn check(data: &Data) -> Result<(), SendError> {
     let found = Content::new(Body::Data(data.clone()), Timestamp::from_millis(0)).encode().len();
     let limit = MAX_TEXT_BYTES + MAX_BESIDE_BYTES;
     if found > limit { Err(SendError::TooLong { found, limit }) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use tuckseal::content::Location;
+    use tuckseal::{ENVELOPE_SIZES, Timestamp};
+
+    use super::*;
+
+    #[test]
+    fn the_longest_data_that_is_taken_fits_an_envelope_with_all_that_goes_with_it() {
+        let label = "x".repeat(MAX_BESIDE_BYTES - 100);
+        let location = Location::new(1, 1, 1).unwrap().with_label(&label);
+        let data = Data { location: Some(location), ..Data::text("x".repeat(MAX_TEXT_BYTES)) };
+        assert!(check(&data).is_ok());
+        let content = Content {
+            sequence: u64::MAX,
+            stream: u64::MAX,
+            profile: Some(Profile { access_key: [1; 16], name: "x".repeat(128) }),
+            report_token: Some(vec![1; 128].into()),
+            ..Content::new(Body::Data(data), Timestamp::from_millis(u64::MAX))
+        };
+        // What a first message has around it, at most.
+        assert!(content.encode_padded().len() + 2_250 < ENVELOPE_SIZES[4]);
+    }
 }
