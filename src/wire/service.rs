@@ -7,7 +7,7 @@ pub struct ServerInfo {
     /// 33 bytes: the key that signs the server certificate
     #[prost(bytes = "bytes", tag = "2")]
     pub trust_root: ::prost::bytes::Bytes,
-    /// largest DeviceMessage.content that is taken
+    /// larger sizes of DeviceMessage.content are not taken
     #[prost(uint64, tag = "3")]
     pub max_envelope_bytes: u64,
     /// the server's clock
@@ -227,6 +227,7 @@ pub struct Submission {
     #[prost(uint64, tag = "5")]
     pub ttl_secs: u64,
 }
+/// The content is padded: the envelope, 0x80 and zeros, together 1,024, 4,096, 16,384, 65,536 or 98,304 bytes.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeviceMessage {
     #[prost(uint32, tag = "1")]
@@ -234,7 +235,7 @@ pub struct DeviceMessage {
     /// of the recipient's device, as its session knows it
     #[prost(uint32, tag = "2")]
     pub registration_id: u32,
-    /// a sealed-sender envelope
+    /// a sealed-sender envelope, padded
     #[prost(bytes = "bytes", tag = "3")]
     pub content: ::prost::bytes::Bytes,
 }
@@ -252,13 +253,14 @@ pub struct DeviceMismatch {
     #[prost(uint32, repeated, tag = "3")]
     pub stale: ::prost::alloc::vec::Vec<u32>,
 }
-/// PUT /v1/messages/multi: one sealed-sender version 2 message for many recipients
+/// PUT /v1/messages/multi: one sealed-sender version 2 message for many recipients, padded behind its end so that what
+/// each of them receives has a size of DeviceMessage.content
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct MultiSubmission {
     /// 16 random bytes: the same id gets the first answer again
     #[prost(bytes = "bytes", tag = "1")]
     pub submission_id: ::prost::bytes::Bytes,
-    /// the sent form (W 15.3); every device of each recipient is listed
+    /// the sent form (W 15.3), padded; every device of each recipient is listed
     #[prost(bytes = "bytes", tag = "2")]
     pub sent: ::prost::bytes::Bytes,
     /// for each recipient; empty when a device token is shown
@@ -304,6 +306,7 @@ pub struct Envelope {
     /// 16 bytes, opaque, stable over redelivery
     #[prost(bytes = "bytes", tag = "1")]
     pub id: ::prost::bytes::Bytes,
+    /// as it was handed in, with its padding
     #[prost(bytes = "bytes", tag = "2")]
     pub content: ::prost::bytes::Bytes,
     /// when it was accepted

@@ -54,7 +54,7 @@ struct Load {
     /// Messages of each part
     #[arg(long, default_value_t = 20_000)]
     messages: usize,
-    /// Bytes of a message
+    /// Bytes of a message: one of the sizes that our relay takes, 1024, 4096, 16384, 65536, 98304
     #[arg(long, default_value_t = 1024)]
     size: usize,
     /// Senders, each with a connection of its own

@@ -18,6 +18,7 @@ mod work;
 use std::sync::Arc;
 
 pub use device::BenchError;
+use tuckseal::ENVELOPE_SIZES;
 
 use device::Device;
 use part::{Figures, Part};
@@ -31,8 +32,8 @@ pub struct BenchArguments {
     /// Messages of each part
     #[arg(long, default_value_t = 20_000)]
     messages: usize,
-    /// Bytes of an envelope
-    #[arg(long, default_value_t = 1024)]
+    /// Bytes of an envelope: one of the sizes that the server takes, 1024, 4096, 16384, 65536, 98304
+    #[arg(long, default_value_t = 1024, value_parser = envelope_size)]
     size: usize,
     /// Senders, each with a stream of its own
     #[arg(long, default_value_t = 64)]
@@ -58,6 +59,11 @@ pub struct BenchArguments {
     /// A JSON object a line, for programs
     #[arg(long)]
     json: bool,
+}
+
+fn envelope_size(text: &str) -> Result<usize, String> {
+    let size = text.parse().ok().filter(|size| ENVELOPE_SIZES.contains(size));
+    size.ok_or_else(|| format!("the server takes envelopes of one of {ENVELOPE_SIZES:?} bytes"))
 }
 
 /// Measures and prints one line a part.

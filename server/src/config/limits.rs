@@ -59,11 +59,13 @@ macro_rules! limits {
     };
 }
 
+/// A limit below it would refuse every envelope.
+const SMALLEST_ENVELOPE: u64 = tuckseal::ENVELOPE_SIZES[0] as u64;
 /// Times that a single node has no use for.
 const MAY_BE_ZERO: [&str; 2] = ["drain_notice_secs", "drain_spread_secs"];
 
 limits! {
-    /// Largest sealed envelope, in bytes
+    /// Largest sealed envelope, in bytes; of the sizes 1024, 4096, 16384, 65536 and 98304 those above it are refused
     max_envelope_bytes = 98_304, "TUCKSEAL_MAX_ENVELOPE_BYTES";
     /// Largest body of a submission, in bytes
     max_submission_bytes = 1_048_576, "TUCKSEAL_MAX_SUBMISSION_BYTES";
@@ -196,6 +198,11 @@ impl Limits {
                 self.max_submission_bytes > self.max_envelope_bytes,
                 "max_submission_bytes",
                 "above max_envelope_bytes",
+            ),
+            (
+                self.max_envelope_bytes >= SMALLEST_ENVELOPE,
+                "max_envelope_bytes",
+                "at least 1024, the smallest size of an envelope",
             ),
             (
                 self.stream_idle_secs > self.ping_interval_secs,

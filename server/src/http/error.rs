@@ -148,6 +148,9 @@ fn kind(error: &ServiceError) -> (StatusCode, &'static str, &'static str) {
         | ServiceError::AttachmentTooLarge(_) => {
             (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "Too large")
         }
+        ServiceError::EnvelopeSize => {
+            (StatusCode::BAD_REQUEST, "envelope-size", "Envelope of another size")
+        }
         ServiceError::TooMany(_) => (StatusCode::TOO_MANY_REQUESTS, "over-limit", "Over the limit"),
         ServiceError::TooManyPieces => {
             (StatusCode::FORBIDDEN, "too-many-pieces", "Too many pieces")

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tuckseal::ENVELOPE_SIZES;
 use tuckseal::service::DeviceMismatch;
 
 use crate::hook::ReasonCode;
@@ -57,6 +58,9 @@ pub enum ServiceError {
     /// An envelope is larger than the server takes.
     #[error("an envelope is larger than {0} bytes")]
     TooLarge(u64),
+    /// An envelope is not padded to a size that the server takes.
+    #[error("an envelope must have one of {ENVELOPE_SIZES:?} bytes; pad it with 0x80 and zeros")]
+    EnvelopeSize,
     /// A submission is for more recipients than the server takes at once.
     #[error("a submission is for more than {0} recipients; send several")]
     TooManyRecipients(u64),

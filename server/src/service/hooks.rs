@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
-use tuckseal::SentMessage;
 use tuckseal::service::{MultiSubmission, Submission};
+use tuckseal::{ENVELOPE_SIZES, SentMessage};
 
 use super::circuit::{Change, Circuit};
 use super::error::ServiceError;
@@ -16,8 +16,6 @@ use crate::hook::{HookAnswer, HookEvent, HookKind, OperatorHook};
 use crate::metrics;
 use crate::storage::AccountId;
 
-/// What is told of the size of a sealed message: a larger one than the last counts as twice the last.
-const SIZE_CLASSES_KIB: [u64; 5] = [1, 4, 16, 64, 96];
 /// A hook that does not answer is tried again after so long.
 const AGAIN: Duration = Duration::from_secs(1);
 /// The longest time that a hook can make somebody wait.
@@ -118,7 +116,7 @@ impl Hooks {
     pub async fn multi_sealed(&self, submission: &MultiSubmission) -> Result<(), ServiceError> {
         let event = || {
             let sent = SentMessage::from_bytes(submission.sent.clone());
-            let size = sent.map_or(0, |sent| sent.shared().len());
+            let size = sent.map_or(0, |sent| sent.received_len());
             HookEvent::Sealed { size_class_kib: size_class(size) }
         };
         self.ask(HookKind::Sealed, event).await
@@ -214,11 +212,12 @@ fn devices(submission: &MultiSubmission) -> u64 {
     sent.map_or(0, |sent| sent.recipients().iter().map(|to| to.devices().len() as u64).sum())
 }
 
+/// What is told of the size of a sealed message, in KiB. The relay refuses what has another size, after the question: the
+/// next one is told, and beyond the largest twice the largest.
 fn size_class(bytes: usize) -> u64 {
-    let kib = (bytes as u64).div_ceil(1024);
-    let largest = SIZE_CLASSES_KIB.last().copied().unwrap_or(0);
-    let class = SIZE_CLASSES_KIB.into_iter().find(|class| kib <= *class);
-    class.unwrap_or(largest.saturating_mul(2))
+    let [.., largest] = ENVELOPE_SIZES;
+    let class = ENVELOPE_SIZES.into_iter().find(|class| bytes <= *class);
+    (class.unwrap_or(largest.saturating_mul(2)) / 1024) as u64
 }
 
 #[cfg(test)]

@@ -33,8 +33,8 @@ impl Relay {
     /// The same submission id again stores nothing twice.
     ///
     /// # Errors
-    /// [`ServiceError::Invalid`], [`ServiceError::TooLarge`] before anything is stored; the store's, after which
-    /// some recipients may have it: repeat with the same submission id.
+    /// [`ServiceError::Invalid`], [`ServiceError::TooLarge`], [`ServiceError::EnvelopeSize`] before anything is stored;
+    /// the store's, after which some recipients may have it: repeat with the same submission id.
     pub async fn submit_multi(
         &self,
         right: MultiRight,
@@ -88,11 +88,7 @@ impl Relay {
 
     fn split(&self, sent: &Bytes) -> Result<Split, ServiceError> {
         let mut split = split(sent.clone())?;
-        let head = split.recipients.iter().flat_map(|to| &to.messages).next();
-        let size = head.map_or(0, |head| head.content.len()).saturating_add(split.shared.len());
-        if size as u64 > self.max_envelope_bytes {
-            return Err(ServiceError::TooLarge(self.max_envelope_bytes));
-        }
+        self.check_size(split.received_len)?;
         if split.recipients.len() as u64 > self.max_recipients {
             return Err(ServiceError::TooManyRecipients(self.max_recipients));
         }
@@ -142,8 +138,10 @@ struct Split {
     recipients: Vec<SplitRecipient>,
     /// Names that are no accounts of this server.
     others: Vec<AccountId>,
-    /// The end of every received message.
+    /// The end of every received message, with the padding.
     shared: Bytes,
+    /// Bytes of every received message.
+    received_len: usize,
 }
 
 struct SplitRecipient {
@@ -162,6 +160,7 @@ fn split(sent: Bytes) -> Result<Split, ServiceError> {
         recipients: accounts.into_iter().map(split_recipient).collect(),
         others: others.into_iter().map(|to| AccountId(*to.service_id().uuid())).collect(),
         shared: sent.shared().clone(),
+        received_len: sent.received_len(),
     })
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
+use tuckseal::ENVELOPE_SIZES;
 use tuckseal::service::{Envelope, Submission};
 
 use super::accounts::sha256;
@@ -47,7 +48,7 @@ pub struct Relay {
     pub(super) node: NodeId,
     push: Push,
     ids: EnvelopeIds,
-    pub(super) max_envelope_bytes: u64,
+    max_envelope_bytes: u64,
     pub(super) max_recipients: u64,
     envelope_ttl_ms: i64,
     submission_ttl_ms: i64,
@@ -102,7 +103,8 @@ impl Relay {
     ///
     /// # Errors
     /// [`ServiceError::Devices`], [`ServiceError::Unauthorised`], [`ServiceError::NotFound`],
-    /// [`ServiceError::Invalid`], [`ServiceError::TooLarge`] or the store's; nothing was stored.
+    /// [`ServiceError::Invalid`], [`ServiceError::TooLarge`], [`ServiceError::EnvelopeSize`] or the store's; nothing
+    /// was stored.
     pub async fn submit(
         &self,
         to: AccountId,
@@ -293,6 +295,14 @@ impl Relay {
         Ok(())
     }
 
+    /// Whether envelopes of so many bytes are taken: those of a size class that is not above the limit.
+    pub(super) fn check_size(&self, bytes: usize) -> Result<(), ServiceError> {
+        if bytes as u64 > self.max_envelope_bytes {
+            return Err(ServiceError::TooLarge(self.max_envelope_bytes));
+        }
+        if ENVELOPE_SIZES.contains(&bytes) { Ok(()) } else { Err(ServiceError::EnvelopeSize) }
+    }
+
     fn checked(
         &self,
         account: AccountId,
@@ -305,21 +315,17 @@ impl Relay {
             .try_into()
             .map_err(|_| ServiceError::Invalid("submission_id must have 16 bytes"))?;
         let messages = submission.messages.into_iter().map(|message| {
-            if message.content.len() as u64 > self.max_envelope_bytes {
-                return Err(ServiceError::TooLarge(self.max_envelope_bytes));
-            }
+            self.check_size(message.content.len())?;
             let device = u8::try_from(message.device_id).ok().filter(|id| (1..=127).contains(id));
-            Ok(NewMessage {
+            Ok::<_, ServiceError>(NewMessage {
                 device: device.ok_or(ServiceError::Invalid("device_id must be from 1 to 127"))?,
                 registration_id: message.registration_id,
                 content: message.content,
             })
         });
         let mut messages = messages.collect::<Result<Vec<_>, _>>()?;
-        if messages.is_empty() || messages.iter().any(|message| message.content.is_empty()) {
-            return Err(ServiceError::Invalid(
-                "messages must be there, one for each device, and not empty",
-            ));
+        if messages.is_empty() {
+            return Err(ServiceError::Invalid("messages must be there, one for each device"));
         }
         messages.sort_by_key(|message| message.device);
         if messages

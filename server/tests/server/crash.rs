@@ -178,6 +178,9 @@ async fn wrong_settings_are_one_clear_line() {
     );
     let env = program(folder.path()).env("TUCKSEAL_WINDOW_MESSAGES", "0").output().await.unwrap();
     assert!(String::from_utf8(env.stderr).unwrap().contains("window_messages"));
+    let small = program(folder.path()).env("TUCKSEAL_MAX_ENVELOPE_BYTES", "1023").output().await;
+    let error = String::from_utf8(small.unwrap().stderr).unwrap();
+    assert!(error.contains("max_envelope_bytes must be at least 1024"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

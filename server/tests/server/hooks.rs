@@ -136,8 +136,8 @@ async fn each_question_names_one_account_at_most_and_never_who_a_message_is_for(
     assert_eq!(
         of_alice,
         [
-            json!({ "event": "submission", "account": account, "devices": 1, "bytes": 2000 }),
-            json!({ "event": "submission", "account": account, "devices": 1, "bytes": 1 }),
+            json!({ "event": "submission", "account": account, "devices": 1, "bytes": 4096 }),
+            json!({ "event": "submission", "account": account, "devices": 1, "bytes": 1024 }),
             json!({ "event": "upload", "account": account, "bytes": 5000 }),
         ]
     );
@@ -147,7 +147,10 @@ async fn each_question_names_one_account_at_most_and_never_who_a_message_is_for(
     bare.answers(1).await;
     let many = crate::multi::submission(&[&alice, &bob], &[7; 5000]);
     assert_eq!(crate::multi::submit(&alice, &many).await.status(), 200);
-    let sealed = [1, 16, 16].map(|kib| json!({ "event": "sealed", "size_class_kib": kib }));
+    // Refused after the question: with its head it would have been of the next size.
+    let other = crate::multi::unpadded(&[&alice, &bob], &[7; 1000]);
+    assert_eq!(crate::multi::submit(&alice, &other).await.status(), 400);
+    let sealed = [1, 16, 16, 4].map(|kib| json!({ "event": "sealed", "size_class_kib": kib }));
     assert_eq!(check.told(), sealed);
 }
 

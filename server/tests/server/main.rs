@@ -33,6 +33,7 @@ mod push_vendors;
 mod read_only;
 mod relay;
 mod reports;
+mod sizes;
 mod store;
 mod store_postgres;
 mod stores;

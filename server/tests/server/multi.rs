@@ -3,12 +3,13 @@
 use bytes::Bytes;
 use prost::Message;
 use reqwest::{Method, Response, StatusCode};
+use tuckseal::SentMessage;
 use tuckseal::service::{MultiAccepted, MultiSubmission, RecipientAccess};
 
-use crate::world::{Party, World, message, random, refusal, rows};
+use crate::world::{Party, World, message, problem, random, refusal, rows};
 
 /// W§15.3, for these recipients in this order; C and AT are the recipient's number.
-fn sent(recipients: &[&Party], shared: &[u8]) -> Bytes {
+fn sent(recipients: &[&Party], shared: &[u8]) -> Vec<u8> {
     let mut sent = vec![0x23, recipients.len() as u8];
     for (n, to) in recipients.iter().enumerate() {
         sent.push(0);
@@ -18,17 +19,36 @@ fn sent(recipients: &[&Party], shared: &[u8]) -> Bytes {
         sent.extend([n as u8; 48]);
     }
     sent.extend(shared);
-    sent.into()
+    sent
+}
+
+/// The same, padded as a client does it.
+fn padded(recipients: &[&Party], shared: &[u8]) -> Vec<u8> {
+    let mut sent = sent(recipients, shared);
+    SentMessage::pad(&mut sent).unwrap();
+    sent
 }
 
 pub(crate) fn submission(recipients: &[&Party], shared: &[u8]) -> MultiSubmission {
+    submission_of(recipients, padded(recipients, shared))
+}
+
+pub(crate) fn unpadded(recipients: &[&Party], shared: &[u8]) -> MultiSubmission {
+    submission_of(recipients, sent(recipients, shared))
+}
+
+pub(crate) fn without_access(submission: MultiSubmission) -> MultiSubmission {
+    MultiSubmission { access: Vec::new(), ..submission }
+}
+
+fn submission_of(recipients: &[&Party], sent: Vec<u8>) -> MultiSubmission {
     let access = recipients.iter().map(|to| RecipientAccess {
         account: Bytes::copy_from_slice(&to.account),
         access_key: Bytes::copy_from_slice(&to.access_key),
     });
     MultiSubmission {
         submission_id: Bytes::copy_from_slice(&random::<16>()),
-        sent: sent(recipients, shared),
+        sent: sent.into(),
         access: access.collect(),
         ..MultiSubmission::default()
     }
@@ -110,8 +130,9 @@ async fn refusals_are_told_one_by_one_and_hinder_nobody_else() {
 async fn what_is_no_sent_message_is_refused_and_nothing_is_stored() {
     let world = World::start().await;
     let (a, b) = (world.party("a").await, world.party("b").await);
-    let good = sent(&[&a, &b], &[1; 32]);
-    let mut bad: Vec<Vec<u8>> = (0..good.len()).map(|n| good[..n].to_vec()).collect();
+    let bare = sent(&[&a, &b], &[1; 32]);
+    let mut bad: Vec<Vec<u8>> = (0..bare.len()).map(|n| bare[..n].to_vec()).collect();
+    let good = padded(&[&a, &b], &[1; 32]);
     // Not 0x22: that is an older form, in which account ids are found elsewhere, and some random ones are sound.
     for (at, byte) in [(0, 0x24), (1, 0x82), (1, 5), (2, 2), (19, 0x80), (20, 0xC0)] {
         let mut changed = good.to_vec();
@@ -123,12 +144,11 @@ async fn what_is_no_sent_message_is_refused_and_nothing_is_stored() {
     excluded_and_listed.splice(2 + 2 * 69.., [&[0][..], &a.account, &[0], &[1; 32]].concat());
     bad.push(excluded_and_listed);
     for sent in bad {
-        let submission =
-            MultiSubmission { sent: sent.clone().into(), ..submission(&[&a, &b], b"") };
-        let status = refusal(submit(&a, &submission).await).await;
-        assert_eq!(status, StatusCode::BAD_REQUEST, "{}", hex::encode(&sent));
+        let text = hex::encode(&sent);
+        let refused = problem(submit(&a, &submission_of(&[&a, &b], sent)).await).await;
+        assert_eq!(refused, (400, "urn:tuckseal:problem:invalid".into()), "{text}");
     }
-    let large = submission(&[&a], &vec![0; 98_304]);
+    let large = unpadded(&[&a], &vec![0; 98_304]);
     assert_eq!(refusal(submit(&a, &large).await).await, StatusCode::PAYLOAD_TOO_LARGE);
     assert_eq!(rows(&world.database(), "envelope"), 0);
 }

@@ -262,4 +262,8 @@ async fn bench_measures_a_small_load() {
     for part in ["store", "drain", "online", "paced", "take", "idle"] {
         assert!(out.lines().any(|line| line.starts_with(part)), "{part} is not in\n{out}");
     }
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tuckseal-server"));
+    let output = command.args(["bench", "--size", "1000"]).output().await.unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && error.contains("[1024, 4096, 16384"), "{error}");
 }

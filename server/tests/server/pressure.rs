@@ -71,7 +71,7 @@ async fn server_that_is_behind_refuses_before_it_reads_and_keeps_what_it_took() 
 #[tokio::test(flavor = "multi_thread")]
 async fn too_much_for_one_account_waits_and_only_who_may_write_to_it_learns_that() {
     let world = World::with(|limits| {
-        (limits.inbound_burst_kib, limits.inbound_kib_per_hour) = (16, 1);
+        (limits.inbound_burst_kib, limits.inbound_kib_per_hour) = (40, 1);
     });
     let world = world.await;
     let (bob, carol) = (world.party("bob").await, world.party("carol").await);

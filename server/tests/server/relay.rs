@@ -194,7 +194,7 @@ async fn gap_that_the_device_did_not_confirm_is_told_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn mailbox_keeps_its_bytes() {
     let world = World::with(|limits| {
-        limits.max_envelope_bytes = 1000;
+        limits.max_envelope_bytes = 1024;
         limits.mailbox_bytes = 2500;
     })
     .await;
@@ -310,7 +310,7 @@ async fn unknown_account_and_wrong_access_key_get_the_same_answer() {
 async fn large_envelopes_come_whole_and_too_large_ones_are_refused() {
     let world = World::start().await;
     let bob = world.party("bob").await;
-    let large: Vec<Vec<u8>> = (0..30u8).map(|n| vec![n; 98_304]).collect();
+    let large: Vec<Vec<u8>> = (0..30u8).map(|n| vec![n; 98_303]).collect();
     let mut stream = bob.stream().await;
     stream.backlog().await;
     for content in &large {
@@ -321,9 +321,9 @@ async fn large_envelopes_come_whole_and_too_large_ones_are_refused() {
         assert_eq!(envelope.content, content[..]);
         stream.ack(&[envelope]).await;
     }
-    let over = bob.receive(&bob.submission(&[0; 98_305])).await;
+    let over = bob.receive(&bob.unpadded(vec![0; 98_305])).await;
     assert_eq!(refusal(over).await, StatusCode::PAYLOAD_TOO_LARGE);
-    let body = bob.receive(&bob.submission(&vec![0; 2_000_000])).await;
+    let body = bob.receive(&bob.unpadded(vec![0; 2_000_000])).await;
     assert_eq!(refusal(body).await, StatusCode::PAYLOAD_TOO_LARGE);
 }
 

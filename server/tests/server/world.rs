@@ -23,7 +23,7 @@ use tuckseal::service::{
     KeysUpload, PublicPreKey, Registered, Registration, ServerFrame, SignedRegistration,
     StreamSubmission, Submission, Submissions, client_frame, server_frame, submission_answer,
 };
-use tuckseal::{KemKeyPair, PrivateKey};
+use tuckseal::{KemKeyPair, PrivateKey, pad_envelope, unpad_envelope};
 use tuckseal_server::config::Limits;
 use tuckseal_server::{Config, Server};
 
@@ -221,9 +221,16 @@ impl Party {
         message(self.fetch(of).send().await.unwrap()).await
     }
 
-    /// What a sealed message to this party looks like to the server.
+    /// What a sealed message to this party looks like to the server, padded as a client does it.
     pub(crate) fn submission(&self, content: &[u8]) -> Submission {
-        let content = Bytes::copy_from_slice(content);
+        let mut content = content.to_vec();
+        pad_envelope(&mut content).unwrap();
+        self.unpadded(content)
+    }
+
+    /// The same without padding.
+    pub(crate) fn unpadded(&self, content: Vec<u8>) -> Submission {
+        let content = content.into();
         let message =
             DeviceMessage { device_id: 1, registration_id: self.registration_id, content };
         Submission {
@@ -299,7 +306,7 @@ impl Stream {
     pub(crate) async fn body(&mut self) -> server_frame::Body {
         loop {
             match self.raw().await.expect("the stream ended").unwrap() {
-                Frame::Binary(bytes) => return ServerFrame::decode(bytes).unwrap().body.unwrap(),
+                Frame::Binary(bytes) => return read(bytes).unwrap(),
                 Frame::Ping(_) | Frame::Pong(_) => {}
                 other => panic!("{other:?}"),
             }
@@ -353,7 +360,7 @@ impl Stream {
     pub(crate) async fn try_body(&mut self) -> Option<server_frame::Body> {
         loop {
             match self.socket.next().await?.ok()? {
-                Frame::Binary(bytes) => return ServerFrame::decode(bytes).unwrap().body,
+                Frame::Binary(bytes) => return read(bytes),
                 Frame::Ping(_) | Frame::Pong(_) => {}
                 _ => return None,
             }
@@ -416,6 +423,22 @@ impl Stream {
     }
 }
 
+/// What the server says; of envelopes the padding is off, which has to be there.
+fn read(frame: Bytes) -> Option<server_frame::Body> {
+    let mut body = ServerFrame::decode(frame).unwrap().body?;
+    let contents: Vec<&mut Bytes> = match &mut body {
+        server_frame::Body::Delivery(delivery) => {
+            delivery.envelopes.iter_mut().map(|envelope| &mut envelope.content).collect()
+        }
+        server_frame::Body::Ephemeral(ephemeral) => vec![&mut ephemeral.content],
+        _ => Vec::new(),
+    };
+    for content in contents {
+        content.truncate(unpad_envelope(content).unwrap().len());
+    }
+    Some(body)
+}
+
 pub(crate) fn texts(envelopes: &[Envelope]) -> Vec<String> {
     envelopes.iter().map(|envelope| String::from_utf8(envelope.content.to_vec()).unwrap()).collect()
 }
@@ -430,6 +453,14 @@ pub(crate) async fn message<M: Message + Default>(response: Response) -> M {
 pub(crate) async fn mismatch(response: Response) -> (StatusCode, DeviceMismatch) {
     let status = response.status();
     (status, DeviceMismatch::decode(response.bytes().await.unwrap()).unwrap())
+}
+
+/// Status and type of a refusal.
+pub(crate) async fn problem(response: Response) -> (u16, String) {
+    let problem: serde_json::Value =
+        serde_json::from_slice(&response.bytes().await.unwrap()).unwrap();
+    let status = problem["status"].as_u64().unwrap().try_into().unwrap();
+    (status, problem["type"].as_str().unwrap().into())
 }
 
 /// The status of a refusal, after checking that it is a problem document that says so.
