@@ -9,6 +9,7 @@ use rusqlite::{Connection, OpenFlags};
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
+use tuckseal::ENVELOPE_SIZES;
 
 /// Rows of the relay's database.
 pub(crate) struct Counts {
@@ -28,6 +29,11 @@ impl fmt::Display for Counts {
     }
 }
 
+/// Envelopes whose bytes, with what they share with others, are of no size that a client pads to.
+const OF_NO_SIZE: &str =
+    "SELECT count(*) FROM envelope LEFT JOIN payload ON payload.id = envelope.payload
+    WHERE length(envelope.body) + coalesce(length(payload.body), 0) NOT IN";
+
 /// Looks into the database, beside the relay if that is running.
 pub(crate) fn counts(relay: &Relay) -> Outcome<Counts> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
@@ -39,6 +45,12 @@ pub(crate) fn counts(relay: &Relay) -> Outcome<Counts> {
             .map_err(|error| error.to_string())
             .and_then(|value| u64::try_from(value).map_err(|_| format!("{sql} gave {value}")))
     };
+    let sizes = ENVELOPE_SIZES.map(|size| size.to_string()).join(", ");
+    if one(&format!("{OF_NO_SIZE} ({sizes})"))? > 0 {
+        return Err(
+            "an envelope at the relay is of another size than those that are padded to".into()
+        );
+    }
     Ok(Counts {
         accounts: one("SELECT count(*) FROM account")?,
         prekeys: one("SELECT count(*) FROM prekey_once")?,

@@ -105,6 +105,7 @@ impl Story {
         if waiting.envelopes != early.len() as u64 {
             return Err(format!("the relay should keep {} envelopes", early.len()));
         }
+        println!("   each of them has 1, 4, 16, 64 or 96 KiB, whatever it says");
         Traces::search(&relay, &secrets)?.no_more_than(&after_registration)?;
         println!("   neither a word of them nor who sent them is in its files");
 
