@@ -92,6 +92,23 @@ async fn who_was_answered_brings_no_token_any_more_and_a_false_one_is_not_good()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_is_put_into_a_group_by_a_stranger_can_report_them() {
+    let relay = Relay::start().await;
+    let (alice, bob) =
+        (Person::register(&relay, "alice").await, Person::register(&relay, "bob").await);
+    let runs = [alice.spawn(), bob.spawn()];
+    let group = alice.client.create_group("buy", &[bob.client.account()]).await.unwrap();
+    alice.client.send_to_group(group, "now").await.unwrap();
+    assert_eq!(bob.next().await.text, "now");
+    assert_eq!(tokens(&bob, "received"), tokens(&alice, "given"));
+    bob.client.report_spam(alice.client.account()).await.unwrap();
+    assert_eq!(counted(&relay), [("alice".into(), 1)]);
+    for running in runs {
+        running.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn stock_is_filled_up_and_without_one_messages_go_all_the_same() {
     let relay = Relay::start_with(|config| config.limits.report_tokens = 4).await;
     let (alice, bob) =

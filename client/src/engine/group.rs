@@ -8,6 +8,7 @@ use tuckseal::{SenderKey, ServiceId};
 
 use super::group_upload::send_alone;
 use super::recovery::digest;
+use super::reports::token_for;
 use super::send::profile_of;
 use super::{Engine, Turn};
 use crate::error::{GroupError, SendError};
@@ -111,6 +112,7 @@ impl Engine {
                 let sender_key = is_member.then(|| key.distribution_message().encode().to_vec());
                 let content = Content {
                     sender_key: sender_key.map(Bytes::from),
+                    report_token: token_for(rows, *account, turn.now)?,
                     ..notice(rows, own, group, Some(change.clone()), turn)?
                 };
                 rows.put_out(*account, Form::Notice, &content)?;
@@ -119,6 +121,7 @@ impl Engine {
             rows.mark_told(group.id, us)
         })?;
         self.pump_members(&everybody, turn);
+        self.refill_report_tokens(turn);
         Ok(())
     }
 
@@ -245,6 +248,7 @@ fn hand_out(
     let content = Content {
         profile: Some(profile_of(own)),
         sender_key: Some(key.distribution_message().encode().to_vec().into()),
+        report_token: token_for(rows, account, turn.now)?,
         ..Content::new(Body::Nothing, rows.timestamp(turn.now)?)
     };
     rows.put_out(account, Form::Notice, &content)?;

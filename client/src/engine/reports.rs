@@ -1,16 +1,39 @@
 //! Report tokens: a stock is kept, so that the server does not see when a conversation begins.
 
+use bytes::Bytes;
 use tuckseal::service::ReportTokens;
+use tuckseal::{ServiceId, Timestamp};
 
 use super::flight::Request;
 use super::{Action, Engine, Link, Turn};
-use crate::store::ProfileError;
+use crate::store::{ProfileError, Rows};
 use crate::transport::ServerError;
 
 /// More are fetched when fewer are left.
 const LOW: u64 = 5;
 
+/// Somebody who has not answered us. Who has answered has accepted us.
+pub(super) fn is_new(rows: Rows<'_>, account: ServiceId) -> Result<bool, ProfileError> {
+    Ok(rows.peer(account)?.is_none_or(|peer| peer.access_key.is_none()))
+}
+
+/// The token that goes with a message to somebody new, if there is one.
+pub(super) fn token_for(
+    rows: Rows<'_>,
+    account: ServiceId,
+    now: Timestamp,
+) -> Result<Option<Bytes>, ProfileError> {
+    if is_new(rows, account)? { rows.give_report_token(account, now) } else { Ok(None) }
+}
+
 impl Engine {
+    /// After something that may have taken tokens; what it did stands whatever becomes of this.
+    pub(super) fn refill_report_tokens(&mut self, turn: &mut Turn<'_>) {
+        if let Err(error) = self.want_report_tokens(turn) {
+            tracing::warn!(%error, "report tokens");
+        }
+    }
+
     /// Asks for more if few are left.
     pub(super) fn want_report_tokens(&mut self, turn: &mut Turn<'_>) -> Result<(), ProfileError> {
         if self.link == Link::Down || self.report_request != Request::Idle {

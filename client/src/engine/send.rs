@@ -14,6 +14,7 @@ use tuckseal::{
 
 use super::encrypt::{Encrypting, encrypt_waiting};
 use super::flight::Stage;
+use super::reports::is_new;
 use super::{Engine, Link, Turn};
 use crate::error::SendError;
 use crate::event::Refused;
@@ -42,8 +43,7 @@ impl Engine {
         check(&data)?;
         let (local, own) = (&self.local, &self.own);
         let (id, is_new) = self.store.commit(|rows| {
-            // Who has answered has accepted us.
-            let is_new = rows.peer(to)?.is_none_or(|peer| peer.access_key.is_none());
+            let is_new = is_new(rows, to)?;
             let report_token = if is_new { rows.give_report_token(to, turn.now)? } else { None };
             let content = Content {
                 profile: Some(profile_of(own)),
@@ -55,8 +55,8 @@ impl Engine {
             Ok::<_, ProfileError>((id, is_new))
         })?;
         self.pump_stored(to, turn);
-        if is_new && let Err(error) = self.want_report_tokens(turn) {
-            tracing::warn!(%error, "report tokens");
+        if is_new {
+            self.refill_report_tokens(turn);
         }
         Ok(SentId(id))
     }
