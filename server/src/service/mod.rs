@@ -20,6 +20,7 @@ mod pressure;
 pub mod push;
 pub mod relay;
 pub mod reports;
+mod waking;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
