@@ -10,28 +10,24 @@
 //! is put together afterwards. Multipart uploads are not used: they keep no bytes below 5 MiB, and their parts cannot
 //! be read.
 
+mod client;
+mod upload;
+
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, AwsCredential, S3ConditionalPut};
-use object_store::client::{HttpClient, HttpConnector};
 use object_store::path::Path;
-use object_store::{
-    ClientOptions, GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, RetryConfig,
-    StaticCredentialProvider,
-};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode};
+use tokio::sync::Semaphore;
 use tokio_rustls::rustls;
-use zeroize::Zeroizing;
+
+pub use upload::BucketUpload;
 
 use super::{AttachmentName, Content, Uploaded, day, is_over};
 use crate::config::{BucketPlace, S3Settings};
-use crate::https;
 
 /// Largest piece: what an upload holds in memory, and loses when the node is killed.
 const PIECE: usize = 4 * 1024 * 1024;
@@ -39,14 +35,6 @@ const PIECE: usize = 4 * 1024 * 1024;
 const SPARE_PIECES: u64 = 1_000;
 /// Memory is given out in units of this.
 const UNIT: usize = 16 * 1024;
-/// How long an upload waits for memory.
-const MEMORY_PATIENCE: Duration = Duration::from_secs(10);
-const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
-/// Time between two bytes of an answer.
-const READ_PATIENCE: Duration = Duration::from_secs(15);
-/// Time for a request with its repetitions.
-const RETRY_PATIENCE: Duration = Duration::from_secs(20);
-const RETRIES: usize = 3;
 const OPEN: &str = "open";
 /// Digits of a piece's key.
 const KEY_LEN: usize = 16;
@@ -115,7 +103,7 @@ impl AttachmentBucket {
         settings: &S3Settings,
         memory_kib: u64,
     ) -> Result<Self, BucketError> {
-        let store = builder(place, settings)?.build().map_err(BucketError::Settings)?;
+        let store = client::builder(place, settings)?.build().map_err(BucketError::Settings)?;
         let units = memory_kib.saturating_mul(1024) / UNIT as u64;
         let units = usize::try_from(units).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
         // One piece must find room.
@@ -169,9 +157,7 @@ impl AttachmentBucket {
             return Err(io::ErrorKind::QuotaExceeded.into());
         }
         let (bucket, folder) = (self.clone(), self.folder(name));
-        let upload =
-            BucketUpload { bucket, folder, offset, room, buffer: BytesMut::new(), held: None };
-        Ok((upload, offset))
+        Ok((BucketUpload::new(bucket, folder, (offset, room)), offset))
     }
 
     pub(super) async fn open(&self, name: AttachmentName) -> io::Result<Pieces> {
@@ -266,77 +252,6 @@ impl AttachmentBucket {
     }
 }
 
-/// Gathers bytes for a piece. What it holds is not durable: `finish` makes it so.
-pub struct BucketUpload {
-    bucket: AttachmentBucket,
-    folder: Path,
-    /// Of the first byte in the buffer.
-    offset: u64,
-    /// Pieces that may still be put.
-    room: u64,
-    buffer: BytesMut,
-    held: Option<OwnedSemaphorePermit>,
-}
-
-impl BucketUpload {
-    pub(super) async fn write(&mut self, mut bytes: Bytes) -> io::Result<()> {
-        while !bytes.is_empty() {
-            let room = PIECE.saturating_sub(self.buffer.len());
-            let next = bytes.split_to(room.min(bytes.len()));
-            self.make_room(next.len()).await?;
-            self.buffer.extend_from_slice(&next);
-            if self.buffer.len() >= PIECE {
-                self.put().await?;
-            }
-        }
-        Ok(())
-    }
-
-    pub(super) async fn finish(mut self) -> io::Result<()> {
-        self.put().await
-    }
-
-    /// Takes memory for so many bytes more. If none is left, the piece is put early: who waits for memory holds none.
-    async fn make_room(&mut self, more: usize) -> io::Result<()> {
-        let Err(()) = self.take(more) else { return Ok(()) };
-        self.put().await?;
-        let units = u32::try_from(more.div_ceil(UNIT)).unwrap_or(u32::MAX);
-        let taken = Arc::clone(&self.bucket.memory).acquire_many_owned(units);
-        let taken = timeout(MEMORY_PATIENCE, taken).await.map_err(|_| {
-            io::Error::new(io::ErrorKind::TimedOut, "no memory is left for uploads")
-        })?;
-        // The semaphore is never closed.
-        self.held = taken.ok();
-        Ok(())
-    }
-
-    fn take(&mut self, more: usize) -> Result<(), ()> {
-        let held = self.held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-        let wanted = (self.buffer.len() + more).div_ceil(UNIT).saturating_sub(held);
-        let wanted = u32::try_from(wanted).map_err(drop)?;
-        let taken = Arc::clone(&self.bucket.memory).try_acquire_many_owned(wanted).map_err(drop)?;
-        match &mut self.held {
-            Some(held) => held.merge(taken),
-            None => self.held = Some(taken),
-        }
-        Ok(())
-    }
-
-    async fn put(&mut self) -> io::Result<()> {
-        if self.buffer.is_empty() {
-            return Ok(());
-        }
-        self.room = self.room.checked_sub(1).ok_or(io::ErrorKind::QuotaExceeded)?;
-        let bytes = std::mem::take(&mut self.buffer).freeze();
-        let (key, length) =
-            (self.folder.clone().join(format!("{:016x}", self.offset)), bytes.len());
-        self.bucket.put_new(&key, bytes).await?;
-        self.offset = self.offset.saturating_add(length as u64);
-        self.held = None;
-        Ok(())
-    }
-}
-
 /// The pieces of an attachment that is whole.
 pub struct Pieces {
     store: Arc<dyn ObjectStore>,
@@ -383,57 +298,6 @@ fn io_error(error: object_store::Error) -> io::Error {
         object_store::Error::NotFound { .. } => io::ErrorKind::NotFound.into(),
         object_store::Error::AlreadyExists { .. } => io::ErrorKind::WouldBlock.into(),
         error => io::Error::other(error),
-    }
-}
-
-/// What the settings leave open comes from AWS_… of the environment.
-fn builder(place: &BucketPlace, settings: &S3Settings) -> Result<AmazonS3Builder, BucketError> {
-    let retry = RetryConfig {
-        max_retries: RETRIES,
-        retry_timeout: RETRY_PATIENCE,
-        ..RetryConfig::default()
-    };
-    let mut builder = AmazonS3Builder::from_env()
-        .with_bucket_name(&place.bucket)
-        .with_retry(retry)
-        // Two writers are told apart by it: no variable of the environment may turn it off.
-        .with_conditional_put(S3ConditionalPut::ETagMatch)
-        .with_http_connector(Connector(client()?));
-    if let Some(endpoint) = &settings.s3_endpoint {
-        builder = builder.with_endpoint(endpoint);
-    }
-    if let Some(region) = &settings.s3_region {
-        builder = builder.with_region(region);
-    }
-    if let (Some(id), Some(path)) = (&settings.s3_access_key_id, &settings.s3_secret_key_file) {
-        let failed = |source| BucketError::SecretKey { path: path.clone(), source };
-        let secret = Zeroizing::new(std::fs::read_to_string(path).map_err(failed)?);
-        let (key_id, secret_key) = (id.clone(), secret.trim().to_owned());
-        let credential = AwsCredential { key_id, secret_key, token: None };
-        builder = builder.with_credentials(Arc::new(StaticCredentialProvider::new(credential)));
-    }
-    let plain = builder
-        .get_config_value(&AmazonS3ConfigKey::Endpoint)
-        .is_some_and(|endpoint| endpoint.starts_with("http://"));
-    Ok(builder.with_allow_http(plain))
-}
-
-fn client() -> Result<reqwest::Client, BucketError> {
-    let client = reqwest::Client::builder()
-        .tls_backend_preconfigured(https::client_config()?)
-        .redirect(reqwest::redirect::Policy::none())
-        .connect_timeout(CONNECT_PATIENCE)
-        .read_timeout(READ_PATIENCE);
-    Ok(client.build()?)
-}
-
-/// Lends `object_store` a client that trusts what the rest of the server trusts.
-#[derive(Debug)]
-struct Connector(reqwest::Client);
-
-impl HttpConnector for Connector {
-    fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {
-        Ok(HttpClient::new(self.0.clone()))
     }
 }
 
