@@ -54,9 +54,9 @@ fuzz TARGET SECONDS="60":
 fuzz-all SECONDS="600":
     fuzz/run {{SECONDS}}
 
-# Licences, sources and advisories of all dependencies (needs cargo-deny).
+# Licences, sources and advisories of all dependencies of all members (needs cargo-deny).
 deny:
-    cargo deny check
+    cargo deny --workspace check
 
 # Structs of src/wire/ anew from proto/.
 wire:
