@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Bus, Inbox, Listening, Notice, Subscription, Wake};
+use super::watch::Watches;
+use super::{Bus, Ended, Inbox, Listening, Notice, Subscription, Wake, Watch};
 use crate::metrics;
 use crate::storage::{MailboxId, NodeId};
 
@@ -12,6 +13,7 @@ use crate::storage::{MailboxId, NodeId};
 #[derive(Clone, Default)]
 pub struct LocalBus {
     listeners: Arc<Mutex<HashMap<MailboxId, Arc<Inbox>>>>,
+    watches: Watches,
 }
 
 impl LocalBus {
@@ -31,6 +33,8 @@ impl LocalBus {
                 self.wake(mailbox, Wake::Keys);
             }
             Notice::Displaced(mailbox, before) => self.displace(mailbox, before),
+            Notice::Removed(mailbox) => self.remove(mailbox),
+            Notice::Linked(account) => self.linked(account),
             Notice::Passing(mailbox, passing) => {
                 if !self.wake(mailbox, Wake::Passing(passing)) {
                     metrics::EPHEMERAL_LOST.add(1);
@@ -51,7 +55,7 @@ impl Bus for LocalBus {
     fn subscribe(&self, mailbox: MailboxId) -> Subscription {
         let inbox = Arc::<Inbox>::default();
         if let Some(before) = self.lock().insert(mailbox, Arc::clone(&inbox)) {
-            before.put(|wakes| wakes.displaced = true);
+            before.put(|wakes| wakes.ended = Some(Ended::Displaced));
         }
         let bus = self.clone();
         Subscription { inbox, leave: Some(Box::new(move |inbox| bus.leave(mailbox, inbox))) }
@@ -74,8 +78,22 @@ impl Bus for LocalBus {
         let displaced =
             epoch.is_some_and(|epoch| epoch < before && (epoch > 0 || before == i64::MAX));
         if displaced && let Some(inbox) = listeners.remove(&mailbox) {
-            inbox.put(|wakes| wakes.displaced = true);
+            inbox.put(|wakes| wakes.ended = Some(Ended::Displaced));
         }
+    }
+
+    fn remove(&self, mailbox: MailboxId) {
+        if let Some(inbox) = self.lock().remove(&mailbox) {
+            inbox.put(|wakes| wakes.ended = Some(Ended::Removed));
+        }
+    }
+
+    fn watch(&self, account: i64, most: usize) -> Option<Watch> {
+        self.watches.watch(account, most)
+    }
+
+    fn linked(&self, account: i64) {
+        self.watches.tell(account);
     }
 
     fn elsewhere(&self, _node: Option<NodeId>, _notice: Notice) {}
@@ -114,7 +132,7 @@ mod tests {
         let bus = LocalBus::default();
         let first = bus.subscribe(MAILBOX);
         let second = bus.subscribe(MAILBOX);
-        assert!(first.next().await.displaced);
+        assert_eq!(first.next().await.ended, Some(Ended::Displaced));
         drop(first);
         bus.wake(MAILBOX, stored(1));
         assert_eq!(second.next().await.stored.len(), 1);
@@ -180,10 +198,22 @@ mod tests {
         bus.displace(MAILBOX, 3);
         assert_eq!(bus.listening(), [Listening { mailbox: MAILBOX, epoch: 3, seen: 9 }]);
         bus.displace(MAILBOX, 4);
-        assert!(listener.next().await.displaced && bus.listening().is_empty());
+        assert_eq!(listener.next().await.ended, Some(Ended::Displaced));
+        assert!(bus.listening().is_empty());
         let listener = bus.subscribe(MAILBOX);
         bus.displace(MAILBOX, i64::MAX);
-        assert!(listener.next().await.displaced);
+        assert_eq!(listener.next().await.ended, Some(Ended::Displaced));
+    }
+
+    #[tokio::test]
+    async fn listener_of_a_device_that_is_gone_ends_whatever_its_epoch() {
+        let bus = LocalBus::default();
+        let listener = bus.subscribe(MAILBOX);
+        listener.claimed(7);
+        bus.remove(MailboxId(2));
+        bus.heed(Notice::Removed(MAILBOX));
+        assert_eq!(listener.next().await.ended, Some(Ended::Removed));
+        assert!(bus.listening().is_empty());
     }
 
     #[tokio::test]

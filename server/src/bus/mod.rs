@@ -5,6 +5,7 @@ mod nats;
 mod nodes;
 mod notice;
 mod redis;
+mod watch;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -16,6 +17,7 @@ use tokio::sync::Notify;
 pub use local::LocalBus;
 pub use nodes::{BusError, NodesBus};
 pub use notice::Notice;
+pub use watch::Watch;
 
 use crate::metrics;
 use crate::storage::{MailboxId, NodeId, StoredEnvelope};
@@ -67,6 +69,15 @@ pub trait Bus: Send + Sync + 'static {
     /// place. A listener that has no epoch yet stays: if it is late, the sweep sees it.
     fn displace(&self, mailbox: MailboxId, before: i64);
 
+    /// Ends the listener, if there is one on this node: its device is gone.
+    fn remove(&self, mailbox: MailboxId);
+
+    /// Watches for a device that is linked to the account of this number; none if so many do already on this node.
+    fn watch(&self, account: i64, most: usize) -> Option<Watch>;
+
+    /// Tells those who watch on this node that a device was linked.
+    fn linked(&self, account: i64);
+
     /// Tells another node, or all others. It may get lost.
     fn elsewhere(&self, node: Option<NodeId>, notice: Notice);
 
@@ -85,6 +96,15 @@ pub struct Listening {
     pub seen: i64,
 }
 
+/// Why a listener has no place any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// Another listener has the mailbox now.
+    Displaced,
+    /// The device was removed, and its mailbox with it.
+    Removed,
+}
+
 /// What came in since the last look.
 #[derive(Debug, Default)]
 pub struct Wakes {
@@ -96,8 +116,8 @@ pub struct Wakes {
     pub look: bool,
     /// Tell the prekey counts.
     pub keys: bool,
-    /// Another listener has the mailbox now.
-    pub displaced: bool,
+    /// It was the last.
+    pub ended: Option<Ended>,
     bytes: usize,
     passing_bytes: usize,
 }

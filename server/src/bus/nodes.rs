@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use super::{Bus, Listening, LocalBus, Notice, Subscription, Wake, nats, redis};
+use super::{Bus, Listening, LocalBus, Notice, Subscription, Wake, Watch, nats, redis};
 use crate::config::Address;
 use crate::metrics;
 use crate::storage::{MailboxId, NodeId};
@@ -182,6 +182,18 @@ impl Bus for NodesBus {
 
     fn displace(&self, mailbox: MailboxId, before: i64) {
         self.local.displace(mailbox, before);
+    }
+
+    fn remove(&self, mailbox: MailboxId) {
+        self.local.remove(mailbox);
+    }
+
+    fn watch(&self, account: i64, most: usize) -> Option<Watch> {
+        self.local.watch(account, most)
+    }
+
+    fn linked(&self, account: i64) {
+        self.local.linked(account);
     }
 
     fn elsewhere(&self, node: Option<NodeId>, notice: Notice) {

@@ -15,6 +15,10 @@ pub enum Notice {
     Keys(MailboxId),
     /// A connection with this epoch has the mailbox now.
     Displaced(MailboxId, i64),
+    /// The device is gone.
+    Removed(MailboxId),
+    /// A device was linked to the account of this number.
+    Linked(i64),
     /// This is for the device, if it is connected. The one notice with a content: it is not stored, and may be lost.
     Passing(MailboxId, Passing),
 }
@@ -39,6 +43,14 @@ impl Notice {
                 bytes.put_u8(3);
                 bytes.put_i64(mailbox.0);
                 bytes.put_i64(*epoch);
+            }
+            Self::Removed(mailbox) => {
+                bytes.put_u8(5);
+                bytes.put_i64(mailbox.0);
+            }
+            Self::Linked(account) => {
+                bytes.put_u8(6);
+                bytes.put_i64(*account);
             }
             Self::Passing(mailbox, passing) => {
                 bytes.reserve(PASSING_HEAD + passing.content.len());
@@ -69,6 +81,8 @@ impl Notice {
             (1, _) => Some(Self::Look(numbers.into_iter().map(MailboxId).collect())),
             (2, [mailbox]) => Some(Self::Keys(MailboxId(*mailbox))),
             (3, [mailbox, epoch]) => Some(Self::Displaced(MailboxId(*mailbox), *epoch)),
+            (5, [mailbox]) => Some(Self::Removed(MailboxId(*mailbox))),
+            (6, [account]) => Some(Self::Linked(*account)),
             _ => None,
         }
     }
@@ -87,6 +101,8 @@ mod tests {
             mailbox().prop_map(Notice::Keys),
             (mailbox(), any::<i64>())
                 .prop_map(|(mailbox, epoch)| Notice::Displaced(mailbox, epoch)),
+            mailbox().prop_map(Notice::Removed),
+            any::<i64>().prop_map(Notice::Linked),
             (mailbox(), any::<i64>(), any::<Vec<u8>>()).prop_map(
                 |(mailbox, received_ms, content)| {
                     Notice::Passing(mailbox, Passing { content: content.into(), received_ms })

@@ -195,8 +195,8 @@ impl Relay {
         self.push.note(mailbox, Reason::Unfetched, Urgency::Urgent);
     }
 
-    /// Compares all connected mailboxes with the store: finds wake-ups that were lost and connections that were
-    /// displaced without this node being told.
+    /// Compares all connected mailboxes with the store: finds wake-ups that were lost, and connections that were
+    /// displaced or whose device was removed without this node being told.
     ///
     /// # Errors
     /// The store's.
@@ -207,7 +207,10 @@ impl Relay {
             let states: BTreeMap<MailboxId, MailboxState> =
                 states.into_iter().map(|state| (state.mailbox, state)).collect();
             for listening in part {
-                let Some(state) = states.get(&listening.mailbox) else { continue };
+                let Some(state) = states.get(&listening.mailbox) else {
+                    self.bus.remove(listening.mailbox);
+                    continue;
+                };
                 if listening.epoch < state.epoch {
                     self.bus.displace(listening.mailbox, state.epoch);
                 } else if listening.seen < state.end {

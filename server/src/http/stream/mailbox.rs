@@ -9,7 +9,7 @@ use tuckseal::service::{Delivery as DeliveryFrame, Ephemeral, Gap, QueueEmpty, s
 
 use super::socket::Socket;
 use super::{End, behind};
-use crate::bus::{Passing, Subscription, Wakes};
+use crate::bus::{Ended, Passing, Subscription, Wakes};
 use crate::http::App;
 use crate::metrics;
 use crate::service::ServiceError;
@@ -21,7 +21,10 @@ use crate::storage::StoredEnvelope;
 const DELIVERY_MESSAGES: usize = 64;
 const DELIVERY_BYTES: usize = 64 * 1024;
 /// Another stream of the same device was opened.
-const DISPLACED: u16 = 4409;
+const DISPLACED: End = End::Close(4409, "another stream of this device was opened");
+/// The device is none of its account any more.
+const REMOVED: End =
+    End::Close(4410, "this device was removed from its account; it cannot connect again");
 
 pub(super) struct Mailbox {
     app: Arc<App>,
@@ -32,6 +35,14 @@ pub(super) struct Mailbox {
     /// Dropped envelopes that the device was told of and has not confirmed by a pong.
     told: u64,
     hole_since: Option<Instant>,
+}
+
+/// The device may have been removed since its token was looked at.
+fn gone_or_behind(error: ServiceError) -> End {
+    match error {
+        ServiceError::NotFound(_) => REMOVED,
+        error => behind(error),
+    }
 }
 
 /// What comes in for the mailbox. Never ready without one.
@@ -59,7 +70,7 @@ impl Mailbox {
     pub(super) async fn begin(&mut self, socket: &mut Socket) -> Result<(), End> {
         let relay = &self.app.services.relay;
         // Claimed before the mailbox is read: a submission is either read or placed with this node.
-        self.epoch = relay.claim(self.caller.mailbox).await.map_err(behind)?;
+        self.epoch = relay.claim(self.caller.mailbox).await.map_err(gone_or_behind)?;
         self.wakes.claimed(self.epoch);
         relay.settle().await.map_err(behind)?;
         self.tell_keys(OnlyIfLow::Yes, socket).await
@@ -137,7 +148,7 @@ impl Mailbox {
 
     async fn tell_keys(&mut self, only_if_low: OnlyIfLow, socket: &mut Socket) -> Result<(), End> {
         let keys = &self.app.services.keys;
-        let counts = keys.counts(&self.caller).await.map_err(behind)?;
+        let counts = keys.counts(&self.caller).await.map_err(gone_or_behind)?;
         if only_if_low == OnlyIfLow::No || keys.is_low(&counts) {
             socket.send(server_frame::Body::KeyCounts(counts)).await?;
         }
@@ -145,9 +156,13 @@ impl Mailbox {
     }
 
     pub(super) async fn woken(&mut self, wakes: Wakes, socket: &mut Socket) -> Result<(), End> {
-        if wakes.displaced {
-            metrics::DISPLACED.add(1);
-            return Err(End::Close(DISPLACED, "another stream of this device was opened"));
+        match wakes.ended {
+            Some(Ended::Displaced) => {
+                metrics::DISPLACED.add(1);
+                return Err(DISPLACED);
+            }
+            Some(Ended::Removed) => return Err(REMOVED),
+            None => {}
         }
         if wakes.look {
             self.delivery.look();
