@@ -17,28 +17,32 @@ use super::gate::RegistrationGate;
 use super::hooks::Hooks;
 use super::keys::{Fixed, checked_upload};
 use super::limits::Budget;
-use super::{millis, now_ms};
+use super::{millis, now_ms, today};
 use crate::bus::{Bus, Notice};
 use crate::config::Limits;
 use crate::identity::ServerIdentity;
-use crate::storage::{AccountId, AccountRow, MailboxId, RegisterAnswer, Registering, Store};
+use crate::storage::{
+    AccountId, AccountRow, DeviceRow, MailboxId, RegisterAnswer, Registering, Store,
+};
 
 /// Before the signed bytes of a registration.
 const REGISTRATION_LABEL: &[u8] = b"tuckseal-registration-v1";
 /// The largest registration id.
-const REGISTRATION_ID_MAX: u32 = 0x3FFC;
+const REGISTRATION_ID_MAX: u16 = 0x3FFC;
 const USERNAME_MAX: usize = 32;
 /// nonce (16) || expiry in milliseconds (8) || HMAC-SHA-256 (32)
 const CHALLENGE_LEN: usize = 56;
 const SIGNED_LEN: usize = 24;
 /// The device that a registration makes.
-const FIRST_DEVICE: u8 = 1;
+pub(super) const FIRST_DEVICE: u8 = 1;
 
 /// A device that has shown its token.
 #[derive(Clone)]
 pub struct Caller {
     /// Its account.
     pub account: AccountId,
+    /// The number of that in the store.
+    pub account_row: i64,
     /// 1..127.
     pub device: u8,
     /// Its mailbox.
@@ -97,7 +101,8 @@ impl Accounts {
         challenge
     }
 
-    /// Makes or renews the account of the name, once the signature proves possession of the identity key.
+    /// Makes or renews the account of the name, once the signature proves possession of the identity key. Further devices of an
+    /// account that is renewed stay as they are: whoever wants to be rid of one removes it.
     ///
     /// # Errors
     /// [`ServiceError::NotAdmitted`], [`ServiceError::NotProven`], [`ServiceError::NameTaken`], [`ServiceError::Invalid`], the
@@ -152,7 +157,8 @@ impl Accounts {
         let hash = found.as_ref().map_or([0; 32], |row| row.token_hash);
         let equal: bool = sha256(token).ct_eq(&hash).into();
         let row = found.filter(|_| equal).ok_or(ServiceError::Unauthorised)?;
-        Ok(Caller { account, device, mailbox: row.mailbox, identity_key: row.identity_key })
+        let DeviceRow { mailbox, account_row, identity_key, .. } = row;
+        Ok(Caller { account, account_row, device, mailbox, identity_key })
     }
 
     /// The account, if this is its access key.
@@ -225,10 +231,7 @@ fn check(
         .map_err(|_| ServiceError::Invalid("identity_key must be a public key of type 5"))?;
     let message = [REGISTRATION_LABEL, &signed.registration].concat();
     verifier.verify_signature(&message, &signed.signature).map_err(|_| ServiceError::NotProven)?;
-    let registration_id = u16::try_from(registration.registration_id)
-        .ok()
-        .filter(|id| (1..=REGISTRATION_ID_MAX).contains(&u32::from(*id)))
-        .ok_or(ServiceError::Invalid("registration_id must be from 1 to 16380"))?;
+    let registration_id = registration_id(registration.registration_id)?;
     if !is_username(&registration.username) {
         return Err(ServiceError::Invalid(
             "username must be 1 to 32 of a-z 0-9 _ . - and begin with a letter",
@@ -250,7 +253,13 @@ fn check(
         registration_id,
         token_hash,
         keys,
+        day: today(),
     })
+}
+
+pub(super) fn registration_id(id: u32) -> Result<u16, ServiceError> {
+    let id = u16::try_from(id).ok().filter(|id| (1..=REGISTRATION_ID_MAX).contains(id));
+    id.ok_or(ServiceError::Invalid("registration_id must be from 1 to 16380"))
 }
 
 fn is_username(name: &str) -> bool {

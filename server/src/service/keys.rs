@@ -102,6 +102,7 @@ impl Keys {
             PutKeys::Stored(state) => Ok(counts(&state, &caller.identity_key)),
             PutKeys::Collision(collision) => Err(ServiceError::KeyCollision(collision)),
             PutKeys::TooMany => Err(ServiceError::TooManyKeys),
+            PutKeys::NoDevice => Err(ServiceError::Unauthorised),
         }
     }
 

@@ -103,6 +103,13 @@ pub fn now_ms() -> i64 {
     i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
 }
 
+const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+
+/// Days since 1970, in UTC.
+fn today() -> i64 {
+    now_ms() / DAY_MS
+}
+
 /// Seconds as milliseconds.
 fn millis(secs: u64) -> i64 {
     i64::try_from(secs.saturating_mul(1000)).unwrap_or(i64::MAX)

@@ -177,9 +177,10 @@ impl Relay {
     /// The mailbox is this node's from now on; the node that had it before is told.
     ///
     /// # Errors
-    /// The store's.
+    /// [`ServiceError::NotFound`] if its device is gone, or the store's.
     pub async fn claim(&self, mailbox: MailboxId) -> Result<i64, ServiceError> {
         let claim = self.store.claim(mailbox, self.node).await?;
+        let claim = claim.ok_or(ServiceError::NotFound("device"))?;
         if let Some(before) = claim.displaced {
             self.bus.elsewhere(Some(before), Notice::Displaced(mailbox, claim.epoch));
         }

@@ -21,14 +21,13 @@ use super::accounts::Caller;
 use super::error::ServiceError;
 use super::hooks::Hooks;
 use super::limits::Budget;
-use super::now_ms;
+use super::{DAY_MS, today};
 use crate::config::Limits;
 use crate::identity::ServerIdentity;
 use crate::metrics;
 use crate::storage::{AccountId, MailboxId, ReportAnswer, Reporting, Store};
 
 const TOKEN_LEN: usize = 52;
-const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// Report tokens and reports.
 pub struct Reports {
@@ -166,10 +165,6 @@ struct Token {
 
 fn nonce() -> Nonce {
     Nonce::assume_unique_for_key([0; 12])
-}
-
-fn today() -> i64 {
-    now_ms() / DAY_MS
 }
 
 fn day_ms(day: i64) -> u64 {

@@ -3,6 +3,7 @@
 //! Every write is answered after it is durable. A write that returns an error has changed nothing.
 
 mod attachments;
+mod device_rows;
 pub mod postgres;
 mod read_only;
 mod rows;
@@ -12,6 +13,7 @@ pub use attachments::{
     AttachmentBucket, AttachmentFolder, AttachmentName, AttachmentStore, BucketError, BucketUpload,
     Content, FileUpload, Pieces, Stored, Upload, Uploaded,
 };
+pub use device_rows::{DeviceEntry, LinkAnswer, LinkRow, LinkState, Linked, Linking, OpeningLink};
 pub use read_only::ReadOnly;
 pub use rows::{
     AccountId, AccountRow, Append, AppendAnswer, Authority, Backlog, Claim, DeviceRow, Fetch, Keep,
@@ -32,7 +34,8 @@ pub trait Store: Send + Sync + 'static {
     /// Makes the account and the device, or renews them when name and identity key are those that are there.
     ///
     /// A registration with the keys of the one before keeps the prekeys as they are (it is a repetition);
-    /// other keys replace all prekeys of the device. Either way the token is the new one.
+    /// other keys replace all prekeys of the device. Either way the token is the new one, other devices stay, and links
+    /// that are open end.
     fn register(&self, registering: Registering) -> Answer<'_, RegisterAnswer>;
 
     /// The account of a public id.
@@ -43,6 +46,32 @@ pub trait Store: Send + Sync + 'static {
 
     /// One device of an account.
     fn device(&self, account: AccountId, device: u8) -> Answer<'_, Option<DeviceRow>>;
+
+    /// Opens a link in place of the account's one that is open. False if the device that asks is gone.
+    fn open_link(&self, opening: OpeningLink) -> Answer<'_, bool>;
+
+    /// The account of a linking token that has not expired, used or not.
+    fn link_of_token(&self, token_hash: [u8; 32], now_ms: i64) -> Answer<'_, Option<LinkRow>>;
+
+    /// How far a link is that has not expired.
+    fn link(&self, id: [u8; 16], now_ms: i64) -> Answer<'_, Option<LinkState>>;
+
+    /// Makes a further device with the lowest number from 2 that is free: its keys, its mailbox, and the link used, or
+    /// nothing of it. The number of its mailbox was never one before.
+    fn link_device(&self, linking: Linking) -> Answer<'_, LinkAnswer>;
+
+    /// The devices of an account, in order.
+    fn devices(&self, account_row: i64) -> Answer<'_, Vec<DeviceEntry>>;
+
+    /// Names a device. False if there is none.
+    fn name_device(&self, account_row: i64, device: u8, name: Bytes) -> Answer<'_, bool>;
+
+    /// Takes a device away with all that it has: keys, mailbox and envelopes, registration for push; with it go the links
+    /// of the account that are open and the answers kept about its devices. None if there is none.
+    fn remove_device(&self, account_row: i64, device: u8) -> Answer<'_, Option<MailboxId>>;
+
+    /// Forgets a slice of the links that have expired. Says how many: more may be left when it is not 0.
+    fn purge_links(&self, now_ms: i64) -> Answer<'_, u64>;
 
     /// Adds prekeys to a device: all of them or none.
     fn put_keys(&self, mailbox: MailboxId, keys: KeySet) -> Answer<'_, PutKeys>;
@@ -89,13 +118,14 @@ pub trait Store: Send + Sync + 'static {
     fn purge(&self, now_ms: i64, submissions_before_ms: i64) -> Answer<'_, u64>;
 
     /// A connection of this node takes the mailbox. Submissions that commit later are placed with that node;
-    /// those that committed earlier are read.
-    fn claim(&self, mailbox: MailboxId, node: NodeId) -> Answer<'_, Claim>;
+    /// those that committed earlier are read. None if the mailbox is known to be gone.
+    fn claim(&self, mailbox: MailboxId, node: NodeId) -> Answer<'_, Option<Claim>>;
 
     /// Gives the mailbox up, if no later connection has it.
     fn release(&self, mailbox: MailboxId, epoch: i64) -> Answer<'_, ()>;
 
-    /// Where the device is woken, as it was registered, in place of what was there; none: nowhere.
+    /// Where the device is woken, as it was registered, in place of what was there; none: nowhere. A device that is gone is
+    /// woken nowhere.
     fn put_push(&self, mailbox: MailboxId, registration: Option<Bytes>) -> Answer<'_, ()>;
 
     /// The registration has ended; one that took its place stays.

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{
-    AccountId, AccountRow, Answer, Append, AppendAnswer, Backlog, Claim, DeviceRow, Fetch, KeySet,
-    KeyState, Located, MailboxId, MailboxState, NodeId, PushRow, PutKeys, ReadLimit, Recipient,
-    RegisterAnswer, Registering, ReportAnswer, Reporting, Store, StoreError, Taken,
+    AccountId, AccountRow, Answer, Append, AppendAnswer, Backlog, Claim, DeviceEntry, DeviceRow,
+    Fetch, KeySet, KeyState, LinkAnswer, LinkRow, LinkState, Linking, Located, MailboxId,
+    MailboxState, NodeId, OpeningLink, PushRow, PutKeys, ReadLimit, Recipient, RegisterAnswer,
+    Registering, ReportAnswer, Reporting, Store, StoreError, Taken,
 };
 
 /// Another store, without its writes. Those that somebody asks for are refused; those that can wait are left out.
@@ -37,6 +38,38 @@ impl Store for ReadOnly {
 
     fn device(&self, account: AccountId, device: u8) -> Answer<'_, Option<DeviceRow>> {
         self.0.device(account, device)
+    }
+
+    fn open_link(&self, _: OpeningLink) -> Answer<'_, bool> {
+        refused()
+    }
+
+    fn link_of_token(&self, token_hash: [u8; 32], now_ms: i64) -> Answer<'_, Option<LinkRow>> {
+        self.0.link_of_token(token_hash, now_ms)
+    }
+
+    fn link(&self, id: [u8; 16], now_ms: i64) -> Answer<'_, Option<LinkState>> {
+        self.0.link(id, now_ms)
+    }
+
+    fn link_device(&self, _: Linking) -> Answer<'_, LinkAnswer> {
+        refused()
+    }
+
+    fn devices(&self, account_row: i64) -> Answer<'_, Vec<DeviceEntry>> {
+        self.0.devices(account_row)
+    }
+
+    fn name_device(&self, _: i64, _: u8, _: Bytes) -> Answer<'_, bool> {
+        refused()
+    }
+
+    fn remove_device(&self, _: i64, _: u8) -> Answer<'_, Option<MailboxId>> {
+        refused()
+    }
+
+    fn purge_links(&self, _: i64) -> Answer<'_, u64> {
+        left_out(0)
     }
 
     fn put_keys(&self, _: MailboxId, _: KeySet) -> Answer<'_, PutKeys> {
@@ -89,8 +122,8 @@ impl Store for ReadOnly {
     }
 
     /// Nothing is stored meanwhile that somebody would have to be told of.
-    fn claim(&self, _: MailboxId, _: NodeId) -> Answer<'_, Claim> {
-        left_out(Claim { epoch: 0, displaced: None })
+    fn claim(&self, _: MailboxId, _: NodeId) -> Answer<'_, Option<Claim>> {
+        left_out(Some(Claim { epoch: 0, displaced: None }))
     }
 
     fn release(&self, _: MailboxId, _: i64) -> Answer<'_, ()> {

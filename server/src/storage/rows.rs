@@ -78,6 +78,8 @@ pub struct Registering {
     pub token_hash: [u8; 32],
     /// Both fixed prekeys are there.
     pub keys: KeySet,
+    /// Today, in days since 1970: noted with a device that is new.
+    pub day: i64,
 }
 
 /// What became of a registration.
@@ -166,6 +168,8 @@ pub enum PutKeys {
     Collision(KeyCollision),
     /// The device has too many one-time prekeys waiting. Nothing was stored.
     TooMany,
+    /// The device is gone.
+    NoDevice,
 }
 
 /// An id at or below the high-water mark came with other bytes than are known.
@@ -263,10 +267,19 @@ pub struct TakenDevice {
 /// By what right a submission comes.
 #[derive(Clone, Copy)]
 pub enum Authority {
-    /// A device showed its token.
+    /// A device of another account showed its token.
     Token,
+    /// This device of the account itself showed its token: it is none of those that get a message.
+    Own(u8),
     /// Somebody shows an access key; this is its SHA-256, compared by the store in constant time.
     AccessHash([u8; 32]),
+}
+
+impl Authority {
+    /// Whether this device of the recipient is the one that sends.
+    pub(super) fn is_own(self, device: u8) -> bool {
+        matches!(self, Self::Own(own) if own == device)
+    }
 }
 
 /// How much a mailbox may hold.
@@ -298,7 +311,7 @@ pub struct Recipient {
     pub authority: Authority,
     /// 16 bytes of SHA-256(submission id || recipient).
     pub dedup: [u8; 16],
-    /// Exactly one for each device of the recipient, or the answer is a mismatch.
+    /// Exactly one for each device of the recipient (but the one that sends), or the answer is a mismatch.
     pub messages: Vec<NewMessage>,
 }
 

@@ -187,6 +187,10 @@ async fn copy_made_while_the_server_runs_is_whole_and_gives_no_prekey_or_id_agai
     assert!(good, "{error}");
     let (again, _, error) = run(folder.path(), &["backup", to.to_str().unwrap()]).await;
     assert!(!again && error.contains("there already"), "{error}");
+    // Somebody comes after the copy.
+    let carol = Party::register(address, "carol").await;
+    carol.receive_text("hers").await;
+    let hers = carol.stream().await.envelope().await;
     bob.receive_text("after").await;
     let original = bob.stream().await.backlog().await;
     assert_eq!(texts(&original), ["before", "after"]);
@@ -205,6 +209,9 @@ async fn copy_made_while_the_server_runs_is_whole_and_gives_no_prekey_or_id_agai
     bob.receive_text("other").await;
     let other = stream.envelope().await;
     assert!(other.content == "other" && other.id != original[1].id);
+    let carol = Party::register(address, "carol").await;
+    carol.receive_text("hers").await;
+    assert_ne!(carol.stream().await.envelope().await.id, hers.id);
 }
 
 /// The certificate that the server gives out, which has to be good under this root.

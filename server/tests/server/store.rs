@@ -1,7 +1,9 @@
 //! The behaviour of any store: every test here and that of `model.rs` runs on SQLite and on PostgreSQL.
 
+mod devices;
 mod model;
 mod nodes;
+mod upgrade;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -49,6 +51,7 @@ pub(crate) fn registering(account: u8, device: u8) -> Registering {
         device,
         registration_id: 100 + u16::from(device),
         token_hash: [device; 32],
+        day: 20_000,
         keys: KeySet { signed: Some(key(1)), last_resort: Some(key(1)), ..keys(&[], 0) },
     }
 }

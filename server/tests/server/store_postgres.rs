@@ -7,7 +7,8 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use tokio_postgres::{Client, NoTls};
 use tuckseal_server::storage::{
-    Append, AppendAnswer, Authority, MailboxId, Mismatch, Quota, Recipient, Registering, Store,
+    AccountId, Append, AppendAnswer, Authority, MailboxId, Mismatch, Quota, Recipient, Registering,
+    Store,
 };
 
 use crate::store::{ALL, LATER, NOW, add, append, registering, seqs};
@@ -145,6 +146,43 @@ async fn what_has_expired_goes_with_its_partition_and_leaves_counts_that_are_rig
     ));
     assert_eq!(purged(store, LATER * 40).await, 240);
     assert_eq!(number(&client, WRONG).await, 0);
+    assert_eq!(number(&client, "SELECT count(*) FROM payload").await, 0);
+}
+
+/// In one slice of what has expired are mailboxes that are gone: those behind them have their turn all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn expired_envelopes_of_removed_devices_do_not_hold_up_the_counts_of_others() {
+    let opened = Opened::postgres().await;
+    let (store, client) = (&opened.store, client(&opened).await);
+    let devices: Vec<u8> = (1..=120).collect();
+    for account in 1..=5 {
+        for device in 1..=120 {
+            add(store, account, device).await;
+        }
+        let shared = Bytes::from_static(b"for all");
+        store
+            .append(Append { shared, quota: LARGE, ..append(account, 1, &devices, 3) })
+            .await
+            .unwrap();
+    }
+    // As it is between the two steps of the expiry.
+    let id = number(&client, "SELECT id FROM envelope_part").await;
+    let detach = format!(
+        "ALTER TABLE envelope DETACH PARTITION envelope_{id};
+         UPDATE envelope_part SET cleared_to = 0"
+    );
+    client.batch_execute(&detach).await.unwrap();
+    let row = store.account(AccountId([1; 16])).await.unwrap().unwrap().row;
+    for device in 2..=120 {
+        store.remove_device(row, device).await.unwrap().unwrap();
+    }
+    assert_eq!(purged(store, LATER).await, 5 * 120);
+    assert_eq!(number(&client, WRONG).await, 0);
+    assert_eq!(
+        number(&client, "SELECT count(*) FROM mailbox WHERE dropped = 1").await,
+        4 * 120 + 1
+    );
+    assert_eq!(number(&client, "SELECT count(*) FROM envelope_part").await, 0);
     assert_eq!(number(&client, "SELECT count(*) FROM payload").await, 0);
 }
 

@@ -105,6 +105,22 @@ impl Opened {
         }
     }
 
+    /// What a statement counts, read past the store.
+    pub(crate) async fn number(&self, sql: &str) -> i64 {
+        match &self.place {
+            Place::Folder(folder) => {
+                let db = rusqlite::Connection::open(folder.path().join("db")).unwrap();
+                db.query_row(sql, [], |row| row.get(0)).unwrap()
+            }
+            Place::Database(database) => {
+                let setting = database.setting();
+                let (client, connection) = tokio_postgres::connect(&setting, NoTls).await.unwrap();
+                tokio::spawn(connection);
+                client.query_one(sql, &[]).await.unwrap().get(0)
+            }
+        }
+    }
+
     pub(crate) fn setting(&self) -> String {
         let Place::Database(database) = &self.place else { panic!("no database") };
         database.setting()

@@ -2,9 +2,10 @@
 
 use deadpool_postgres::{Object, Transaction};
 use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 
-use super::keys;
 use super::row::bytes;
+use super::{devices, keys, links};
 use crate::storage::{
     AccountId, AccountRow, DeviceRow, MailboxId, RegisterAnswer, Registering, StoreError,
 };
@@ -58,7 +59,8 @@ pub(super) async fn register(
         return Ok(RegisterAnswer::NameTaken);
     };
     let known = has_same_keys(&changing, account_row, new).await?;
-    let (mailbox, epoch) = put_device(&changing, account_row, new).await?;
+    let (mailbox, epoch) = put_device(&changing, &NewDevice::of(account_row, new)).await?;
+    links::end_open(&changing, account_row).await?;
     if !known {
         keys::replace_all(&changing, mailbox, &new.keys).await?;
     }
@@ -100,27 +102,51 @@ async fn has_same_keys(
     Ok(found.is_some())
 }
 
-async fn put_device(
+/// A device as it is written down.
+pub(super) struct NewDevice<'a> {
+    pub(super) account: i64,
+    pub(super) device: u8,
+    pub(super) registration_id: u16,
+    pub(super) token_hash: &'a [u8; 32],
+    pub(super) keys: &'a [u8; 32],
+    pub(super) name: &'a [u8],
+    pub(super) day: i64,
+}
+
+impl<'a> NewDevice<'a> {
+    fn of(account: i64, new: &'a Registering) -> Self {
+        Self {
+            account,
+            device: new.device,
+            registration_id: new.registration_id,
+            token_hash: &new.token_hash,
+            keys: &new.keys.digest,
+            name: &[],
+            day: new.day,
+        }
+    }
+}
+
+/// One that is there keeps its number, and that of its mailbox, its name and day.
+pub(super) async fn put_device(
     db: &Transaction<'_>,
-    account: i64,
-    new: &Registering,
+    new: &NewDevice<'_>,
 ) -> Result<(MailboxId, i64), StoreError> {
-    let sql = "INSERT INTO device (account, device, registration_id, token_hash, registered_keys, last_upload) \
-               VALUES ($1, $2, $3, $4, $5, $5) ON CONFLICT (account, device) DO UPDATE SET \
+    let sql = "INSERT INTO device (account, device, registration_id, token_hash, registered_keys, last_upload, name, made_day) \
+               VALUES ($1, $2, $3, $4, $5, $5, $6, $7) ON CONFLICT (account, device) DO UPDATE SET \
                registration_id = $3, token_hash = $4, registered_keys = $5 RETURNING id";
     let insert = db.prepare_cached(sql).await?;
     let (device, id) = (i16::from(new.device), i32::from(new.registration_id));
-    let (token, digest) = (&new.token_hash[..], &new.keys.digest[..]);
-    let row = db.query_one(&insert, &[&account, &device, &id, &token, &digest]).await?;
+    let (token, digest) = (&new.token_hash[..], &new.keys[..]);
+    let values: [&(dyn ToSql + Sync); 7] =
+        [&new.account, &device, &id, &token, &digest, &new.name, &new.day];
+    let row = db.query_one(&insert, &values).await?;
     let mailbox = MailboxId(row.try_get(0)?);
     // Connections of before are older than this, those of the new token newer.
     let insert = "INSERT INTO mailbox (device) VALUES ($1)
                   ON CONFLICT (device) DO UPDATE SET epoch = mailbox.epoch + 1 RETURNING epoch";
     let row = db.query_one(&db.prepare_cached(insert).await?, &[&mailbox.0]).await?;
     let epoch = row.try_get(0)?;
-    // What nodes remember of the account is of an older generation from now on.
-    let update = "UPDATE mailbox SET generation = generation + 1 \
-                  WHERE device IN (SELECT id FROM device WHERE account = $1)";
-    db.execute(&db.prepare_cached(update).await?, &[&account]).await?;
+    devices::count_generation(db, new.account).await?;
     Ok((mailbox, epoch))
 }

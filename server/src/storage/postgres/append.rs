@@ -58,6 +58,8 @@ fn planned(plans: Vec<Plan>, batch: &[Append]) -> (Vec<Vec<AppendAnswer>>, Vec<D
         let mut own = Vec::with_capacity(new.recipients.len());
         for ((recipient, to), plan) in new.recipients.iter().enumerate().zip(&mut plans) {
             own.push(match plan {
+                // Of the only device of an account to the others.
+                Ok(targets) if targets.is_empty() => AppendAnswer::Stored(Vec::new()),
                 Ok(targets) => {
                     delivering.push(Delivering { append, recipient, new, to, targets });
                     AppendAnswer::Repeated

@@ -48,7 +48,8 @@ pub(super) async fn put(
     let changing = db.transaction().await?;
     // The device before its state, as a registration does.
     let sql = "SELECT last_upload FROM device WHERE id = $1 FOR NO KEY UPDATE";
-    let last = changing.query_one(&changing.prepare_cached(sql).await?, &[&device.0]).await?;
+    let last = changing.query_opt(&changing.prepare_cached(sql).await?, &[&device.0]).await?;
+    let Some(last) = last else { return Ok(PutKeys::NoDevice) };
     let counts = lock(&changing, device).await?;
     if last.try_get::<_, &[u8]>(0)? != keys.digest {
         let news = match news(&changing, device, keys, &counts).await? {
@@ -181,7 +182,7 @@ async fn read_state(
 
 pub(super) async fn take(db: &mut Object, fetch: &Fetch) -> Result<Taken, StoreError> {
     if let Some(keep) = &fetch.keep
-        && let Some(answer) = kept(db, keep).await?
+        && let Some(answer) = kept(db, fetch.account_row, keep).await?
     {
         return Ok(Taken::Before(answer));
     }
@@ -202,23 +203,33 @@ pub(super) async fn take(db: &mut Object, fetch: &Fetch) -> Result<Taken, StoreE
     note_taken(&changing, &devices, &taken).await?;
     if let Some(keep) = &fetch.keep {
         // The same request at the same time ends here, and finds this answer when it comes again.
-        let sql = "INSERT INTO taken_answer (request, at_ms, answer) VALUES ($1, $2, $3)";
+        let sql =
+            "INSERT INTO taken_answer (account, request, at_ms, answer) VALUES ($1, $2, $3, $4)";
         let (request, answer) = (Uuid::from_bytes(keep.request), (keep.answer)(&taken));
         let insert = changing.prepare_cached(sql).await?;
-        changing.execute(&insert, &[&request, &fetch.now_ms, &&answer[..]]).await?;
+        let (account, now_ms) = (fetch.account_row, fetch.now_ms);
+        changing.execute(&insert, &[&account, &request, &now_ms, &&answer[..]]).await?;
     }
     changing.commit().await?;
     Ok(Taken::Now(taken))
 }
 
-async fn kept(db: &Object, keep: &Keep) -> Result<Option<Bytes>, StoreError> {
-    let query = db.prepare_cached("SELECT answer FROM taken_answer WHERE request = $1").await?;
-    let row = db.query_opt(&query, &[&Uuid::from_bytes(keep.request)]).await?;
+async fn kept(db: &Object, account: i64, keep: &Keep) -> Result<Option<Bytes>, StoreError> {
+    let sql = "SELECT answer FROM taken_answer WHERE account = $1 AND request = $2";
+    let query = db.prepare_cached(sql).await?;
+    let row = db.query_opt(&query, &[&account, &Uuid::from_bytes(keep.request)]).await?;
     row.map(|row| blob(&row, 0)).transpose()
 }
 
+/// The devices of the account are others now: what was answered about them is not to be answered again.
+pub(super) async fn forget_answers(db: &Transaction<'_>, account: i64) -> Result<(), StoreError> {
+    let delete = db.prepare_cached("DELETE FROM taken_answer WHERE account = $1").await?;
+    db.execute(&delete, &[&account]).await?;
+    Ok(())
+}
+
 pub(super) async fn purge_answers(db: &Object, before_ms: i64) -> Result<u64, StoreError> {
-    let sql = "DELETE FROM taken_answer WHERE request IN (SELECT request FROM taken_answer WHERE at_ms < $1 \
+    let sql = "DELETE FROM taken_answer WHERE (account, request) IN (SELECT account, request FROM taken_answer WHERE at_ms < $1 \
                ORDER BY at_ms LIMIT $2 FOR UPDATE SKIP LOCKED)";
     Ok(db.execute(&db.prepare_cached(sql).await?, &[&before_ms, &SLICE]).await?)
 }

@@ -1,12 +1,14 @@
 //! The store in PostgreSQL, for one node or many. Submissions are committed in groups; everything else is a short
 //! transaction of its own. Any number of nodes may work on one database.
 //!
-//! `writer` and `reader` gather what comes at the same time; `accounts`, `append`, `keys`, `mailbox`, `partitions`, `place`, `presence`, `push`
-//! and `reports` hold the statements, `recipients` decides what a submission may.
+//! `writer` and `reader` gather what comes at the same time; `accounts`, `append`, `devices`, `keys`, `links`, `mailbox`, `partitions`,
+//! `place`, `presence`, `push` and `reports` hold the statements, `recipients` decides what a submission may.
 
 mod accounts;
 mod append;
+mod devices;
 mod keys;
+mod links;
 mod mailbox;
 mod partitions;
 mod place;
@@ -31,9 +33,10 @@ pub use schema::PostgresOpenError;
 use writer::{Attempts, Writer};
 
 use super::{
-    AccountId, AccountRow, Answer, Append, AppendAnswer, Backlog, Claim, DeviceRow, Fetch, KeySet,
-    KeyState, Located, MailboxId, MailboxState, NodeId, PushRow, PutKeys, ReadLimit, Recipient,
-    RegisterAnswer, Registering, ReportAnswer, Reporting, Store, Taken,
+    AccountId, AccountRow, Answer, Append, AppendAnswer, Backlog, Claim, DeviceEntry, DeviceRow,
+    Fetch, KeySet, KeyState, LinkAnswer, LinkRow, LinkState, Linking, Located, MailboxId,
+    MailboxState, NodeId, OpeningLink, PushRow, PutKeys, ReadLimit, Recipient, RegisterAnswer,
+    Registering, ReportAnswer, Reporting, Store, Taken,
 };
 
 /// The store. Clones share it.
@@ -101,6 +104,67 @@ impl Store for PostgresStore {
 
     fn device(&self, account: AccountId, device: u8) -> Answer<'_, Option<DeviceRow>> {
         Box::pin(async move { accounts::device(&self.pool.get().await?, account, device).await })
+    }
+
+    fn open_link(&self, opening: OpeningLink) -> Answer<'_, bool> {
+        Box::pin(async move {
+            let mut attempts = Attempts::default();
+            loop {
+                let mut db = self.pool.get().await?;
+                let done = links::open(&mut db, &opening).await;
+                if !attempts.again(&done) {
+                    return done;
+                }
+            }
+        })
+    }
+
+    fn link_of_token(&self, token_hash: [u8; 32], now_ms: i64) -> Answer<'_, Option<LinkRow>> {
+        Box::pin(async move { links::of_token(&self.pool.get().await?, &token_hash, now_ms).await })
+    }
+
+    fn link(&self, id: [u8; 16], now_ms: i64) -> Answer<'_, Option<LinkState>> {
+        Box::pin(async move { links::state(&self.pool.get().await?, &id, now_ms).await })
+    }
+
+    fn link_device(&self, linking: Linking) -> Answer<'_, LinkAnswer> {
+        Box::pin(async move {
+            let mut attempts = Attempts::default();
+            loop {
+                let mut db = self.pool.get().await?;
+                let done = links::link(&mut db, &linking).await;
+                if !attempts.again(&done) {
+                    return done;
+                }
+            }
+        })
+    }
+
+    fn devices(&self, account_row: i64) -> Answer<'_, Vec<DeviceEntry>> {
+        Box::pin(async move { devices::list(&self.pool.get().await?, account_row).await })
+    }
+
+    fn name_device(&self, account_row: i64, device: u8, name: Bytes) -> Answer<'_, bool> {
+        Box::pin(
+            async move { devices::name(&self.pool.get().await?, account_row, device, &name).await },
+        )
+    }
+
+    fn remove_device(&self, account_row: i64, device: u8) -> Answer<'_, Option<MailboxId>> {
+        Box::pin(async move {
+            let mut attempts = Attempts::default();
+            loop {
+                let mut db = self.pool.get().await?;
+                let done = devices::remove(&mut db, account_row, device).await;
+                if !attempts.again(&done) {
+                    return done;
+                }
+            }
+        })
+    }
+
+    fn purge_links(&self, now_ms: i64) -> Answer<'_, u64> {
+        Box::pin(async move { links::purge(&self.pool.get().await?, now_ms).await })
     }
 
     fn put_keys(&self, mailbox: MailboxId, keys: KeySet) -> Answer<'_, PutKeys> {
@@ -183,7 +247,7 @@ impl Store for PostgresStore {
         })
     }
 
-    fn claim(&self, mailbox: MailboxId, node: NodeId) -> Answer<'_, Claim> {
+    fn claim(&self, mailbox: MailboxId, node: NodeId) -> Answer<'_, Option<Claim>> {
         Box::pin(async move { presence::claim(&mut self.pool.get().await?, mailbox, node).await })
     }
 

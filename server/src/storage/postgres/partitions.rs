@@ -133,7 +133,8 @@ enum Cleared {
     Slice(u64),
 }
 
-/// Puts the counts of some mailboxes right; their devices will be told. The partition is dropped after the last of them.
+/// Puts the counts of some mailboxes right; their devices will be told. The partition is dropped after the last of them. It may
+/// have envelopes of devices that were removed since: these count, and have no mailbox.
 async fn clear(db: &mut Object) -> Result<Cleared, StoreError> {
     let changing = db.transaction().await?;
     let sql = "SELECT id, cleared_to FROM envelope_part WHERE cleared_to IS NOT NULL ORDER BY id LIMIT 1 \
@@ -144,9 +145,10 @@ async fn clear(db: &mut Object) -> Result<Cleared, StoreError> {
         "WITH gone AS (SELECT mailbox, count(*) AS n, count(*) FILTER (WHERE NOT short) AS missed, sum(size)::bigint AS size \
          FROM envelope_{id} WHERE mailbox > $1 \
          GROUP BY mailbox ORDER BY mailbox LIMIT $2), \
-         locked AS (SELECT device FROM mailbox WHERE device IN (SELECT mailbox FROM gone) ORDER BY device FOR UPDATE) \
-         UPDATE mailbox m SET count = m.count - g.n, bytes = m.bytes - g.size, dropped = m.dropped + g.missed \
-         FROM gone g JOIN locked l ON l.device = g.mailbox WHERE m.device = l.device RETURNING m.device, g.n"
+         locked AS (SELECT device FROM mailbox WHERE device IN (SELECT mailbox FROM gone) ORDER BY device FOR UPDATE), \
+         put AS (UPDATE mailbox m SET count = m.count - g.n, bytes = m.bytes - g.size, dropped = m.dropped + g.missed \
+         FROM gone g JOIN locked l ON l.device = g.mailbox WHERE m.device = l.device) \
+         SELECT mailbox, n FROM gone"
     );
     let rows = changing.query(&sql, &[&cleared_to, &SLICE]).await?;
     let (mut last, mut count) = (cleared_to, 0_i64);

@@ -17,17 +17,18 @@ pub(super) async fn claim(
     db: &mut Object,
     mailbox: MailboxId,
     node: NodeId,
-) -> Result<Claim, StoreError> {
+) -> Result<Option<Claim>, StoreError> {
     let changing = db.transaction().await?;
     let sql = "SELECT node FROM mailbox WHERE device = $1 FOR UPDATE";
     let before = changing.query_opt(&changing.prepare_cached(sql).await?, &[&mailbox.0]).await?;
-    let before: Option<i64> = before.ok_or(StoreError::Damaged)?.try_get(0)?;
+    let Some(before) = before else { return Ok(None) };
+    let before: Option<i64> = before.try_get(0)?;
     let sql = "UPDATE mailbox SET node = $2, epoch = epoch + 1 WHERE device = $1 RETURNING epoch";
     let update = changing.prepare_cached(sql).await?;
     let epoch = changing.query_one(&update, &[&mailbox.0, &node.0]).await?.try_get(0)?;
     changing.commit().await?;
     let displaced = before.map(NodeId).filter(|before| *before != node);
-    Ok(Claim { epoch, displaced })
+    Ok(Some(Claim { epoch, displaced }))
 }
 
 pub(super) async fn release(db: &Object, mailbox: MailboxId, epoch: i64) -> Result<(), StoreError> {

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use deadpool_postgres::Object;
+use tokio_postgres::error::SqlState;
 
 use crate::storage::{MailboxId, NodeId, PushRow, StoreError};
 
@@ -17,8 +18,12 @@ pub(super) async fn put(
     };
     let sql = "INSERT INTO push (device, registration) VALUES ($1, $2) \
                ON CONFLICT (device) DO UPDATE SET registration = $2";
-    db.execute(&db.prepare_cached(sql).await?, &[&mailbox.0, &&registration[..]]).await?;
-    Ok(())
+    let put = db.execute(&db.prepare_cached(sql).await?, &[&mailbox.0, &&registration[..]]).await;
+    match put {
+        // The device is gone.
+        Err(error) if error.code() == Some(&SqlState::FOREIGN_KEY_VIOLATION) => Ok(()),
+        done => Ok(done.map(drop)?),
+    }
 }
 
 pub(super) async fn end(

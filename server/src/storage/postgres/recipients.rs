@@ -1,7 +1,7 @@
 //! Which mailboxes a submission is for, and whether its sender may.
 //!
-//! What was looked up is remembered, so that a batch need not ask again. It may be out of date: each registration counts
-//! the generation of the account's mailboxes up, and nothing is placed in a mailbox of another generation than was planned
+//! What was looked up is remembered, so that a batch need not ask again. It may be out of date: each registration, and each device
+//! that is linked or removed, counts the generation of the account's mailboxes up, and nothing is placed in a mailbox of another generation than was planned
 //! with (`place`). Nothing is refused by what is remembered.
 
 use std::collections::{HashMap, HashSet};
@@ -60,13 +60,14 @@ impl Accounts {
         recipients: &[&Recipient],
     ) -> Result<Vec<Plan>, StoreError> {
         let mut plans = self.remembered(recipients);
-        let doubtful = plans.iter().zip(recipients).filter(|(plan, _)| plan.is_err());
+        let doubtful = plans.iter().zip(recipients).filter(|(plan, _)| is_doubtful(plan));
         let doubtful: HashSet<&[u8]> = doubtful.map(|(_, to)| &to.account.0[..]).collect();
         if doubtful.is_empty() {
             return Ok(plans);
         }
         let found = look_up(db, doubtful.into_iter().collect()).await?;
-        for (known, to) in plans.iter_mut().zip(recipients).filter(|(known, _)| known.is_err()) {
+        for (known, to) in plans.iter_mut().zip(recipients).filter(|(known, _)| is_doubtful(known))
+        {
             *known = plan(found.get(&to.account.0).map(|account| &**account), to);
         }
         let mut known = self.lock();
@@ -98,6 +99,11 @@ impl Accounts {
     }
 }
 
+/// Nothing is refused by what is remembered, and where there is no mailbox there is no generation that could be another.
+fn is_doubtful(plan: &Plan) -> bool {
+    plan.as_ref().map_or(true, Vec::is_empty)
+}
+
 /// The accounts with these ids, with their devices in order.
 async fn look_up(db: &Object, wanted: Vec<&[u8]>) -> Result<Found, StoreError> {
     let rows = db.query(&db.prepare_cached(ACCOUNTS).await?, &[&wanted]).await?;
@@ -122,7 +128,7 @@ async fn look_up(db: &Object, wanted: Vec<&[u8]>) -> Result<Found, StoreError> {
 /// a wrong key take the same way to the same answer.
 fn plan(found: Option<&Account>, to: &Recipient) -> Plan {
     let account = match to.authority {
-        Authority::Token => found.ok_or(AppendAnswer::UnknownAccount)?,
+        Authority::Token | Authority::Own(_) => found.ok_or(AppendAnswer::UnknownAccount)?,
         Authority::AccessHash(shown) => {
             let hash = found.map_or([0; 32], |account| account.access_hash);
             let equal: bool = shown.ct_eq(&hash).into();
@@ -131,8 +137,9 @@ fn plan(found: Option<&Account>, to: &Recipient) -> Plan {
     };
     let mut mismatch = Mismatch::default();
     let mut targets = Vec::with_capacity(to.messages.len());
+    let devices = || account.devices.iter().filter(|it| !to.authority.is_own(it.device));
     for message in &to.messages {
-        match account.devices.iter().find(|device| device.device == message.device) {
+        match devices().find(|device| device.device == message.device) {
             None => mismatch.extra.push(message.device),
             Some(device) if device.registration_id != message.registration_id => {
                 mismatch.stale.push(message.device);
@@ -141,8 +148,7 @@ fn plan(found: Option<&Account>, to: &Recipient) -> Plan {
         }
     }
     let named = |device: &&Device| to.messages.iter().any(|m| m.device == device.device);
-    mismatch.missing =
-        account.devices.iter().filter(|d| !named(d)).map(|device| device.device).collect();
+    mismatch.missing = devices().filter(|d| !named(d)).map(|device| device.device).collect();
     if mismatch == Mismatch::default() {
         Ok(targets)
     } else {

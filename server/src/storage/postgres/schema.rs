@@ -12,12 +12,13 @@ use crate::metrics;
 use crate::storage::StoreError;
 
 /// One step each, in order; `schema_version` counts those that were taken.
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: [&str; 6] = [
     include_str!("../migrations/postgres/0001_first.sql"),
     include_str!("../migrations/postgres/0002_push.sql"),
     include_str!("../migrations/postgres/0003_reports.sql"),
     include_str!("../migrations/postgres/0005_life.sql"),
     include_str!("../migrations/postgres/0006_takes.sql"),
+    include_str!("../migrations/postgres/0007_devices.sql"),
 ];
 const KNOWN: i32 = MIGRATIONS.len() as i32;
 /// "tuckseal" as a number: the advisory lock under which one node at a time migrates.

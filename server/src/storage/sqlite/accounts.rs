@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::keys;
+use super::{keys, links};
 use crate::storage::{AccountId, AccountRow, DeviceRow, MailboxId, RegisterAnswer, Registering};
 
 pub(super) fn account(db: &Connection, account: AccountId) -> rusqlite::Result<Option<AccountRow>> {
@@ -44,7 +44,8 @@ pub(super) fn device(
 pub(super) fn register(db: &Connection, new: &Registering) -> rusqlite::Result<RegisterAnswer> {
     let Some((row, account)) = account_for(db, new)? else { return Ok(RegisterAnswer::NameTaken) };
     let known = known_device(db, row, new)?;
-    let mailbox = put_device(db, row, new)?;
+    let mailbox = put_device(db, &NewDevice::of(row, new))?;
+    links::end_open(db, row)?;
     if known != Known::SameKeys {
         keys::replace_all(db, mailbox, &new.keys)?;
     }
@@ -91,11 +92,40 @@ fn known_device(db: &Connection, account: i64, new: &Registering) -> rusqlite::R
     Ok(if same { Known::SameKeys } else { Known::No })
 }
 
-fn put_device(db: &Connection, account: i64, new: &Registering) -> rusqlite::Result<MailboxId> {
-    let sql = "INSERT INTO device (account, device, registration_id, token_hash, registered_keys, last_upload) \
-               VALUES (?1, ?2, ?3, ?4, ?5, ?5) ON CONFLICT (account, device) DO UPDATE SET \
+/// A device as it is written down.
+pub(super) struct NewDevice<'a> {
+    pub(super) account: i64,
+    pub(super) device: u8,
+    pub(super) registration_id: u16,
+    pub(super) token_hash: &'a [u8; 32],
+    pub(super) keys: &'a [u8; 32],
+    pub(super) name: &'a [u8],
+    pub(super) day: i64,
+}
+
+impl<'a> NewDevice<'a> {
+    fn of(account: i64, new: &'a Registering) -> Self {
+        Self {
+            account,
+            device: new.device,
+            registration_id: new.registration_id,
+            token_hash: &new.token_hash,
+            keys: &new.keys.digest,
+            name: &[],
+            day: new.day,
+        }
+    }
+}
+
+/// Its number, and that of its mailbox, is above that of any device there is or was. One that is there keeps it, with its name
+/// and day.
+pub(super) fn put_device(db: &Connection, new: &NewDevice<'_>) -> rusqlite::Result<MailboxId> {
+    let sql = "INSERT INTO device (id, account, device, registration_id, token_hash, registered_keys, last_upload, name, made_day) \
+               VALUES (1 + max((SELECT coalesce(max(id), 0) FROM device), (SELECT last FROM device_mark)), \
+               ?1, ?2, ?3, ?4, ?5, ?5, ?6, ?7) ON CONFLICT (account, device) DO UPDATE SET \
                registration_id = ?3, token_hash = ?4, registered_keys = ?5 RETURNING id";
-    let values = params![account, new.device, new.registration_id, new.token_hash, new.keys.digest];
+    let NewDevice { account, device, registration_id, token_hash, keys, name, day } = new;
+    let values = params![account, device, registration_id, *token_hash, *keys, name, day];
     let device = db.prepare_cached(sql)?.query_row(values, |row| row.get(0))?;
     db.prepare_cached("INSERT INTO mailbox (device) VALUES (?1) ON CONFLICT DO NOTHING")?
         .execute([device])?;

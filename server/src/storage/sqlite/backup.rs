@@ -1,8 +1,8 @@
 //! `tuckseal-server backup`: a copy of the embedded database while the server runs.
 //!
 //! The copy is made so that restoring it does no harm: it holds no one-time prekeys, of which some will have been
-//! given out by then (devices are told and upload new ones), and its mailboxes go on at places that were never used,
-//! so that no envelope gets the id of another.
+//! given out by then (devices are told and upload new ones), its mailboxes go on at places that were never used, and new
+//! devices get mailboxes that never were, so that no envelope gets the id of another.
 
 use std::path::{Path, PathBuf};
 
@@ -10,6 +10,9 @@ use rusqlite::{Connection, OpenFlags};
 
 /// Places that a mailbox skips: more than any uses between the copy and its restoring.
 const SKIP: i64 = 1 << 40;
+
+/// Numbers of devices that are left out: more than are made between the copy and its restoring.
+const DEVICES: i64 = 1 << 32;
 
 /// Why there is no copy.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +68,9 @@ fn copy(database: &Path, part: &Path) -> Result<(), BackupError> {
     let changing = copy.transaction()?;
     changing.execute_batch("DELETE FROM prekey_once; UPDATE prekey_state SET remaining = 0;")?;
     changing.execute("UPDATE mailbox SET next_seq = next_seq + ?1", [SKIP])?;
+    let skip =
+        "UPDATE device_mark SET last = ?1 + max(last, (SELECT coalesce(max(id), 0) FROM device))";
+    changing.execute(skip, [DEVICES])?;
     Ok(changing.commit()?)
 }
 

@@ -48,9 +48,11 @@ pub(super) fn replace_all(
 }
 
 pub(super) fn put(db: &Connection, device: MailboxId, keys: &KeySet) -> rusqlite::Result<PutKeys> {
-    let last: [u8; 32] = db
+    let last: Option<[u8; 32]> = db
         .prepare_cached("SELECT last_upload FROM device WHERE id = ?1")?
-        .query_row([device.0], |row| row.get(0))?;
+        .query_row([device.0], |row| row.get(0))
+        .optional()?;
+    let Some(last) = last else { return Ok(PutKeys::NoDevice) };
     if last != keys.digest {
         let news = match news(db, device, keys)? {
             Ok(news) => news,
@@ -159,7 +161,7 @@ pub(super) fn state(db: &Connection, device: MailboxId) -> rusqlite::Result<Opti
 
 pub(super) fn take(db: &Connection, fetch: &Fetch) -> rusqlite::Result<Taken> {
     if let Some(keep) = &fetch.keep
-        && let Some(answer) = kept(db, keep)?
+        && let Some(answer) = kept(db, fetch.account_row, keep)?
     {
         return Ok(Taken::Before(answer));
     }
@@ -173,21 +175,28 @@ pub(super) fn take(db: &Connection, fetch: &Fetch) -> rusqlite::Result<Taken> {
     if let Some(keep) = &fetch.keep
         && !taken.is_empty()
     {
-        let sql = "INSERT INTO taken_answer (request, at_ms, answer) VALUES (?1, ?2, ?3)";
-        let values = params![keep.request, fetch.now_ms, &(keep.answer)(&taken)[..]];
+        let sql =
+            "INSERT INTO taken_answer (account, request, at_ms, answer) VALUES (?1, ?2, ?3, ?4)";
+        let (account, answer) = (fetch.account_row, (keep.answer)(&taken));
+        let values = params![account, keep.request, fetch.now_ms, &answer[..]];
         db.prepare_cached(sql)?.execute(values)?;
     }
     Ok(Taken::Now(taken))
 }
 
-fn kept(db: &Connection, keep: &Keep) -> rusqlite::Result<Option<Bytes>> {
-    let sql = "SELECT answer FROM taken_answer WHERE request = ?1";
-    db.prepare_cached(sql)?.query_row([keep.request], |row| blob(row, 0)).optional()
+fn kept(db: &Connection, account: i64, keep: &Keep) -> rusqlite::Result<Option<Bytes>> {
+    let sql = "SELECT answer FROM taken_answer WHERE account = ?1 AND request = ?2";
+    db.prepare_cached(sql)?.query_row(params![account, keep.request], |row| blob(row, 0)).optional()
+}
+
+/// The devices of the account are others now: what was answered about them is not to be answered again.
+pub(super) fn forget_answers(db: &Connection, account: i64) -> rusqlite::Result<()> {
+    db.prepare_cached("DELETE FROM taken_answer WHERE account = ?1")?.execute([account]).map(drop)
 }
 
 pub(super) fn purge_answers(db: &Connection, before_ms: i64) -> rusqlite::Result<u64> {
-    let sql = "DELETE FROM taken_answer WHERE request IN \
-               (SELECT request FROM taken_answer WHERE at_ms < ?1 ORDER BY at_ms LIMIT ?2)";
+    let sql = "DELETE FROM taken_answer WHERE rowid IN \
+               (SELECT rowid FROM taken_answer WHERE at_ms < ?1 ORDER BY at_ms LIMIT ?2)";
     Ok(db.prepare_cached(sql)?.execute([before_ms, SLICE])? as u64)
 }
 

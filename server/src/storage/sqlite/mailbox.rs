@@ -36,7 +36,7 @@ fn append_for(
         Ok(account) => account,
         Err(refusal) => return Ok(refusal),
     };
-    let devices = devices(db, account)?;
+    let devices = receivers(db, account, to.authority)?;
     let plan = match plan(&devices, &to.messages) {
         Ok(plan) => plan,
         Err(mismatch) => {
@@ -47,6 +47,10 @@ fn append_for(
             });
         }
     };
+    if plan.is_empty() {
+        // Of the only device of an account to the others.
+        return Ok(AppendAnswer::Stored(Vec::new()));
+    }
     if !accepted.note(db, &to.dedup, new.now_ms)? {
         return Ok(AppendAnswer::Repeated);
     }
@@ -63,7 +67,7 @@ fn locate_one(db: &Connection, to: &Recipient) -> rusqlite::Result<Located> {
         Ok(account) => account,
         Err(refusal) => return Ok(Err(refusal)),
     };
-    let devices = devices(db, account)?;
+    let devices = receivers(db, account, to.authority)?;
     Ok(match plan(&devices, &to.messages) {
         Ok(plan) => Ok(plan
             .into_iter()
@@ -124,8 +128,8 @@ fn authorised(db: &Connection, to: &Recipient) -> rusqlite::Result<Result<i64, A
         .query_row([to.account.0], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;
     Ok(match (to.authority, found) {
-        (Authority::Token, Some((account, _))) => Ok(account),
-        (Authority::Token, None) => Err(AppendAnswer::UnknownAccount),
+        (Authority::Token | Authority::Own(_), Some((account, _))) => Ok(account),
+        (Authority::Token | Authority::Own(_), None) => Err(AppendAnswer::UnknownAccount),
         (Authority::AccessHash(shown), found) => {
             let (account, hash) =
                 found.map_or((None, [0; 32]), |(account, hash)| (Some(account), hash));
@@ -143,6 +147,13 @@ struct Device {
     next_seq: i64,
     count: i64,
     bytes: i64,
+}
+
+/// The devices of the account, but the one of it that sends.
+fn receivers(db: &Connection, account: i64, by: Authority) -> rusqlite::Result<Vec<Device>> {
+    let mut devices = devices(db, account)?;
+    devices.retain(|device| !by.is_own(device.device));
+    Ok(devices)
 }
 
 fn devices(db: &Connection, account: i64) -> rusqlite::Result<Vec<Device>> {
@@ -319,6 +330,13 @@ pub(super) fn delete(db: &Connection, mailbox: MailboxId, seqs: &[i64]) -> rusql
         bytes += size;
     }
     forget(db, mailbox, (count, bytes), 0)
+}
+
+/// All that is in a mailbox goes, and the mailbox.
+pub(super) fn remove(db: &Connection, mailbox: MailboxId) -> rusqlite::Result<()> {
+    release_all(db, params![mailbox.0, 0, i64::MAX])?;
+    db.prepare_cached("DELETE FROM envelope WHERE mailbox = ?1")?.execute([mailbox.0])?;
+    db.prepare_cached("DELETE FROM mailbox WHERE device = ?1")?.execute([mailbox.0]).map(drop)
 }
 
 /// Gives up the payloads of the envelopes in this part of a mailbox.

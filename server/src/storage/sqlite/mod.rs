@@ -1,11 +1,13 @@
 //! The store in one SQLite file: WAL, `synchronous=FULL`, one writing thread, a few reading connections.
 //!
-//! `writer` commits, `readers` read; `accounts`, `keys` and `mailbox` hold the statements of their tables.
+//! `writer` commits, `readers` read; `accounts`, `devices`, `links`, `keys` and `mailbox` hold the statements of their tables.
 
 mod accepted;
 mod accounts;
 mod backup;
+mod devices;
 mod keys;
+mod links;
 mod mailbox;
 mod push;
 mod readers;
@@ -25,9 +27,10 @@ pub use schema::OpenError;
 use writer::Writer;
 
 use super::{
-    AccountId, AccountRow, Answer, Append, AppendAnswer, Backlog, Claim, DeviceRow, Fetch, KeySet,
-    KeyState, Located, MailboxId, MailboxState, NodeId, PushRow, PutKeys, ReadLimit, Recipient,
-    RegisterAnswer, Registering, ReportAnswer, Reporting, Store, Taken,
+    AccountId, AccountRow, Answer, Append, AppendAnswer, Backlog, Claim, DeviceEntry, DeviceRow,
+    Fetch, KeySet, KeyState, LinkAnswer, LinkRow, LinkState, Linking, Located, MailboxId,
+    MailboxState, NodeId, OpeningLink, PushRow, PutKeys, ReadLimit, Recipient, RegisterAnswer,
+    Registering, ReportAnswer, Reporting, Store, Taken,
 };
 
 /// About what a command without bodies writes, in bytes.
@@ -80,6 +83,40 @@ impl Store for SqliteStore {
 
     fn device(&self, account: AccountId, device: u8) -> Answer<'_, Option<DeviceRow>> {
         Box::pin(self.readers.read(move |db| accounts::device(db, account, device)))
+    }
+
+    fn open_link(&self, opening: OpeningLink) -> Answer<'_, bool> {
+        Box::pin(self.writer.call(SMALL, move |db| links::open(db, &opening)))
+    }
+
+    fn link_of_token(&self, token_hash: [u8; 32], now_ms: i64) -> Answer<'_, Option<LinkRow>> {
+        Box::pin(self.readers.read(move |db| links::of_token(db, &token_hash, now_ms)))
+    }
+
+    fn link(&self, id: [u8; 16], now_ms: i64) -> Answer<'_, Option<LinkState>> {
+        Box::pin(self.readers.read(move |db| links::state(db, &id, now_ms)))
+    }
+
+    fn link_device(&self, linking: Linking) -> Answer<'_, LinkAnswer> {
+        let weight = SMALL + keys::weight(&linking.keys);
+        Box::pin(self.writer.call(weight, move |db| links::link(db, &linking)))
+    }
+
+    fn devices(&self, account_row: i64) -> Answer<'_, Vec<DeviceEntry>> {
+        Box::pin(self.readers.read(move |db| devices::list(db, account_row)))
+    }
+
+    fn name_device(&self, account_row: i64, device: u8, name: Bytes) -> Answer<'_, bool> {
+        let write = move |db: &_| devices::name(db, account_row, device, &name);
+        Box::pin(self.writer.call(SMALL, write))
+    }
+
+    fn remove_device(&self, account_row: i64, device: u8) -> Answer<'_, Option<MailboxId>> {
+        Box::pin(self.writer.call(SMALL, move |db| devices::remove(db, account_row, device)))
+    }
+
+    fn purge_links(&self, now_ms: i64) -> Answer<'_, u64> {
+        Box::pin(self.writer.call(SMALL, move |db| links::purge(db, now_ms)))
     }
 
     fn put_keys(&self, mailbox: MailboxId, keys: KeySet) -> Answer<'_, PutKeys> {
@@ -140,8 +177,8 @@ impl Store for SqliteStore {
     }
 
     /// The latest connection of this process has the mailbox: its bus sees to that.
-    fn claim(&self, _mailbox: MailboxId, _node: NodeId) -> Answer<'_, Claim> {
-        Box::pin(std::future::ready(Ok(Claim { epoch: 0, displaced: None })))
+    fn claim(&self, _mailbox: MailboxId, _node: NodeId) -> Answer<'_, Option<Claim>> {
+        Box::pin(std::future::ready(Ok(Some(Claim { epoch: 0, displaced: None }))))
     }
 
     fn release(&self, _mailbox: MailboxId, _epoch: i64) -> Answer<'_, ()> {

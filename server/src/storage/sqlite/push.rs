@@ -12,7 +12,10 @@ pub(super) fn put(
 ) -> rusqlite::Result<()> {
     match registration {
         Some(registration) => db
-            .prepare_cached("INSERT OR REPLACE INTO push (device, registration) VALUES (?1, ?2)")?
+            .prepare_cached(
+                "INSERT OR REPLACE INTO push (device, registration) \
+                 SELECT id, ?2 FROM device WHERE id = ?1",
+            )?
             .execute(params![mailbox.0, &registration[..]]),
         None => db.prepare_cached("DELETE FROM push WHERE device = ?1")?.execute([mailbox.0]),
     }

@@ -6,12 +6,13 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 /// One step each, in order; `user_version` counts those that were taken.
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: [&str; 6] = [
     include_str!("../migrations/sqlite/0001_first.sql"),
     include_str!("../migrations/sqlite/0002_push.sql"),
     include_str!("../migrations/sqlite/0003_reports.sql"),
     include_str!("../migrations/sqlite/0005_life.sql"),
     include_str!("../migrations/sqlite/0006_takes.sql"),
+    include_str!("../migrations/sqlite/0007_devices.sql"),
 ];
 const KNOWN: u32 = MIGRATIONS.len() as u32;
 const STATEMENTS: usize = 64;

@@ -44,9 +44,9 @@ async fn latest_connection_has_the_mailbox_and_submissions_say_where_it_is() {
         placed[0].node
     };
     assert_eq!(node_of(1).await, None);
-    let first = store.claim(mailbox, NodeId(7)).await.unwrap();
+    let first = store.claim(mailbox, NodeId(7)).await.unwrap().unwrap();
     assert_eq!((first.displaced, node_of(2).await), (None, Some(NodeId(7))));
-    let second = store.claim(mailbox, NodeId(8)).await.unwrap();
+    let second = store.claim(mailbox, NodeId(8)).await.unwrap().unwrap();
     assert_eq!((second.displaced, node_of(3).await), (Some(NodeId(7)), Some(NodeId(8))));
     assert!(second.epoch > first.epoch);
     // Who was displaced gives up nothing but its own place.
@@ -63,11 +63,11 @@ async fn registering_again_is_newer_than_the_streams_before_and_older_than_those
     let opened = Opened::postgres().await;
     let store = Arc::clone(&opened.store);
     let mailbox = add(&store, 1, 1).await;
-    let before = store.claim(mailbox, NodeId(7)).await.unwrap().epoch;
+    let before = store.claim(mailbox, NodeId(7)).await.unwrap().unwrap().epoch;
     let RegisterAnswer::As(_, _, registered) = store.register(registering(1, 1)).await.unwrap()
     else {
         panic!("not registered");
     };
-    let after = store.claim(mailbox, NodeId(7)).await.unwrap().epoch;
+    let after = store.claim(mailbox, NodeId(7)).await.unwrap().unwrap().epoch;
     assert!(before < registered && registered < after, "{before} {registered} {after}");
 }
