@@ -40,7 +40,7 @@ pub(super) async fn submit(
     let right = match credential {
         Credential::Device(caller) => {
             hooks.submission(caller.account, &submission).await?;
-            Right::Token
+            Right::Token((&caller).into())
         }
         Credential::AccessKey(key) => {
             hooks.sealed(&submission).await?;
@@ -70,7 +70,7 @@ pub(super) async fn submit_multi(
     let right = match caller {
         Some(caller) => {
             hooks.multi_submission(caller.account, &submission).await?;
-            MultiRight::Token
+            MultiRight::Token((&caller).into())
         }
         None => {
             hooks.multi_sealed(&submission).await?;

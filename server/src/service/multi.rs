@@ -11,7 +11,7 @@ use tuckseal::{SentMessage, SentRecipient, ServiceIdKind};
 use super::accounts::sha256;
 use super::error::ServiceError;
 use super::intake::{Keeping, Outcome};
-use super::relay::{Relay, dedup};
+use super::relay::{Relay, Sender, dedup};
 use crate::storage::{AccountId, AppendAnswer, Authority, Mismatch, NewMessage, Recipient};
 
 /// Recipients of one transaction.
@@ -20,10 +20,10 @@ const RECIPIENTS: usize = 128;
 const SHARED_MIN: usize = 1024;
 
 /// By what right a submission for many comes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub enum MultiRight {
-    /// A device has shown its token.
-    Token,
+    /// This device has shown its token.
+    Token(Sender),
     /// The access key of each recipient, in the submission.
     AccessKeys,
 }
@@ -47,7 +47,7 @@ impl Relay {
         let sent = self.split(&submission.sent)?;
         let keys = access_keys(right, &submission.access)?;
         let authority = |account: AccountId| match right {
-            MultiRight::Token => Authority::Token,
+            MultiRight::Token(sender) => sender.authority(account),
             // Without its key a recipient is refused in the same way as with a wrong one.
             MultiRight::AccessKeys => {
                 Authority::AccessHash(keys.get(&account).map_or([0; 32], sha256_of))
@@ -111,7 +111,7 @@ fn access_keys(
     right: MultiRight,
     access: &[RecipientAccess],
 ) -> Result<HashMap<AccountId, [u8; 16]>, ServiceError> {
-    if right == MultiRight::Token && !access.is_empty() {
+    if matches!(right, MultiRight::Token(_)) && !access.is_empty() {
         return Err(ServiceError::Invalid("show a device token or access keys, not both"));
     }
     let pairs = access.iter().map(|access| {

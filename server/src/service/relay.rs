@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use tuckseal::ENVELOPE_SIZES;
 use tuckseal::service::{Envelope, Submission};
 
-use super::accounts::sha256;
+use super::accounts::{Caller, sha256};
 use super::delivery::{Delivery, Window};
 use super::envelope_id::EnvelopeIds;
 use super::error::ServiceError;
@@ -33,11 +33,33 @@ use crate::storage::{
 /// Mailboxes that one query of a sweep asks for.
 const SWEEP: usize = 1000;
 
+/// A device that hands something in and has shown its token.
+#[derive(Clone, Copy)]
+pub struct Sender {
+    /// Its account.
+    pub account: AccountId,
+    /// 1..127.
+    pub device: u8,
+}
+
+impl From<&Caller> for Sender {
+    fn from(caller: &Caller) -> Self {
+        Self { account: caller.account, device: caller.device }
+    }
+}
+
+impl Sender {
+    /// What its token is worth at this account.
+    pub(super) fn authority(self, to: AccountId) -> Authority {
+        if self.account == to { Authority::Own(self.device) } else { Authority::Token }
+    }
+}
+
 /// By what right a submission comes.
 #[derive(Clone, Copy)]
 pub enum Right {
-    /// A device has shown its token.
-    Token,
+    /// This device has shown its token.
+    Token(Sender),
     /// This access key, not checked yet.
     AccessKey([u8; 16]),
 }
@@ -97,7 +119,8 @@ impl Relay {
     }
 
     /// Stores a submission for all devices of its recipient and wakes those that are connected. The answer comes
-    /// when it is durable; the same submission id again stores nothing.
+    /// when it is durable; the same submission id again stores nothing. What a device hands in for its own account is for the
+    /// others of it.
     ///
     /// Drive it to its end: dropped between the commit and the wake-up, it leaves the wake-up to the sweep, and no push
     /// is sent.
@@ -329,7 +352,12 @@ impl Relay {
             })
         });
         let mut messages = messages.collect::<Result<Vec<_>, _>>()?;
-        if messages.is_empty() {
+        let authority = match right {
+            Right::Token(sender) => sender.authority(account),
+            Right::AccessKey(key) => Authority::AccessHash(sha256(&key)),
+        };
+        // A device may be the only one of its account; if it is not, it is told of the others.
+        if messages.is_empty() && !matches!(authority, Authority::Own(_)) {
             return Err(ServiceError::Invalid("messages must be there, one for each device"));
         }
         messages.sort_by_key(|message| message.device);
@@ -340,15 +368,7 @@ impl Relay {
         {
             return Err(ServiceError::Invalid("two messages are for the same device"));
         }
-        Ok(Recipient {
-            account,
-            authority: match right {
-                Right::Token => Authority::Token,
-                Right::AccessKey(key) => Authority::AccessHash(sha256(&key)),
-            },
-            dedup: dedup(&id, account),
-            messages,
-        })
+        Ok(Recipient { account, authority, dedup: dedup(&id, account), messages })
     }
 }
 

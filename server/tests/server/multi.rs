@@ -14,7 +14,7 @@ fn sent(recipients: &[&Party], shared: &[u8]) -> Vec<u8> {
     for (n, to) in recipients.iter().enumerate() {
         sent.push(0);
         sent.extend(to.account);
-        sent.push(1);
+        sent.push(to.device);
         sent.extend((to.registration_id as u16).to_be_bytes());
         sent.extend([n as u8; 48]);
     }
@@ -123,7 +123,10 @@ async fn refusals_are_told_one_by_one_and_hinder_nobody_else() {
     submission.access.clear();
     let request = a.own(Method::PUT, "/v1/messages/multi").body(submission.encode_to_vec());
     let accepted: MultiAccepted = message(request.send().await.unwrap()).await;
-    assert_eq!(accepted.refused.len(), 2);
+    // Of its own account the device is none that gets something.
+    assert_eq!(accepted.refused.len(), 3);
+    let own = accepted.refused.iter().find(|refusal| refusal.account == a.account[..]).unwrap();
+    assert_eq!(own.devices.clone().unwrap().extra, [1]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

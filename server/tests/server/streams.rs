@@ -33,15 +33,18 @@ async fn sealed_submissions_go_without_a_token_many_in_a_frame_and_twice_is_once
 async fn device_hands_in_by_its_token_on_the_stream_that_delivers_to_it() {
     let world = World::start().await;
     let (alice, bob) = (world.party("alice").await, world.party("bob").await);
+    let carol = world.party("carol").await;
     let mut stream = alice.stream().await;
     stream.backlog().await;
     let by_token = |to: &Party| StreamSubmission {
         access_key: Bytes::new(),
         ..to.stream_submission(b"by token")
     };
-    stream.hand_in(vec![by_token(&bob), by_token(&alice)]).await;
+    stream.hand_in(vec![by_token(&bob), by_token(&carol)]).await;
     assert!(stream.answers(2).await.values().all(|answer| matches!(answer, Answer::Accepted(_))));
-    assert_eq!(stream.text().await, "by token");
+    alice.receive_text("for her").await;
+    assert_eq!(stream.text().await, "for her");
+    assert_eq!(texts(&carol.stream().await.backlog().await), ["by token"]);
     assert_eq!(texts(&bob.stream().await.backlog().await), ["by token"]);
 }
 

@@ -118,6 +118,7 @@ pub(crate) struct Party {
     pub(crate) access_key: [u8; 16],
     pub(crate) keys: KeysUpload,
     pub(crate) account: [u8; 16],
+    pub(crate) device: u8,
     pub(crate) token: [u8; 32],
 }
 
@@ -134,6 +135,7 @@ impl Party {
             access_key: random(),
             keys,
             account: [0; 16],
+            device: 1,
             token: [0; 32],
         }
     }
@@ -193,7 +195,7 @@ impl Party {
     }
 
     pub(crate) fn bearer(&self) -> String {
-        let bytes = [&self.account[..], &[1], &self.token[..]].concat();
+        let bytes = [&self.account[..], &[self.device], &self.token[..]].concat();
         format!("Bearer {}", URL_SAFE_NO_PAD.encode(bytes))
     }
 
@@ -231,8 +233,8 @@ impl Party {
     /// The same without padding.
     pub(crate) fn unpadded(&self, content: Vec<u8>) -> Submission {
         let content = content.into();
-        let message =
-            DeviceMessage { device_id: 1, registration_id: self.registration_id, content };
+        let (device_id, registration_id) = (self.device.into(), self.registration_id);
+        let message = DeviceMessage { device_id, registration_id, content };
         Submission {
             submission_id: Bytes::copy_from_slice(&random::<16>()),
             messages: vec![message],

@@ -101,7 +101,7 @@ struct Stream {
 
 impl Stream {
     fn new(app: Arc<App>, caller: Option<Caller>, socket: Socket, open: TaskTrackerToken) -> Self {
-        let shown = caller.as_ref().map_or(Shown::Nothing, |caller| Shown::Token(caller.account));
+        let shown = caller.as_ref().map_or(Shown::Nothing, |caller| Shown::Token(caller.into()));
         let gauge =
             if caller.is_some() { &metrics::DEVICE_STREAMS } else { &metrics::BARE_STREAMS };
         let submitting = Submitting::new(Arc::clone(&app), shown);

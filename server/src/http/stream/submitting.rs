@@ -14,14 +14,14 @@ use tuckseal::service::{
 use super::super::App;
 use super::super::error::refused;
 use crate::service::ServiceError;
-use crate::service::relay::Right;
+use crate::service::relay::{Right, Sender};
 use crate::storage::AccountId;
 
 /// What the stream was opened with.
 #[derive(Clone, Copy)]
 pub(super) enum Shown {
-    /// By a device of this account.
-    Token(AccountId),
+    /// By this device.
+    Token(Sender),
     Nothing,
 }
 
@@ -108,12 +108,12 @@ async fn submitted(app: &App, shown: Shown, one: StreamSubmission) -> Result<(),
                 .try_into()
                 .map_err(|_| ServiceError::Invalid("access_key must have 16 bytes"))?,
         ),
-        (true, Shown::Token(_)) => Right::Token,
+        (true, Shown::Token(sender)) => Right::Token(sender),
         (true, Shown::Nothing) => return Err(ServiceError::Unauthorised),
     };
     let submission = one.submission.ok_or(ServiceError::Invalid("submission is missing"))?;
     match shown {
-        Shown::Token(sender) => app.services.hooks.submission(sender, &submission).await?,
+        Shown::Token(sender) => app.services.hooks.submission(sender.account, &submission).await?,
         Shown::Nothing => app.services.hooks.sealed(&submission).await?,
     }
     app.services.relay.submit(account, right, submission).await
