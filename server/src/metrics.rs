@@ -74,6 +74,8 @@ metrics! {
         SWEPT "tuckseal_sweep_found_total" "Mailboxes in which a sweep found something: lost wake-ups.";
         LOOPS "tuckseal_delivery_loops_total" "Devices that got an envelope delivery_loop_times in a row without acknowledging it.";
         DISPLACED "tuckseal_streams_displaced_total" "Streams closed because the device opened another.";
+        DEVICES_LINKED "tuckseal_devices_linked_total" "Further devices of accounts that were made.";
+        DEVICES_REMOVED "tuckseal_devices_removed_total" "Devices that were removed from accounts.";
         PUSH_SENT "tuckseal_push_sent_total" "Wake-ups that push services have taken.";
         PUSH_FAILED "tuckseal_push_failed_total" "Wake-ups that a push service refused or did not take in time.";
         PUSH_GONE "tuckseal_push_gone_total" "Registrations that push services do not know any more.";

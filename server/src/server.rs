@@ -373,6 +373,9 @@ async fn keep_house(app: Arc<App>) {
         if let Err(error) = app.services.keys.tidy().await {
             tracing::warn!(%error, "kept answers");
         }
+        if let Err(error) = app.services.devices.tidy().await {
+            tracing::warn!(%error, "expired links");
+        }
         app.services.push.tidy();
     }
 }

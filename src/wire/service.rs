@@ -119,6 +119,78 @@ pub struct Registered {
     #[prost(bytes = "bytes", tag = "3")]
     pub token: ::prost::bytes::Bytes,
 }
+/// POST /v1/devices/links: leave for one further device. Hand the token to it by a way that nobody else reads.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeviceLink {
+    /// 16 bytes: names the link where the device waits for it
+    #[prost(bytes = "bytes", tag = "1")]
+    pub id: ::prost::bytes::Bytes,
+    /// 32 bytes, for one device; the server keeps its hash alone
+    #[prost(bytes = "bytes", tag = "2")]
+    pub token: ::prost::bytes::Bytes,
+    #[prost(uint64, tag = "3")]
+    pub expires_in_secs: u64,
+}
+/// POST /v1/devices, by the new device and without a device token. Answer: Registered. Sent again with the same
+/// registration while the link lives, it answers with the same device and another token.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SignedDevice {
+    /// an encoded DeviceRegistration
+    #[prost(bytes = "bytes", tag = "1")]
+    pub registration: ::prost::bytes::Bytes,
+    /// 64 bytes, XEdDSA by the account's identity key over "tuckseal-device-v1" || registration
+    #[prost(bytes = "bytes", tag = "2")]
+    pub signature: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct DeviceRegistration {
+    /// 32 bytes
+    #[prost(bytes = "bytes", tag = "1")]
+    pub link_token: ::prost::bytes::Bytes,
+    /// 1..0x3FFC
+    #[prost(uint32, tag = "2")]
+    pub registration_id: u32,
+    /// at most 256 bytes, encrypted for the devices of the account; may be empty
+    #[prost(bytes = "bytes", tag = "3")]
+    pub name: ::prost::bytes::Bytes,
+    /// signed prekey and last-resort KEM prekey must be there
+    #[prost(message, optional, tag = "4")]
+    pub keys: ::core::option::Option<KeysUpload>,
+}
+/// GET /v1/devices/links/{id}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LinkedDevice {
+    /// 2..127
+    #[prost(uint32, tag = "1")]
+    pub device_id: u32,
+}
+/// GET /v1/devices: those of the own account
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Devices {
+    /// in the order of their ids
+    #[prost(message, repeated, tag = "1")]
+    pub devices: ::prost::alloc::vec::Vec<DeviceInfo>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeviceInfo {
+    #[prost(uint32, tag = "1")]
+    pub device_id: u32,
+    #[prost(uint32, tag = "2")]
+    pub registration_id: u32,
+    /// as it was handed in
+    #[prost(bytes = "bytes", tag = "3")]
+    pub name: ::prost::bytes::Bytes,
+    /// of its first registration, in days since 1970 (UTC); 0: not known
+    #[prost(uint32, tag = "4")]
+    pub made_day: u32,
+}
+/// PUT /v1/devices/{id}/name
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeviceName {
+    /// at most 256 bytes, encrypted for the devices of the account
+    #[prost(bytes = "bytes", tag = "1")]
+    pub name: ::prost::bytes::Bytes,
+}
 /// One public prekey. Empty signature: a one-time EC prekey, which is not signed.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PublicPreKey {
@@ -214,7 +286,7 @@ pub struct Submission {
     /// 16 random bytes: the same id gets the first answer again
     #[prost(bytes = "bytes", tag = "1")]
     pub submission_id: ::prost::bytes::Bytes,
-    /// exactly one for each device of the recipient
+    /// exactly one for each device of the recipient; to the own account: for each other one
     #[prost(message, repeated, tag = "2")]
     pub messages: ::prost::alloc::vec::Vec<DeviceMessage>,
     /// nobody need be disturbed for it (receipts and the like): woken late, at low priority

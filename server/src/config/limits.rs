@@ -109,6 +109,20 @@ limits! {
     stream_write_secs = 30, "TUCKSEAL_STREAM_WRITE_SECS";
     /// Life of a registration challenge, in seconds
     challenge_ttl_secs = 60, "TUCKSEAL_CHALLENGE_TTL_SECS";
+    /// Devices that an account may have, the first one included
+    max_devices = 6, "TUCKSEAL_MAX_DEVICES";
+    /// Encrypted name of a device, in bytes
+    device_name_bytes = 256, "TUCKSEAL_DEVICE_NAME_BYTES";
+    /// Life of a linking token, in seconds
+    link_ttl_secs = 600, "TUCKSEAL_LINK_TTL_SECS";
+    /// Linking tokens that one account may get at once, and attempts to use them
+    link_burst = 10, "TUCKSEAL_LINK_BURST";
+    /// Linking tokens that one account may get in an hour, after the burst, and attempts to use them
+    link_per_hour = 30, "TUCKSEAL_LINK_PER_HOUR";
+    /// How long a request may wait for a device that is being linked, in seconds
+    link_poll_secs = 30, "TUCKSEAL_LINK_POLL_SECS";
+    /// Requests of one account that may wait so at the same time
+    link_polls = 4, "TUCKSEAL_LINK_POLLS";
     /// Life of a sender certificate, in seconds
     certificate_ttl_secs = 86_400, "TUCKSEAL_CERTIFICATE_TTL_SECS";
     /// One-time prekeys of one kind that a device may have waiting
@@ -214,6 +228,8 @@ impl Limits {
                 "mailbox_bytes",
                 "at least max_envelope_bytes",
             ),
+            (self.max_devices <= 127, "max_devices", "at most 127"),
+            (self.device_name_bytes <= 2048, "device_name_bytes", "at most 2048"),
             (u32::try_from(self.one_time_prekeys).is_ok(), "one_time_prekeys", "below 2^32"),
         ];
         let broken = rules.into_iter().find(|(kept, _, _)| !kept);

@@ -126,6 +126,16 @@ fn kind(error: &ServiceError) -> (StatusCode, &'static str, &'static str) {
         ServiceError::Invalid(_) => (StatusCode::BAD_REQUEST, "invalid", "Invalid message"),
         ServiceError::Unauthorised => (StatusCode::UNAUTHORIZED, "unauthorised", "Not authorised"),
         ServiceError::NotProven => (StatusCode::UNAUTHORIZED, "not-proven", "Identity not proven"),
+        ServiceError::NoLink => (StatusCode::UNAUTHORIZED, "link-token", "No such link"),
+        ServiceError::DeviceNotProven => {
+            (StatusCode::UNAUTHORIZED, "not-proven", "Identity not proven")
+        }
+        ServiceError::TooManyDevices(_) => {
+            (StatusCode::CONFLICT, "too-many-devices", "Too many devices")
+        }
+        ServiceError::NotFirst => (StatusCode::FORBIDDEN, "not-first", "Not the first device"),
+        ServiceError::FirstStays => (StatusCode::FORBIDDEN, "first-stays", "The first device"),
+        ServiceError::NameTooLong(_) => (StatusCode::BAD_REQUEST, "invalid", "Invalid message"),
         ServiceError::NotAdmitted(_) => (StatusCode::FORBIDDEN, "not-admitted", "Not admitted"),
         ServiceError::RefusedByOperator(_) => {
             (StatusCode::FORBIDDEN, "refused-by-operator", "Refused by the operator")

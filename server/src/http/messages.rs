@@ -93,7 +93,7 @@ impl FromRequestParts<Arc<App>> for Room {
 }
 
 /// A caller that hangs up ends the request, but not what comes after the commit.
-async fn to_the_end<T: Send + 'static>(
+pub(super) async fn to_the_end<T: Send + 'static>(
     submitting: impl Future<Output = Result<T, ServiceError>> + Send + 'static,
 ) -> Result<T, ServiceError> {
     let submitting = tokio::spawn(submitting).await;

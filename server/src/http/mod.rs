@@ -7,6 +7,7 @@ mod auth;
 mod body;
 mod certificates;
 mod connections;
+mod devices;
 mod error;
 mod health;
 mod keys;
@@ -80,9 +81,14 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     let submission_limit = limit(app.services.limits.max_submission_bytes);
     let (router, api) = OpenApiRouter::with_openapi(openapi::Api::openapi())
         .routes(routes!(accounts::register).layer(keys_limit))
+        .routes(routes!(devices::list, devices::register).layer(keys_limit))
         .routes(routes!(keys::counts, keys::upload).layer(keys_limit))
         .routes(routes!(messages::submit).layer(submission_limit))
         .routes(routes!(messages::submit_multi).layer(submission_limit))
+        .routes(routes!(devices::open_link))
+        .routes(routes!(devices::linked))
+        .routes(routes!(devices::rename))
+        .routes(routes!(devices::remove))
         .routes(routes!(certificates::server_info))
         .routes(routes!(accounts::challenge))
         .routes(routes!(keys::fetch))

@@ -23,6 +23,34 @@ pub enum ServiceError {
         "the challenge or its signature is not valid; ask for a new challenge and sign it with the identity key"
     )]
     NotProven,
+    /// No link has this token.
+    #[error(
+        "this linking token is unknown, used by another device, or too old; ask a device of the account for a new one"
+    )]
+    NoLink,
+    /// The registration of a further device does not prove that it has the identity key of the account.
+    #[error(
+        "the signature is not that of the account's identity key; sign the registration as it is sent, the token stays good"
+    )]
+    DeviceNotProven,
+    /// The account has its devices.
+    #[error(
+        "the account may have {0} devices and has them; remove one, and ask for a new linking token after that"
+    )]
+    TooManyDevices(u64),
+    /// A device that is not the first one wants to change another.
+    #[error(
+        "a device may name and remove itself alone; ask the first device of the account for more"
+    )]
+    NotFirst,
+    /// The first device is to be removed.
+    #[error(
+        "the first device of an account is not removed; register the name again to put another in its place"
+    )]
+    FirstStays,
+    /// The name of a device.
+    #[error("the name of a device has at most {0} bytes, encrypted")]
+    NameTooLong(u64),
     /// The registration does not bring what the gate asks for.
     #[error("{0}")]
     NotAdmitted(&'static str),

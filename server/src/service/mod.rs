@@ -5,6 +5,7 @@ pub mod attachments;
 pub mod certificates;
 mod circuit;
 pub mod delivery;
+pub mod devices;
 mod envelope_id;
 mod ephemeral;
 mod error;
@@ -14,6 +15,7 @@ mod inbound;
 mod intake;
 pub mod keys;
 pub mod limits;
+mod linking;
 mod loops;
 pub mod multi;
 mod pressure;
@@ -28,6 +30,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use accounts::Accounts;
 use attachments::Attachments;
 use certificates::Certificates;
+use devices::Devices;
 pub use error::ServiceError;
 
 use gate::RegistrationGate;
@@ -47,6 +50,8 @@ use crate::storage::{AttachmentStore, NodeId, Store};
 pub struct Services {
     /// Registration, tokens, names.
     pub accounts: Accounts,
+    /// The devices of accounts.
+    pub devices: Devices,
     /// Prekeys.
     pub keys: Keys,
     /// Mailboxes.
@@ -84,6 +89,7 @@ impl Services {
                 &identity,
                 &limits,
             ),
+            devices: Devices::new(Arc::clone(&store), Arc::clone(&bus), &limits),
             keys: Keys::new(Arc::clone(&store), Arc::clone(&bus), push.clone(), &limits),
             reports: Reports::new(Arc::clone(&store), hooks.clone(), &identity, &limits),
             relay: Relay::new(store, (bus, node), push.clone(), &identity, &limits),

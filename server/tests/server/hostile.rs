@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message as Frame;
 use tuckseal::service::{Ack, ClientFrame, client_frame};
 
+use crate::devices;
 use crate::world::{PATIENCE, Party, World, one_time_keys, random, refusal, rows};
 
 const TABLES: [&str; 7] =
@@ -28,6 +29,7 @@ impl Scene {
         let world = World::with(|limits| {
             limits.fetch_caller_burst = 1_000_000;
             limits.lookup_burst = 1_000_000;
+            limits.link_burst = 1_000_000;
         })
         .await;
         let (alice, bob) = (world.party("alice").await, world.party("bob").await);
@@ -64,8 +66,11 @@ async fn random_and_truncated_bodies_are_refused() {
     let keys = one_time_keys(&alice.identity, 10..=12).encode_to_vec();
     let submission = bob.submission(b"never whole").encode_to_vec();
     let messages = format!("/v1/messages/{}", bob.account_text());
+    let further = devices::further(alice);
+    let device = devices::registration(&further, &devices::open(alice).await);
     let resources = [
         (Method::POST, "/v1/accounts", registration),
+        (Method::POST, "/v1/devices", devices::signed(&further, &device).encode_to_vec()),
         (Method::PUT, "/v1/keys", keys),
         (Method::PUT, &messages, submission),
     ];
@@ -90,6 +95,12 @@ async fn random_and_truncated_bodies_are_refused() {
         }
     }
     scene.unchanged().await;
+    // A name that is cut short is a name; what is no message is none.
+    for body in [&[0x0A][..], &[0x0A, 9, 1], &[0xFF; 9], &vec![0x0A; 4_000]] {
+        let named = alice.own(Method::PUT, "/v1/devices/1/name").body(body.to_vec());
+        assert_refused(refusal(named.send().await.unwrap()).await, "a name");
+    }
+    assert!(devices::list(alice).await[0].name.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -98,7 +109,11 @@ async fn noise_that_happens_to_decode_is_refused_too() {
     let messages = format!("/v1/messages/{}", scene.bob.account_text());
     for seed in 0..300u32 {
         let body: Vec<u8> = (0..seed % 40).map(|_| (rand::rng().next_u32() % 32) as u8).collect();
-        for (method, path) in [(Method::POST, "/v1/accounts"), (Method::PUT, &messages)] {
+        for (method, path) in [
+            (Method::POST, "/v1/accounts"),
+            (Method::POST, "/v1/devices"),
+            (Method::PUT, &messages),
+        ] {
             let response = scene.alice.own(method, path).body(body.clone()).send().await.unwrap();
             assert_refused(response.status(), path);
         }
@@ -116,6 +131,10 @@ async fn wrong_methods_paths_types_and_headers_are_refused() {
         "/v1/server",
         "/v1/challenges",
         "/v1/accounts",
+        "/v1/devices",
+        "/v1/devices/links",
+        "/v1/devices/1/name",
+        "/v1/devices/links/00112233445566778899aabbccddeeff",
         "/v1/keys",
         &bundles,
         "/v1/certificates/sender",
@@ -184,9 +203,13 @@ async fn wrong_methods_paths_types_and_headers_are_refused() {
 async fn huge_bodies_are_refused_everywhere() {
     let scene = Scene::set().await;
     let messages = format!("/v1/messages/{}", scene.bob.account_text());
-    for (method, path) in
-        [(Method::POST, "/v1/accounts"), (Method::PUT, "/v1/keys"), (Method::PUT, &messages)]
-    {
+    for (method, path) in [
+        (Method::POST, "/v1/accounts"),
+        (Method::POST, "/v1/devices"),
+        (Method::PUT, "/v1/devices/1/name"),
+        (Method::PUT, "/v1/keys"),
+        (Method::PUT, &messages),
+    ] {
         let response = scene.alice.own(method, path).body(vec![0x0A; 5_000_000]).send().await;
         // The server may close before it has all of it: then there is no answer to read.
         if let Ok(response) = response {

@@ -16,6 +16,7 @@ mod chaos_long;
 mod cluster;
 mod crash;
 mod deploy;
+mod devices;
 mod drain;
 mod ephemeral;
 mod hooks;

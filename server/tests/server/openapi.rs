@@ -20,6 +20,7 @@ async fn api_answers_what_its_description_says() {
         limits.push_burst = 1_000_000;
         limits.report_burst = 1_000_000;
         limits.report_token_burst = 1_000_000;
+        limits.link_burst = 1_000_000;
     });
     let world = world.await;
     let bob = world.party("bob").await;
@@ -48,7 +49,7 @@ async fn description_has_every_route_and_names_the_credentials() {
     assert!(api["openapi"].as_str().unwrap().starts_with("3.1"));
     let documented = include_str!("../../../docs/server-api.md");
     let paths = api["paths"].as_object().unwrap();
-    assert_eq!(paths.len(), 17, "{:?}", paths.keys());
+    assert_eq!(paths.len(), 22, "{:?}", paths.keys());
     for (path, methods) in paths {
         for (method, operation) in methods.as_object().unwrap() {
             assert!(operation["security"].is_array(), "{method} {path}");

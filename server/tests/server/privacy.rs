@@ -99,8 +99,15 @@ async fn database_and_log_hold_no_token_no_access_key_and_no_sender() {
         assert_eq!(response.status(), 200);
         submissions.push(submission.submission_id);
     }
+    // Alice has another device, which hands in for Bob, too, and a link that nobody has used.
+    let (used, second) = crate::devices::link_with_token(&alice).await;
+    let open = crate::devices::open(&alice).await;
+    let path = format!("/v1/messages/{}", bob.account_text());
+    let by_second = second.own(reqwest::Method::PUT, &path);
+    let submission = prost::Message::encode_to_vec(&bob.submission(b"sealed 20"));
+    assert_eq!(by_second.body(submission).send().await.unwrap().status(), 200);
     let mut stream = bob.stream().await;
-    assert_eq!(stream.backlog().await.len(), 20);
+    assert_eq!(stream.backlog().await.len(), 21);
     // Bob has found a token in one of them, and shows it.
     let tokens = crate::reports::tokens(&alice).await;
     assert_eq!(crate::reports::report(&bob, &alice, &tokens[0]).await.status(), 204);
@@ -116,6 +123,11 @@ async fn database_and_log_hold_no_token_no_access_key_and_no_sender() {
             ]
         })
         .chain(submissions.iter().map(|id| ("submission", id.to_vec())))
+        .chain([
+            ("second device's", second.token.to_vec()),
+            ("link's", used.to_vec()),
+            ("open link's", open.token.to_vec()),
+        ])
         .chain(tokens.iter().map(|token| ("report token's", token.to_vec())))
         .collect();
     for (name, bytes) in files(folder.path()) {
@@ -130,6 +142,8 @@ async fn database_and_log_hold_no_token_no_access_key_and_no_sender() {
     let db = crate::world::database(folder.path());
     for table in [
         "device",
+        "device_link",
+        "taken_answer",
         "mailbox",
         "envelope",
         "submission",

@@ -33,6 +33,9 @@ async fn delivers_what_waits_and_takes_nothing_in(database: Option<&Database>) {
     refused(at.fetch(&at).send().await.unwrap()).await;
     refused(at.upload(&at.keys).await).await;
     refused(at.post("/v1/challenges", Vec::new()).await).await;
+    refused(at.own(Method::POST, "/v1/devices/links").send().await.unwrap()).await;
+    refused(at.own(Method::DELETE, "/v1/devices/2").send().await.unwrap()).await;
+    assert_eq!(crate::devices::list(&at).await.len(), 1);
     let room = at.own(Method::POST, "/v1/attachments").header("tus-resumable", "1.0.0");
     refused(room.header("upload-length", "5").send().await.unwrap()).await;
     let one = at.stream_submission(b"x");
