@@ -164,6 +164,12 @@ impl Subscription {
         self.inbox.epoch.store(epoch, Ordering::Relaxed);
     }
 
+    /// Why it has no place any more, if it has none.
+    #[must_use]
+    pub fn ended(&self) -> Option<Ended> {
+        self.inbox.lock().as_ref().and_then(|wakes| wakes.ended)
+    }
+
     /// The mailbox has been seen up to this place.
     pub fn seen(&self, place: i64) {
         self.inbox.seen.store(place, Ordering::Relaxed);

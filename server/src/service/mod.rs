@@ -4,6 +4,7 @@ pub mod accounts;
 pub mod attachments;
 pub mod certificates;
 mod circuit;
+mod claims;
 pub mod delivery;
 pub mod devices;
 mod envelope_id;

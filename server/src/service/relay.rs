@@ -10,6 +10,7 @@ use tuckseal::ENVELOPE_SIZES;
 use tuckseal::service::{Envelope, Submission};
 
 use super::accounts::{Caller, sha256};
+use super::claims::Claims;
 use super::delivery::{Delivery, Window};
 use super::envelope_id::EnvelopeIds;
 use super::error::ServiceError;
@@ -20,7 +21,7 @@ use super::pressure::Pressure;
 use super::push::{Push, Reason};
 use super::waking::{count, envelopes, reason, wake, wake_elsewhere};
 use super::{millis, now_ms};
-use crate::bus::{Bus, Notice, Subscription, Wake};
+use crate::bus::{Bus, Ended, Notice, Subscription, Wake};
 use crate::config::Limits;
 use crate::identity::ServerIdentity;
 use crate::metrics;
@@ -70,6 +71,7 @@ pub struct Relay {
     pub(super) bus: Arc<dyn Bus>,
     pub(super) node: NodeId,
     push: Push,
+    claims: Claims,
     ids: EnvelopeIds,
     max_envelope_bytes: u64,
     pub(super) max_recipients: u64,
@@ -98,6 +100,7 @@ impl Relay {
             bus,
             node,
             push,
+            claims: Claims::default(),
             ids: EnvelopeIds::new(&identity.envelope_key()),
             max_envelope_bytes: limits.max_envelope_bytes,
             max_recipients: limits.max_recipients,
@@ -197,17 +200,30 @@ impl Relay {
         self.bus.subscribe(mailbox)
     }
 
-    /// The mailbox is this node's from now on; the node that had it before is told.
+    /// The mailbox is this node's from now on, for the stream with this place; the node that had it before is told. None if a
+    /// later stream has taken the place.
     ///
     /// # Errors
     /// [`ServiceError::NotFound`] if its device is gone, or the store's.
-    pub async fn claim(&self, mailbox: MailboxId) -> Result<i64, ServiceError> {
+    pub async fn claim(
+        &self,
+        mailbox: MailboxId,
+        place: &Subscription,
+    ) -> Result<Option<i64>, ServiceError> {
+        let _turn = self.claims.turn(mailbox).await;
+        // The later stream claims after this, or has claimed.
+        match place.ended() {
+            Some(Ended::Displaced) => return Ok(None),
+            Some(Ended::Removed) => return Err(ServiceError::NotFound("device")),
+            None => {}
+        }
         let claim = self.store.claim(mailbox, self.node).await?;
         let claim = claim.ok_or(ServiceError::NotFound("device"))?;
+        place.claimed(claim.epoch);
         if let Some(before) = claim.displaced {
             self.bus.elsewhere(Some(before), Notice::Displaced(mailbox, claim.epoch));
         }
-        Ok(claim.epoch)
+        Ok(Some(claim.epoch))
     }
 
     /// Gives the mailbox up, if no later connection has it.

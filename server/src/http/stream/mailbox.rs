@@ -45,6 +45,11 @@ fn gone_or_behind(error: ServiceError) -> End {
     }
 }
 
+fn displaced() -> End {
+    metrics::DISPLACED.add(1);
+    DISPLACED
+}
+
 /// What comes in for the mailbox. Never ready without one.
 pub(super) async fn wakes(mailbox: Option<&Mailbox>) -> Wakes {
     match mailbox {
@@ -70,8 +75,8 @@ impl Mailbox {
     pub(super) async fn begin(&mut self, socket: &mut Socket) -> Result<(), End> {
         let relay = &self.app.services.relay;
         // Claimed before the mailbox is read: a submission is either read or placed with this node.
-        self.epoch = relay.claim(self.caller.mailbox).await.map_err(gone_or_behind)?;
-        self.wakes.claimed(self.epoch);
+        let claimed = relay.claim(self.caller.mailbox, &self.wakes).await.map_err(gone_or_behind)?;
+        self.epoch = claimed.ok_or_else(displaced)?;
         relay.settle().await.map_err(behind)?;
         self.tell_keys(OnlyIfLow::Yes, socket).await
     }
@@ -157,10 +162,7 @@ impl Mailbox {
 
     pub(super) async fn woken(&mut self, wakes: Wakes, socket: &mut Socket) -> Result<(), End> {
         match wakes.ended {
-            Some(Ended::Displaced) => {
-                metrics::DISPLACED.add(1);
-                return Err(DISPLACED);
-            }
+            Some(Ended::Displaced) => return Err(displaced()),
             Some(Ended::Removed) => return Err(REMOVED),
             None => {}
         }
