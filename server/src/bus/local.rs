@@ -43,6 +43,11 @@ impl LocalBus {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn inbox(&self, mailbox: MailboxId) -> Option<Arc<Inbox>> {
+        self.lock().get(&mailbox).cloned()
+    }
+
     fn leave(&self, mailbox: MailboxId, inbox: &Arc<Inbox>) {
         let mut listeners = self.lock();
         if listeners.get(&mailbox).is_some_and(|current| Arc::ptr_eq(current, inbox)) {

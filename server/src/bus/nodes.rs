@@ -91,7 +91,7 @@ pub(super) struct Topics {
 }
 
 impl Topics {
-    fn new(name: String, node: NodeId) -> Self {
+    pub(super) fn new(name: String, node: NodeId) -> Self {
         Self { own: topic(&name, Some(node)), all: topic(&name, None), name }
     }
 
@@ -126,7 +126,7 @@ impl Topics {
 
 /// A node among several.
 pub struct NodesBus {
-    local: LocalBus,
+    pub(super) local: LocalBus,
     notices: mpsc::Sender<Told>,
     room: Arc<Semaphore>,
 }
@@ -137,15 +137,21 @@ impl NodesBus {
     /// # Errors
     /// [`BusError`].
     pub async fn connect(address: &Address, name: String, node: NodeId) -> Result<Self, BusError> {
-        let local = LocalBus::default();
-        let (notices, waiting) = mpsc::channel(QUEUE);
-        let topics = Topics::new(name, node);
+        let (bus, waiting) = Self::new();
+        let (topics, local) = (Topics::new(name, node), bus.local.clone());
         match address.scheme() {
-            Some("redis") => redis::connect(address, topics, local.clone(), waiting).await?,
+            Some("redis") => redis::connect(address, topics, local, waiting).await?,
             Some("rediss") => return Err(BusError::RedisTls),
-            _ => nats::connect(address, topics, local.clone(), waiting).await?,
+            _ => nats::connect(address, topics, local, waiting).await?,
         }
-        Ok(Self { local, notices, room: Arc::new(Semaphore::new(CONTENTS)) })
+        Ok(bus)
+    }
+
+    /// A bus, and what is to be carried to other nodes.
+    pub(super) fn new() -> (Self, mpsc::Receiver<Told>) {
+        let (notices, waiting) = mpsc::channel(QUEUE);
+        let room = Arc::new(Semaphore::new(CONTENTS));
+        (Self { local: LocalBus::default(), notices, room }, waiting)
     }
 
     /// None if too much waits already.

@@ -159,6 +159,14 @@ impl Delivery {
         self.unacked.first_key_value().map(|(seq, _)| *seq)
     }
 
+    /// All that decides what it does next.
+    #[cfg(test)]
+    pub(crate) fn state(&self) -> impl std::hash::Hash + use<> {
+        let places = |of: &mut dyn Iterator<Item = &i64>| of.copied().collect::<Vec<i64>>();
+        let (unacked, early) = (places(&mut self.unacked.keys()), places(&mut self.early.keys()));
+        (self.cursor, unacked, early, self.behind, self.opening == Opening::Done, self.one)
+    }
+
     fn messages(&self) -> usize {
         if self.one { 1 } else { self.window.messages }
     }

@@ -75,10 +75,23 @@ impl Mailbox {
     pub(super) async fn begin(&mut self, socket: &mut Socket) -> Result<(), End> {
         let relay = &self.app.services.relay;
         // Claimed before the mailbox is read: a submission is either read or placed with this node.
-        let claimed = relay.claim(self.caller.mailbox, &self.wakes).await.map_err(gone_or_behind)?;
+        let claimed =
+            relay.claim(self.caller.mailbox, &self.wakes).await.map_err(gone_or_behind)?;
         self.epoch = claimed.ok_or_else(displaced)?;
         relay.settle().await.map_err(behind)?;
         self.tell_keys(OnlyIfLow::Yes, socket).await
+    }
+
+    /// The wake-ups that wait for it, for the simulation.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> crate::bus::peek::Peek {
+        self.wakes.peek()
+    }
+
+    /// All that decides what it does next but for its wake-ups.
+    #[cfg(test)]
+    pub(super) fn state(&self) -> impl std::hash::Hash + use<> {
+        (self.epoch, self.told, self.hole_since.is_some(), self.delivery.state())
     }
 
     pub(super) async fn release(self) {

@@ -1,6 +1,8 @@
 //! `GET /v1/stream`: the WebSocket on which a device gets its mailbox and hands in submissions. Without a token it
 //! takes sealed submissions alone. The order of things is `service/delivery.rs`.
 
+#[cfg(test)]
+mod interleavings;
 mod mailbox;
 mod socket;
 mod submitting;
@@ -18,11 +20,12 @@ use prost::Message as _;
 use rand::RngExt;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 use tokio_util::task::task_tracker::TaskTrackerToken;
-use tuckseal::service::{ClientFrame, client_frame, server_frame};
+use tuckseal::service::{ClientFrame, SubmissionAnswers, client_frame, server_frame};
 
 use super::App;
 use super::error::Refusal;
 use super::openapi::CredentialRefusals;
+use crate::bus::Wakes;
 use crate::metrics;
 use crate::service::ServiceError;
 use crate::service::accounts::Caller;
@@ -145,10 +148,10 @@ impl Stream {
     }
 
     async fn begin(&mut self) -> Result<(), End> {
-        match &mut self.mailbox {
-            Some(mailbox) => mailbox.begin(&mut self.socket).await,
-            None => Ok(()),
+        if let Some(mailbox) = &mut self.mailbox {
+            mailbox.begin(&mut self.socket).await?;
         }
+        self.deliver().await
     }
 
     /// What is done between two waits is boxed: a stream waits nearly always, and should be no larger than that takes.
@@ -161,31 +164,41 @@ impl Stream {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         ticks.reset();
         loop {
-            if let Some(mailbox) = &mut self.mailbox
-                && let Err(end) = Box::pin(mailbox.deliver(&mut self.socket)).await
-            {
-                return end;
-            }
             let hole_since = self.mailbox.as_ref().and_then(Mailbox::hole_since);
             let readable = self.submitting.has_room();
-            let done = tokio::select! {
-                back = &mut leaves => Err(End::Restart(back)),
-                wakes = mailbox::wakes(self.mailbox.as_ref()) => match &mut self.mailbox {
-                    Some(mailbox) => Box::pin(mailbox.woken(wakes, &mut self.socket)).await,
-                    None => Ok(()),
-                },
-                answers = self.submitting.answers() => {
-                    Box::pin(self.socket.send(server_frame::Body::SubmissionAnswers(answers))).await
-                }
-                frame = self.socket.recv(), if readable => self.received(frame).await,
-                done = tick(&mut ticks, hole_since) => match (done, &mut self.mailbox) {
-                    (Tick::Hole, Some(mailbox)) => { mailbox.look(); Ok(()) }
-                    (_, _) => Box::pin(self.ping()).await,
-                },
+            let event = tokio::select! {
+                back = &mut leaves => Event::Leave(back),
+                wakes = mailbox::wakes(self.mailbox.as_ref()) => Event::Wakes(wakes),
+                answers = self.submitting.answers() => Event::Answers(answers),
+                frame = self.socket.recv(), if readable => Event::Frame(frame),
+                tick = tick(&mut ticks, hole_since) => Event::Tick(tick),
             };
-            if let Err(end) = done {
+            if let Err(end) = Box::pin(self.turn(event)).await {
                 return end;
             }
+        }
+    }
+
+    /// Does what there is to do, then sends all that may be sent now.
+    async fn turn(&mut self, event: Event) -> Result<(), End> {
+        match (event, &mut self.mailbox) {
+            (Event::Leave(back), _) => return Err(End::Restart(back)),
+            (Event::Wakes(wakes), Some(mailbox)) => mailbox.woken(wakes, &mut self.socket).await?,
+            (Event::Wakes(_), None) => {}
+            (Event::Answers(answers), _) => {
+                self.socket.send(server_frame::Body::SubmissionAnswers(answers)).await?;
+            }
+            (Event::Frame(frame), _) => self.received(frame).await?,
+            (Event::Tick(Tick::Hole), Some(mailbox)) => mailbox.look(),
+            (Event::Tick(_), _) => self.ping().await?,
+        }
+        self.deliver().await
+    }
+
+    async fn deliver(&mut self) -> Result<(), End> {
+        match &mut self.mailbox {
+            Some(mailbox) => mailbox.deliver(&mut self.socket).await,
+            None => Ok(()),
         }
     }
 
@@ -246,6 +259,17 @@ async fn leave(app: &App) -> Option<u64> {
     // Either is the end.
     let _ = waited.await;
     app.alone.then(|| spread.saturating_sub(wait.as_secs()).saturating_add(1))
+}
+
+/// What a stream waits for.
+enum Event {
+    /// The server is about to stop, and is there again after so many seconds.
+    Leave(Option<u64>),
+    Wakes(Wakes),
+    Answers(SubmissionAnswers),
+    /// None: the other side is gone.
+    Frame(Option<Result<Message, axum::Error>>),
+    Tick(Tick),
 }
 
 enum Tick {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
+use axum::extract::ws::{CloseFrame, Message, Utf8Bytes};
 use prost::Message as _;
 use tokio::time::timeout;
 use tuckseal::service::{ServerFrame, server_frame};
@@ -12,14 +12,19 @@ use super::End;
 /// How long the other side has to answer a close.
 const CLOSING: Duration = Duration::from_secs(2);
 
+#[cfg(test)]
+type Inner = super::interleavings::Wire;
+#[cfg(not(test))]
+type Inner = axum::extract::ws::WebSocket;
+
 pub(super) struct Socket {
-    inner: WebSocket,
+    inner: Inner,
     write_limit: Duration,
 }
 
 impl Socket {
-    pub(super) fn new(inner: WebSocket, write_secs: u64) -> Self {
-        Self { inner, write_limit: Duration::from_secs(write_secs) }
+    pub(super) fn new(inner: impl Into<Inner>, write_secs: u64) -> Self {
+        Self { inner: inner.into(), write_limit: Duration::from_secs(write_secs) }
     }
 
     pub(super) async fn recv(&mut self) -> Option<Result<Message, axum::Error>> {

@@ -16,7 +16,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tuckseal::service::{PushOffer, PushRegistration, push_registration};
 
-pub(super) use queue::Reason;
+pub(crate) use queue::Reason;
 use queue::{BATCH, Pace, Plan, Planned, Queue, RETRY};
 
 use super::accounts::Caller;
@@ -154,6 +154,12 @@ impl Push {
     pub fn tidy(&self) {
         self.inner.queue().tidy(self.inner.pace.background);
         self.inner.registrations.forget_full();
+    }
+
+    /// Why the device is to be woken; it no longer is. For the simulation, which sees each reason so.
+    #[cfg(test)]
+    pub(crate) fn forget(&self, mailbox: MailboxId) -> Option<Reason> {
+        self.inner.queue().forget(mailbox)
     }
 
     /// Wakes what is due until the server is to stop.

@@ -19,7 +19,7 @@ const RETRY_MAX: Duration = Duration::from_secs(3600);
 
 /// Why a device is to be woken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::service) enum Reason {
+pub(crate) enum Reason {
     /// Something came while it was away.
     Away,
     /// It was connected, here or at another node, and may have gone without what came.
@@ -122,6 +122,14 @@ impl Queue {
         let device = self.devices.get_mut(&mailbox)?;
         device.taken = Some(now);
         device.plan.take().map(|plan| (mailbox, plan))
+    }
+
+    /// Why it is to be woken; it no longer is.
+    #[cfg(test)]
+    pub(super) fn forget(&mut self, mailbox: MailboxId) -> Option<Reason> {
+        let plan = self.devices.remove(&mailbox)?.plan?;
+        self.order.remove(&(plan.due, mailbox));
+        Some(plan.reason)
     }
 
     pub(super) fn done(&mut self, mailbox: MailboxId) {
