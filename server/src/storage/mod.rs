@@ -4,6 +4,7 @@
 
 mod attachments;
 mod device_rows;
+mod key_rows;
 pub mod postgres;
 mod read_only;
 mod rows;
@@ -14,13 +15,16 @@ pub use attachments::{
     Content, FileUpload, Pieces, Stored, Upload, Uploaded,
 };
 pub use device_rows::{DeviceEntry, LinkAnswer, LinkRow, LinkState, Linked, Linking, OpeningLink};
+pub use key_rows::{
+    Fetch, Keep, KemUse, KeyCollision, KeyKind, KeySet, KeyState, MakeAnswer, Pace, PreKeyRow,
+    PutKeys, Taken, TakenDevice, Waiting,
+};
 pub use read_only::ReadOnly;
 pub use rows::{
-    AccountId, AccountRow, Append, AppendAnswer, Authority, Backlog, Claim, DeviceRow, Fetch, Keep,
-    KemUse, KeyCollision, KeyKind, KeySet, KeyState, Life, Located, Location, MailboxId,
-    MailboxState, MakeAnswer, Mismatch, NewMessage, NodeId, Pace, Placed, PreKeyRow, PushRow,
-    PutKeys, Quota, ReadLimit, Recipient, RegisterAnswer, Registering, ReportAnswer, Reporting,
-    StoredEnvelope, Taken, TakenDevice, Waiting,
+    AccountId, AccountRow, Append, AppendAnswer, Authority, Backlog, Claim, DeviceRow, Life,
+    Located, Location, MailboxId, MailboxState, Mismatch, NewMessage, NodeId, Placed, PushRow,
+    Quota, ReadLimit, Recipient, RegisterAnswer, Registering, ReportAnswer, Reporting,
+    StoredEnvelope,
 };
 
 use bytes::Bytes;
