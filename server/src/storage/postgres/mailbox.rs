@@ -2,13 +2,31 @@
 
 use std::collections::BTreeMap;
 
-use deadpool_postgres::{GenericClient, Object, Transaction};
+use deadpool_postgres::{GenericClient, Object};
 use tokio_postgres::types::ToSql;
 
 use crate::storage::{MailboxId, Quota, StoreError};
 
 /// Submissions that are forgotten at once.
 const SLICE: i64 = 500;
+
+/// Of these envelopes ($2 and $3) those that end with nothing shared, in these mailboxes ($1): how many.
+const DELETE_OWN: &str = "WITH locked AS (SELECT 1 FROM mailbox WHERE device = ANY($1) ORDER BY device FOR UPDATE), \
+    gone AS (DELETE FROM envelope e USING unnest($2::bigint[], $3::bigint[]) t (mailbox, seq) \
+    WHERE (SELECT count(*) FROM locked) > 0 AND e.mailbox = t.mailbox AND e.seq = t.seq AND e.payload IS NULL \
+    RETURNING e.mailbox, e.size), \
+    freed AS (UPDATE mailbox m SET count = m.count - g.n, bytes = m.bytes - g.size FROM \
+    (SELECT mailbox, count(*) AS n, sum(size)::bigint AS size FROM gone GROUP BY mailbox) g WHERE m.device = g.mailbox) \
+    SELECT count(*) FROM gone";
+
+/// All of them, and how many of which payload.
+const DELETE: &str = "WITH locked AS (SELECT 1 FROM mailbox WHERE device = ANY($1) ORDER BY device FOR UPDATE), \
+    gone AS (DELETE FROM envelope e USING unnest($2::bigint[], $3::bigint[]) t (mailbox, seq) \
+    WHERE (SELECT count(*) FROM locked) > 0 AND e.mailbox = t.mailbox AND e.seq = t.seq \
+    RETURNING e.mailbox, e.size, e.payload), \
+    freed AS (UPDATE mailbox m SET count = m.count - g.n, bytes = m.bytes - g.size FROM \
+    (SELECT mailbox, count(*) AS n, sum(size)::bigint AS size FROM gone GROUP BY mailbox) g WHERE m.device = g.mailbox) \
+    SELECT payload, count(*) FROM gone WHERE payload IS NOT NULL GROUP BY payload";
 
 /// Drops the oldest until the mailbox, which is locked, keeps its quota. It goes by what is there: the counts may stand
 /// for envelopes, too, that have expired and are being taken away.
@@ -63,28 +81,40 @@ pub(super) async fn lock(db: &impl GenericClient, mailboxes: &[i64]) -> Result<(
 }
 
 /// Takes acknowledged envelopes away. The commit does not wait for the disk: what a crash brings back is delivered again.
+///
+/// All is sent at once: mailboxes that are locked are waited for by whoever stores, so no answer is on its way meanwhile.
 pub(super) async fn delete(
-    db: &Transaction<'_>,
+    db: &mut Object,
     deletes: &BTreeMap<MailboxId, Vec<i64>>,
 ) -> Result<(), StoreError> {
     let numbers: Vec<i64> = deletes.keys().map(|mailbox| mailbox.0).collect();
     let pairs = deletes.iter().flat_map(|(mailbox, seqs)| seqs.iter().map(|seq| (mailbox.0, *seq)));
     let (mailboxes, seqs): (Vec<i64>, Vec<i64>) = pairs.unzip();
-    let sql = "WITH locked AS (SELECT 1 FROM mailbox WHERE device = ANY($1) ORDER BY device FOR UPDATE), \
-               gone AS (DELETE FROM envelope e USING unnest($2::bigint[], $3::bigint[]) t (mailbox, seq) \
-               WHERE (SELECT count(*) FROM locked) > 0 AND e.mailbox = t.mailbox AND e.seq = t.seq \
-               RETURNING e.mailbox, e.size, e.payload), \
-               freed AS (UPDATE mailbox m SET count = m.count - g.n, bytes = m.bytes - g.size FROM \
-               (SELECT mailbox, count(*) AS n, sum(size)::bigint AS size FROM gone GROUP BY mailbox) g WHERE m.device = g.mailbox) \
-               SELECT payload, count(*) FROM gone WHERE payload IS NOT NULL GROUP BY payload";
-    let delete = db.prepare_cached(sql).await?;
+    let delete = db.prepare_cached(DELETE_OWN).await?;
     let parameters: [&(dyn ToSql + Sync); 3] = [&numbers, &mailboxes, &seqs];
+    // Each of them is sent whatever becomes of the one before: what fails is rolled back by the last.
+    let (begun, gone, ended) = tokio::join!(
+        biased;
+        db.batch_execute("BEGIN; SET LOCAL synchronous_commit TO off"),
+        db.query_one(&delete, &parameters),
+        db.batch_execute("COMMIT")
+    );
+    begun?;
+    let gone: i64 = gone?.try_get(0)?;
+    ended?;
+    if gone.unsigned_abs() == seqs.len() as u64 {
+        return Ok(());
+    }
+    // Some have a part that is shared, or are gone already.
+    let changing = db.transaction().await?;
+    let delete = changing.prepare_cached(DELETE).await?;
     let ((), rows) = tokio::try_join!(
-        db.batch_execute("SET LOCAL synchronous_commit TO off"),
-        db.query(&delete, &parameters)
+        changing.batch_execute("SET LOCAL synchronous_commit TO off"),
+        changing.query(&delete, &parameters)
     )?;
     let payloads = rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?)));
-    release_payloads(db, payloads.collect::<Result<_, StoreError>>()?).await
+    release_payloads(&changing, payloads.collect::<Result<_, StoreError>>()?).await?;
+    Ok(changing.commit().await?)
 }
 
 pub(super) async fn told_dropped(

@@ -333,10 +333,7 @@ impl Deletes {
     }
 
     async fn delete(&self, deletes: &BTreeMap<MailboxId, Vec<i64>>) -> Result<(), StoreError> {
-        let mut db = self.pool.get().await?;
-        let changing = db.transaction().await?;
-        mailbox::delete(&changing, deletes).await?;
-        Ok(changing.commit().await?)
+        mailbox::delete(&mut self.pool.get().await?, deletes).await
     }
 
     /// Deletes what is waiting, after what is being deleted. What fails waits again.
