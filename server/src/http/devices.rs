@@ -10,6 +10,7 @@ use tuckseal::service::{DeviceLink, DeviceName, Devices, Registered, SignedDevic
 use super::App;
 use super::body::Protobuf;
 use super::error::Refusal;
+use super::ids;
 use super::messages::to_the_end;
 use super::openapi::{CredentialRefusals, Problem, Refusals};
 use crate::service::accounts::Caller;
@@ -123,16 +124,15 @@ pub(super) async fn remove(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// 1 to 127, written in one way.
 fn device_id(text: &str) -> Result<u8, Refusal> {
-    let id = text.parse().ok();
-    let id = id.filter(|id: &u8| (1..=127).contains(id) && id.to_string() == text);
+    let id = ids::device(text);
     id.ok_or(Refusal::Request(StatusCode::BAD_REQUEST, "the device must be 1 to 127"))
 }
 
 fn link_id(text: &str) -> Result<[u8; 16], Refusal> {
-    let mut id = [0; 16];
-    hex::decode_to_slice(text, &mut id).map(|()| id).map_err(|_| {
-        Refusal::Request(StatusCode::BAD_REQUEST, "the link must be DeviceLink.id in 32 hex digits")
-    })
+    let id = ids::sixteen_bytes(text.as_bytes());
+    id.ok_or(Refusal::Request(
+        StatusCode::BAD_REQUEST,
+        "the link must be DeviceLink.id in 32 hex digits",
+    ))
 }

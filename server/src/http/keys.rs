@@ -10,6 +10,7 @@ use super::App;
 use super::auth::{Credential, account};
 use super::body::{Encoded, Protobuf};
 use super::error::Refusal;
+use super::ids;
 use super::openapi::{CredentialRefusals, Problem};
 use crate::service::accounts::Caller;
 use crate::service::keys::{Fetcher, Wanted};
@@ -76,17 +77,15 @@ pub(super) async fn fetch(
 }
 
 fn wanted(device: &str) -> Result<Wanted, Refusal> {
-    let one =
-        || device.parse().ok().filter(|id: &u8| (1..=127).contains(id) && id.to_string() == device);
-    let wanted = if device == "*" { Some(Wanted::All) } else { one().map(Wanted::One) };
+    let wanted =
+        if device == "*" { Some(Wanted::All) } else { ids::device(device).map(Wanted::One) };
     wanted.ok_or(Refusal::Request(StatusCode::BAD_REQUEST, "the device must be 1 to 127 or *"))
 }
 
 fn request_id(headers: &HeaderMap) -> Result<Option<[u8; 16]>, Refusal> {
     let Some(text) = headers.get(REQUEST_ID) else { return Ok(None) };
-    let mut id = [0; 16];
-    let parsed = hex::decode_to_slice(text.as_bytes(), &mut id);
-    parsed
-        .map(|()| Some(id))
-        .map_err(|_| Refusal::Request(StatusCode::BAD_REQUEST, "request-id must be 32 hex digits"))
+    let id = ids::sixteen_bytes(text.as_bytes());
+    let id =
+        id.ok_or(Refusal::Request(StatusCode::BAD_REQUEST, "request-id must be 32 hex digits"));
+    id.map(Some)
 }

@@ -10,6 +10,7 @@ mod connections;
 mod devices;
 mod error;
 mod health;
+mod ids;
 mod keys;
 mod messages;
 mod openapi;

@@ -18,7 +18,7 @@ use crate::config::Limits;
 use crate::metrics;
 use crate::storage::{
     AccountRow, Fetch, Keep, KemUse, KeySet, KeyState, MailboxId, MakeAnswer, Pace, PreKeyRow,
-    PutKeys, Store, Taken, TakenDevice, Waiting,
+    PutKeys, Store, StoreError, Taken, TakenDevice, Waiting,
 };
 
 /// One-time prekeys of one kind in one upload.
@@ -92,8 +92,7 @@ impl Keys {
         let (identity_key, max_waiting) = (caller.identity_key, self.one_time_prekeys);
         // Up to 102 signatures: not on a thread that serves sockets.
         let checked = tokio::task::spawn_blocking(move || {
-            let verifier = PublicKey::decode(&identity_key)
-                .map_err(|_| ServiceError::Invalid("the identity key is damaged"))?;
+            let verifier = PublicKey::decode(&identity_key).map_err(|_| StoreError::Damaged)?;
             checked_upload(upload, &verifier, Fixed::Optional, max_waiting)
         });
         let keys =

@@ -20,7 +20,7 @@ use super::keys::{Fixed, checked_upload};
 use super::{millis, now_ms, today};
 use crate::bus::Notice;
 use crate::metrics;
-use crate::storage::{KeySet, LinkAnswer, LinkRow, Linked, Linking, OpeningLink};
+use crate::storage::{KeySet, LinkAnswer, LinkRow, Linked, Linking, OpeningLink, StoreError};
 
 /// Before the signed bytes of a further device's registration.
 const DEVICE_LABEL: &[u8] = b"tuckseal-device-v1";
@@ -159,8 +159,7 @@ fn check(
     upload: KeysUpload,
     max_waiting: u64,
 ) -> Result<KeySet, ServiceError> {
-    let identity = PublicKey::decode(&of.identity_key)
-        .map_err(|_| ServiceError::Invalid("the identity key is damaged"))?;
+    let identity = PublicKey::decode(&of.identity_key).map_err(|_| StoreError::Damaged)?;
     let message = [DEVICE_LABEL, &signed.registration].concat();
     identity
         .verify_signature(&message, &signed.signature)

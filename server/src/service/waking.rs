@@ -1,4 +1,5 @@
-//! What follows a submission that is stored: devices that are connected get it, the others are woken.
+//! What follows the store's answer to a submission: it is counted, devices that are connected get what was stored, the others are
+//! woken.
 
 use std::collections::BTreeMap;
 

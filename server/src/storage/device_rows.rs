@@ -2,7 +2,10 @@
 
 use bytes::Bytes;
 
-use super::{AccountId, KeySet, MailboxId};
+use super::{AccountId, KeySet, MailboxId, Registering};
+
+/// Devices that links make.
+const NUMBERS: std::ops::RangeInclusive<u8> = 2..=127;
 
 /// A link that a device asks for.
 #[derive(Clone, Copy)]
@@ -58,6 +61,14 @@ pub struct Linking {
     pub day: i64,
 }
 
+impl Linking {
+    /// The lowest number that is free, if the account may have a device besides these.
+    pub(super) fn number(&self, taken: &[u8]) -> Option<u8> {
+        let room = taken.len() < self.max_devices as usize;
+        NUMBERS.into_iter().find(|number| room && !taken.contains(number))
+    }
+}
+
 /// What became of it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum LinkAnswer {
@@ -96,4 +107,55 @@ pub struct DeviceEntry {
     pub name: Bytes,
     /// When it was first registered, in days since 1970; 0: not known.
     pub made_day: i64,
+}
+
+/// A link as its use finds it.
+pub(super) struct FoundLink {
+    pub(super) account: AccountId,
+    pub(super) account_row: i64,
+    /// The device that was made, and the registration that made it.
+    pub(super) made: Option<(i64, [u8; 32])>,
+}
+
+impl FoundLink {
+    pub(super) fn linked(&self, device: u8, mailbox: MailboxId) -> Linked {
+        Linked { account: self.account, account_row: self.account_row, device, mailbox }
+    }
+}
+
+/// A device as it is written down.
+pub(super) struct NewDevice<'a> {
+    pub(super) account: i64,
+    pub(super) device: u8,
+    pub(super) registration_id: u16,
+    pub(super) token_hash: &'a [u8; 32],
+    pub(super) keys: &'a [u8; 32],
+    pub(super) name: &'a [u8],
+    pub(super) day: i64,
+}
+
+impl<'a> NewDevice<'a> {
+    pub(super) fn registered(account: i64, new: &'a Registering) -> Self {
+        Self {
+            account,
+            device: new.device,
+            registration_id: new.registration_id,
+            token_hash: &new.token_hash,
+            keys: &new.keys.digest,
+            name: &[],
+            day: new.day,
+        }
+    }
+
+    pub(super) fn linked(account: i64, device: u8, new: &'a Linking) -> Self {
+        Self {
+            account,
+            device,
+            registration_id: new.registration_id,
+            token_hash: &new.token_hash,
+            keys: &new.keys.digest,
+            name: &new.name,
+            day: new.day,
+        }
+    }
 }

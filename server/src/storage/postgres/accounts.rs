@@ -6,6 +6,7 @@ use tokio_postgres::types::ToSql;
 
 use super::row::bytes;
 use super::{devices, keys, links};
+use crate::storage::device_rows::NewDevice;
 use crate::storage::{
     AccountId, AccountRow, DeviceRow, MailboxId, RegisterAnswer, Registering, StoreError,
 };
@@ -59,7 +60,7 @@ pub(super) async fn register(
         return Ok(RegisterAnswer::NameTaken);
     };
     let known = has_same_keys(&changing, account_row, new).await?;
-    let (mailbox, epoch) = put_device(&changing, &NewDevice::of(account_row, new)).await?;
+    let (mailbox, epoch) = put_device(&changing, &NewDevice::registered(account_row, new)).await?;
     links::end_open(&changing, account_row).await?;
     if !known {
         keys::replace_all(&changing, mailbox, &new.keys).await?;
@@ -100,31 +101,6 @@ async fn has_same_keys(
     let (device, id) = (i16::from(new.device), i32::from(new.registration_id));
     let found = db.query_opt(&query, &[&account, &device, &id, &&new.keys.digest[..]]).await?;
     Ok(found.is_some())
-}
-
-/// A device as it is written down.
-pub(super) struct NewDevice<'a> {
-    pub(super) account: i64,
-    pub(super) device: u8,
-    pub(super) registration_id: u16,
-    pub(super) token_hash: &'a [u8; 32],
-    pub(super) keys: &'a [u8; 32],
-    pub(super) name: &'a [u8],
-    pub(super) day: i64,
-}
-
-impl<'a> NewDevice<'a> {
-    fn of(account: i64, new: &'a Registering) -> Self {
-        Self {
-            account,
-            device: new.device,
-            registration_id: new.registration_id,
-            token_hash: &new.token_hash,
-            keys: &new.keys.digest,
-            name: &[],
-            day: new.day,
-        }
-    }
 }
 
 /// One that is there keeps its number, and that of its mailbox, its name and day.

@@ -3,18 +3,15 @@
 use deadpool_postgres::{GenericClient, Object, Transaction};
 use tokio_postgres::Row;
 
-use super::accounts::{NewDevice, put_device};
+use super::accounts::put_device;
 use super::devices::lock_account;
 use super::keys;
 use super::row::{bytes, small};
-use crate::storage::{
-    AccountId, LinkAnswer, LinkRow, LinkState, Linked, Linking, MailboxId, OpeningLink, StoreError,
-};
+use crate::storage::device_rows::{FoundLink, NewDevice};
+use crate::storage::{LinkAnswer, LinkRow, LinkState, Linking, MailboxId, OpeningLink, StoreError};
 
 /// Links that one purge takes.
 const SLICE: i64 = 500;
-/// Devices that links make.
-const NUMBERS: std::ops::RangeInclusive<u8> = 2..=127;
 
 pub(super) async fn open(db: &mut Object, opening: &OpeningLink) -> Result<bool, StoreError> {
     let Some(account) = account_of(db, opening.by).await? else { return Ok(false) };
@@ -76,14 +73,6 @@ pub(super) async fn state(
     row.map(state).transpose()
 }
 
-/// A link as its use finds it.
-struct Found {
-    account: AccountId,
-    account_row: i64,
-    /// The device that was made, and the registration that made it.
-    made: Option<(i64, [u8; 32])>,
-}
-
 pub(super) async fn link(db: &mut Object, new: &Linking) -> Result<LinkAnswer, StoreError> {
     let Some(row) = of_token(db, &new.link, new.now_ms).await? else {
         return Ok(LinkAnswer::NoLink);
@@ -98,7 +87,7 @@ pub(super) async fn link(db: &mut Object, new: &Linking) -> Result<LinkAnswer, S
     };
     let made: Option<i64> = link.try_get(0)?;
     let made = made.map(|row| Ok::<_, StoreError>((row, bytes(&link, 1)?))).transpose()?;
-    let found = Found { account, account_row: row.account_row, made };
+    let found = FoundLink { account, account_row: row.account_row, made };
     let answer = match found.made {
         Some((row, registration)) if registration == new.registration => {
             renew(&changing, &found, row, new).await?
@@ -112,7 +101,7 @@ pub(super) async fn link(db: &mut Object, new: &Linking) -> Result<LinkAnswer, S
 
 async fn renew(
     db: &Transaction<'_>,
-    found: &Found,
+    found: &FoundLink,
     row: i64,
     new: &Linking,
 ) -> Result<LinkAnswer, StoreError> {
@@ -123,43 +112,27 @@ async fn renew(
     let sql = "UPDATE mailbox SET epoch = epoch + 1 WHERE device = $1 RETURNING epoch";
     let epoch = db.query_one(&db.prepare_cached(sql).await?, &[&row]).await?.try_get(0)?;
     let device = small(device.try_get::<_, i16>(0)?)?;
-    Ok(LinkAnswer::Renewed(linked(found, device, MailboxId(row)), epoch))
+    Ok(LinkAnswer::Renewed(found.linked(device, MailboxId(row)), epoch))
 }
 
 async fn make(
     db: &Transaction<'_>,
-    found: &Found,
+    found: &FoundLink,
     new: &Linking,
 ) -> Result<LinkAnswer, StoreError> {
     let account = found.account_row;
     let query = db.prepare_cached("SELECT device FROM device WHERE account = $1").await?;
     let taken = db.query(&query, &[&account]).await?;
-    let taken = taken.iter().map(|row| row.try_get(0)).collect::<Result<Vec<i16>, _>>()?;
-    let free = NUMBERS.into_iter().find(|number| !taken.contains(&i16::from(*number)));
-    let Some(device) = free.filter(|_| taken.len() < new.max_devices as usize) else {
-        return Ok(LinkAnswer::Full);
-    };
-    let device_row = NewDevice {
-        account,
-        device,
-        registration_id: new.registration_id,
-        token_hash: &new.token_hash,
-        keys: &new.keys.digest,
-        name: &new.name,
-        day: new.day,
-    };
-    let (mailbox, _) = put_device(db, &device_row).await?;
+    let taken = taken.iter().map(|row| small(row.try_get::<_, i16>(0)?));
+    let taken = taken.collect::<Result<Vec<u8>, StoreError>>()?;
+    let Some(device) = new.number(&taken) else { return Ok(LinkAnswer::Full) };
+    let (mailbox, _) = put_device(db, &NewDevice::linked(account, device, new)).await?;
     keys::replace_all(db, mailbox, &new.keys).await?;
     keys::forget_answers(db, account).await?;
     let sql = "UPDATE device_link SET device = $2, registration = $3 WHERE token_hash = $1";
     let update = db.prepare_cached(sql).await?;
     db.execute(&update, &[&&new.link[..], &mailbox.0, &&new.registration[..]]).await?;
-    Ok(LinkAnswer::Made(linked(found, device, mailbox)))
-}
-
-fn linked(found: &Found, device: u8, mailbox: MailboxId) -> Linked {
-    let Found { account, account_row, .. } = *found;
-    Linked { account, account_row, device, mailbox }
+    Ok(LinkAnswer::Made(found.linked(device, mailbox)))
 }
 
 pub(super) async fn purge(db: &Object, now_ms: i64) -> Result<u64, StoreError> {

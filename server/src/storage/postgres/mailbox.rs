@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use deadpool_postgres::{GenericClient, Object};
+use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use crate::storage::{MailboxId, Quota, StoreError};
@@ -10,23 +11,15 @@ use crate::storage::{MailboxId, Quota, StoreError};
 /// Submissions that are forgotten at once.
 const SLICE: i64 = 500;
 
-/// Of these envelopes ($2 and $3) those that end with nothing shared, in these mailboxes ($1): how many.
-const DELETE_OWN: &str = "WITH locked AS (SELECT 1 FROM mailbox WHERE device = ANY($1) ORDER BY device FOR UPDATE), \
-    gone AS (DELETE FROM envelope e USING unnest($2::bigint[], $3::bigint[]) t (mailbox, seq) \
-    WHERE (SELECT count(*) FROM locked) > 0 AND e.mailbox = t.mailbox AND e.seq = t.seq AND e.payload IS NULL \
-    RETURNING e.mailbox, e.size), \
-    freed AS (UPDATE mailbox m SET count = m.count - g.n, bytes = m.bytes - g.size FROM \
-    (SELECT mailbox, count(*) AS n, sum(size)::bigint AS size FROM gone GROUP BY mailbox) g WHERE m.device = g.mailbox) \
-    SELECT count(*) FROM gone";
-
-/// All of them, and how many of which payload.
+/// Of these envelopes ($2 and $3), in these mailboxes ($1), those that end with nothing shared, or all if $4: how many ended
+/// with which payload.
 const DELETE: &str = "WITH locked AS (SELECT 1 FROM mailbox WHERE device = ANY($1) ORDER BY device FOR UPDATE), \
     gone AS (DELETE FROM envelope e USING unnest($2::bigint[], $3::bigint[]) t (mailbox, seq) \
-    WHERE (SELECT count(*) FROM locked) > 0 AND e.mailbox = t.mailbox AND e.seq = t.seq \
+    WHERE (SELECT count(*) FROM locked) > 0 AND e.mailbox = t.mailbox AND e.seq = t.seq AND ($4 OR e.payload IS NULL) \
     RETURNING e.mailbox, e.size, e.payload), \
     freed AS (UPDATE mailbox m SET count = m.count - g.n, bytes = m.bytes - g.size FROM \
     (SELECT mailbox, count(*) AS n, sum(size)::bigint AS size FROM gone GROUP BY mailbox) g WHERE m.device = g.mailbox) \
-    SELECT payload, count(*) FROM gone WHERE payload IS NOT NULL GROUP BY payload";
+    SELECT payload, count(*) FROM gone GROUP BY payload";
 
 /// Drops the oldest until the mailbox, which is locked, keeps its quota. It goes by what is there: the counts may stand
 /// for envelopes, too, that have expired and are being taken away.
@@ -90,31 +83,36 @@ pub(super) async fn delete(
     let numbers: Vec<i64> = deletes.keys().map(|mailbox| mailbox.0).collect();
     let pairs = deletes.iter().flat_map(|(mailbox, seqs)| seqs.iter().map(|seq| (mailbox.0, *seq)));
     let (mailboxes, seqs): (Vec<i64>, Vec<i64>) = pairs.unzip();
-    let delete = db.prepare_cached(DELETE_OWN).await?;
-    let parameters: [&(dyn ToSql + Sync); 3] = [&numbers, &mailboxes, &seqs];
+    let delete = db.prepare_cached(DELETE).await?;
+    let parameters = |all| -> [&(dyn ToSql + Sync); 4] { [&numbers, &mailboxes, &seqs, all] };
+    let (own, all) = (parameters(&false), parameters(&true));
     // Each of them is sent whatever becomes of the one before: what fails is rolled back by the last.
     let (begun, gone, ended) = tokio::join!(
         biased;
         db.batch_execute("BEGIN; SET LOCAL synchronous_commit TO off"),
-        db.query_one(&delete, &parameters),
+        db.query_opt(&delete, &own),
         db.batch_execute("COMMIT")
     );
     begun?;
-    let gone: i64 = gone?.try_get(0)?;
+    let gone: i64 = gone?.map_or(Ok(0), |row| row.try_get(1))?;
     ended?;
     if gone.unsigned_abs() == seqs.len() as u64 {
         return Ok(());
     }
     // Some have a part that is shared, or are gone already.
     let changing = db.transaction().await?;
-    let delete = changing.prepare_cached(DELETE).await?;
     let ((), rows) = tokio::try_join!(
         changing.batch_execute("SET LOCAL synchronous_commit TO off"),
-        changing.query(&delete, &parameters)
+        changing.query(&delete, &all)
     )?;
-    let payloads = rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?)));
-    release_payloads(&changing, payloads.collect::<Result<_, StoreError>>()?).await?;
+    release_payloads(&changing, payloads(&rows)?).await?;
     Ok(changing.commit().await?)
+}
+
+/// How many envelopes ended with each payload. Those that ended with none are a row, too.
+fn payloads(rows: &[Row]) -> Result<BTreeMap<i64, i64>, StoreError> {
+    let payload = |row: &Row| Ok(row.try_get::<_, Option<i64>>(0)?.zip(row.try_get(1)?));
+    rows.iter().filter_map(|row| payload(row).transpose()).collect()
 }
 
 pub(super) async fn told_dropped(

@@ -3,6 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{keys, links};
+use crate::storage::device_rows::NewDevice;
 use crate::storage::{AccountId, AccountRow, DeviceRow, MailboxId, RegisterAnswer, Registering};
 
 pub(super) fn account(db: &Connection, account: AccountId) -> rusqlite::Result<Option<AccountRow>> {
@@ -44,7 +45,7 @@ pub(super) fn device(
 pub(super) fn register(db: &Connection, new: &Registering) -> rusqlite::Result<RegisterAnswer> {
     let Some((row, account)) = account_for(db, new)? else { return Ok(RegisterAnswer::NameTaken) };
     let known = known_device(db, row, new)?;
-    let mailbox = put_device(db, &NewDevice::of(row, new))?;
+    let mailbox = put_device(db, &NewDevice::registered(row, new))?;
     links::end_open(db, row)?;
     if known != Known::SameKeys {
         keys::replace_all(db, mailbox, &new.keys)?;
@@ -90,31 +91,6 @@ fn known_device(db: &Connection, account: i64, new: &Registering) -> rusqlite::R
         new.keys.digest
     ])?;
     Ok(if same { Known::SameKeys } else { Known::No })
-}
-
-/// A device as it is written down.
-pub(super) struct NewDevice<'a> {
-    pub(super) account: i64,
-    pub(super) device: u8,
-    pub(super) registration_id: u16,
-    pub(super) token_hash: &'a [u8; 32],
-    pub(super) keys: &'a [u8; 32],
-    pub(super) name: &'a [u8],
-    pub(super) day: i64,
-}
-
-impl<'a> NewDevice<'a> {
-    fn of(account: i64, new: &'a Registering) -> Self {
-        Self {
-            account,
-            device: new.device,
-            registration_id: new.registration_id,
-            token_hash: &new.token_hash,
-            keys: &new.keys.digest,
-            name: &[],
-            day: new.day,
-        }
-    }
 }
 
 /// Its number, and that of its mailbox, is above that of any device there is or was. One that is there keeps it, with its name

@@ -2,16 +2,13 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::accounts::{NewDevice, put_device};
+use super::accounts::put_device;
 use super::{devices, keys};
-use crate::storage::{
-    AccountId, LinkAnswer, LinkRow, LinkState, Linked, Linking, MailboxId, OpeningLink,
-};
+use crate::storage::device_rows::{FoundLink, NewDevice};
+use crate::storage::{AccountId, LinkAnswer, LinkRow, LinkState, Linking, MailboxId, OpeningLink};
 
 /// Links that one purge takes.
 const SLICE: i64 = 500;
-/// Devices that links make.
-const NUMBERS: std::ops::RangeInclusive<u8> = 2..=127;
 
 pub(super) fn open(db: &Connection, opening: &OpeningLink) -> rusqlite::Result<bool> {
     let account = db
@@ -55,14 +52,6 @@ pub(super) fn state(
     db.prepare_cached(sql)?.query_row(params![id, now_ms], row).optional()
 }
 
-/// A link as its use finds it.
-struct Found {
-    account: AccountId,
-    account_row: i64,
-    /// The device that was made, and the registration that made it.
-    made: Option<(i64, [u8; 32])>,
-}
-
 pub(super) fn link(db: &Connection, new: &Linking) -> rusqlite::Result<LinkAnswer> {
     let Some(found) = find(db, new)? else { return Ok(LinkAnswer::NoLink) };
     match found.made {
@@ -74,52 +63,38 @@ pub(super) fn link(db: &Connection, new: &Linking) -> rusqlite::Result<LinkAnswe
     }
 }
 
-fn find(db: &Connection, new: &Linking) -> rusqlite::Result<Option<Found>> {
+fn find(db: &Connection, new: &Linking) -> rusqlite::Result<Option<FoundLink>> {
     let sql = "SELECT a.aci, a.id, l.device, l.registration FROM device_link l JOIN account a ON a.id = l.account \
                WHERE l.token_hash = ?1 AND l.expires_ms > ?2";
     let found = |row: &Row<'_>| {
         let made = Option::zip(row.get(2)?, row.get(3)?);
-        Ok(Found { account: AccountId(row.get(0)?), account_row: row.get(1)?, made })
+        Ok(FoundLink { account: AccountId(row.get(0)?), account_row: row.get(1)?, made })
     };
     db.prepare_cached(sql)?.query_row(params![new.link, new.now_ms], found).optional()
 }
 
-fn renew(db: &Connection, found: &Found, row: i64, new: &Linking) -> rusqlite::Result<LinkAnswer> {
+fn renew(
+    db: &Connection,
+    found: &FoundLink,
+    row: i64,
+    new: &Linking,
+) -> rusqlite::Result<LinkAnswer> {
     let sql = "UPDATE device SET token_hash = ?2 WHERE id = ?1 RETURNING device";
     let device =
         db.prepare_cached(sql)?.query_row(params![row, new.token_hash], |row| row.get(0))?;
-    Ok(LinkAnswer::Renewed(linked(found, device, MailboxId(row)), 0))
+    Ok(LinkAnswer::Renewed(found.linked(device, MailboxId(row)), 0))
 }
 
-fn make(db: &Connection, found: &Found, new: &Linking) -> rusqlite::Result<LinkAnswer> {
+fn make(db: &Connection, found: &FoundLink, new: &Linking) -> rusqlite::Result<LinkAnswer> {
     let account = found.account_row;
     let taken: Vec<u8> = devices::list(db, account)?.iter().map(|entry| entry.device).collect();
-    let free = NUMBERS.into_iter().find(|number| !taken.contains(number));
-    let Some(device) = free.filter(|_| taken.len() < new.max_devices as usize) else {
-        return Ok(LinkAnswer::Full);
-    };
-    let mailbox = put_device(
-        db,
-        &NewDevice {
-            account,
-            device,
-            registration_id: new.registration_id,
-            token_hash: &new.token_hash,
-            keys: &new.keys.digest,
-            name: &new.name,
-            day: new.day,
-        },
-    )?;
+    let Some(device) = new.number(&taken) else { return Ok(LinkAnswer::Full) };
+    let mailbox = put_device(db, &NewDevice::linked(account, device, new))?;
     keys::replace_all(db, mailbox, &new.keys)?;
     keys::forget_answers(db, account)?;
     let sql = "UPDATE device_link SET device = ?2, registration = ?3 WHERE token_hash = ?1";
     db.prepare_cached(sql)?.execute(params![new.link, mailbox.0, new.registration])?;
-    Ok(LinkAnswer::Made(linked(found, device, mailbox)))
-}
-
-fn linked(found: &Found, device: u8, mailbox: MailboxId) -> Linked {
-    let Found { account, account_row, .. } = *found;
-    Linked { account, account_row, device, mailbox }
+    Ok(LinkAnswer::Made(found.linked(device, mailbox)))
 }
 
 pub(super) fn purge(db: &Connection, now_ms: i64) -> rusqlite::Result<u64> {
