@@ -117,6 +117,7 @@ mod keys;
 mod message;
 mod padding;
 mod prekey;
+mod provisioning;
 mod ratchet;
 mod sealed;
 mod session;
@@ -146,6 +147,9 @@ pub use padding::{
 pub use prekey::{
     KemPreKey, KemPreKeyId, KemPreKeyPublic, PreKey, PreKeyBundle, PreKeyId, PreKeyPublic,
     SignedPreKey, SignedPreKeyId, SignedPreKeyPublic,
+};
+pub use provisioning::{
+    PROVISIONING_OVERHEAD, ProvisioningError, open_for_device, seal_for_device,
 };
 pub use rand_core;
 pub use sealed::*;

@@ -49,6 +49,17 @@ fn location() -> impl Strategy<Value = Location> {
     )
 }
 
+fn contact() -> impl Strategy<Value = Contact> {
+    let identity = any::<[u8; 32]>().prop_map(|seed| {
+        let private = PrivateKey::from_bytes(&seed).unwrap();
+        IdentityKeyPair::from(private).identity_key()
+    });
+    let known = (of(".{1,40}"), of(identity), any::<bool>(), of(any::<[u8; 16]>()));
+    (service_id(), known).prop_map(|(account, (username, identity, verified, access_key))| {
+        Contact { account, username, identity, verified, access_key }
+    })
+}
+
 fn group() -> impl Strategy<Value = GroupContext> {
     let change = prop_oneof![
         Just(GroupChange::Left),
@@ -80,6 +91,7 @@ fn body() -> impl Strategy<Value = Body> {
         of(any::<[u8; 16]>()).prop_map(|group| Body::Typing(Typing::Started { group })),
         of(any::<[u8; 16]>()).prop_map(|group| Body::Typing(Typing::Stopped { group })),
         vec(mark, 0..9).prop_map(|marks| Body::Sync(Sync::Read(marks))),
+        vec(contact(), 0..9).prop_map(|contacts| Body::Sync(Sync::Contacts(contacts))),
         (of(service_id()), timestamp(), data()).prop_map(|(to, timestamp, data)| Body::Sync(
             Sync::Sent(Transcript { to, timestamp, data })
         )),

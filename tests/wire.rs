@@ -4,13 +4,23 @@
 
 use std::{fs, path::Path};
 
-const SCHEMAS: [&str; 8] =
-    ["message", "group", "sealed_sender", "fingerprint", "content", "service", "spqr", "storage"];
+const SCHEMAS: [&str; 9] = [
+    "message",
+    "group",
+    "sealed_sender",
+    "fingerprint",
+    "content",
+    "link",
+    "service",
+    "spqr",
+    "storage",
+];
 
 /// Their byte fields share the buffer that was decoded.
 const PLAIN: [&str; 6] = ["message", "group", "sealed_sender", "fingerprint", "content", "service"];
 /// What holds secrets: it owns its bytes and wipes them.
-const SECRET: [&str; 18] = [
+const SECRET: [&str; 19] = [
+    "link.Offer",
     "spqr.Negotiation",
     "spqr.Chain",
     "spqr.Link",
@@ -44,7 +54,7 @@ fn checked_in_structs_match_the_schemas() {
         .file_descriptor_set();
     let mut config = prost_build::Config::new();
     config.bytes(PLAIN.map(|name| format!(".tuckseal.{name}")));
-    for package in ["spqr", "storage"] {
+    for package in ["link", "spqr", "storage"] {
         config.type_attribute(format!(".tuckseal.{package}"), "#[derive(zeroize::Zeroize)]");
     }
     for name in SECRET {

@@ -1,13 +1,15 @@
 //! What an encrypted message says (`proto/content.proto`): our own format, between tuckseal clients.
-//! `data.rs` has what people write, `notice.rs` what devices tell each other.
+//! `data.rs` has what people write, `notice.rs` what devices tell each other, `link.rs` what a new device is given.
 //!
 //! A content of a newer release is no error: its body is [`Body::Unsupported`], the rest is read.
 
 mod data;
+mod link;
 mod notice;
 
 pub use data::{AttachmentPointer, Data, GroupChange, GroupContext, Location, LocationError};
-pub use notice::{ReadMark, Receipt, ReceiptKind, Sync, Transcript, Typing};
+pub use link::LinkOffer;
+pub use notice::{Contact, ReadMark, Receipt, ReceiptKind, Sync, Transcript, Typing};
 
 use crate::address::Timestamp;
 use crate::message::DecryptionErrorMessage;

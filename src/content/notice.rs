@@ -4,14 +4,18 @@
 use super::data::service_id;
 use super::{Data, at_most, exact};
 use crate::address::{ServiceId, Timestamp};
+use crate::identity::IdentityKey;
 use crate::wire::DecodeError;
 use crate::wire::content as stored;
+use alloc::string::String;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use stored::sync_message::What;
 
 /// More messages than one receipt has to speak of.
 const MAX_MESSAGES: usize = 1000;
+/// Accounts that one content tells of.
+const MAX_CONTACTS: usize = 100;
 
 /// "These messages of yours arrived", or were read.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -54,6 +58,8 @@ pub enum Sync {
     Sent(Transcript),
     /// It showed these messages to a person: at most 1000.
     Read(Vec<ReadMark>),
+    /// It knows these accounts: at most 100.
+    Contacts(Vec<Contact>),
 }
 
 /// A message that another device of the same account sent.
@@ -65,6 +71,28 @@ pub struct Transcript {
     pub timestamp: Timestamp,
     /// What it said.
     pub data: Data,
+}
+
+/// What another device of the same account knows of somebody.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Contact {
+    /// Whom.
+    pub account: ServiceId,
+    /// The name under which the server gave it the account.
+    pub username: Option<String>,
+    /// The identity key that is trusted.
+    pub identity: Option<IdentityKey>,
+    /// Whether a person has compared the safety number of that key.
+    pub verified: bool,
+    /// The account's access key.
+    pub access_key: Option<[u8; 16]>,
+}
+
+impl core::fmt::Debug for Contact {
+    /// No names and no keys.
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Contact").finish_non_exhaustive()
+    }
 }
 
 /// A message that was read.
@@ -131,6 +159,11 @@ impl Sync {
                 let marks = marks.iter().map(ReadMark::read).collect::<Result<_, _>>()?;
                 Some(Self::Read(marks))
             }
+            Some(What::Contacts(contacts)) => {
+                let contacts = at_most(MAX_CONTACTS, contacts.contacts, "contacts")?;
+                let contacts = contacts.into_iter().map(Contact::try_from);
+                Some(Self::Contacts(contacts.collect::<Result<_, _>>()?))
+            }
         })
     }
 }
@@ -146,6 +179,39 @@ impl TryFrom<stored::Sent> for Transcript {
         let message = sent.message.ok_or(DecodeError::Missing { field: "message" })?;
         let timestamp = Timestamp::from_millis(sent.timestamp);
         Ok(Self { to, timestamp, data: message.try_into()? })
+    }
+}
+
+impl TryFrom<stored::Contact> for Contact {
+    type Error = DecodeError;
+
+    fn try_from(contact: stored::Contact) -> Result<Self, DecodeError> {
+        let identity = IdentityKey::decode(&contact.identity_key);
+        let access_key = exact(&contact.access_key, "access_key");
+        Ok(Self {
+            account: service_id(&contact.account, "account")?,
+            username: Some(contact.username).filter(|name| !name.is_empty()),
+            identity: if contact.identity_key.is_empty() {
+                None
+            } else {
+                Some(identity.map_err(|_| DecodeError::Field { field: "identity_key" })?)
+            },
+            verified: contact.verified,
+            access_key: if contact.access_key.is_empty() { None } else { Some(access_key?) },
+        })
+    }
+}
+
+impl From<&Contact> for stored::Contact {
+    fn from(contact: &Contact) -> Self {
+        let bytes = |bytes: &[u8]| Bytes::copy_from_slice(bytes);
+        Self {
+            account: contact.account.to_binary().into(),
+            username: contact.username.clone().unwrap_or_default(),
+            identity_key: contact.identity.map(|key| bytes(&key.serialize())).unwrap_or_default(),
+            verified: contact.verified,
+            access_key: contact.access_key.map(|key| bytes(&key)).unwrap_or_default(),
+        }
     }
 }
 
@@ -170,6 +236,10 @@ impl From<&Sync> for stored::SyncMessage {
                     timestamp: mark.timestamp.as_millis(),
                 };
                 What::Read(stored::Read { marks: marks.iter().map(stored).collect() })
+            }
+            Sync::Contacts(contacts) => {
+                let contacts = contacts.iter().map(stored::Contact::from).collect();
+                What::Contacts(stored::Contacts { contacts })
             }
         };
         Self { what: Some(what) }

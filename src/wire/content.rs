@@ -184,7 +184,7 @@ pub struct Typing {
 /// For the sender's own other devices.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SyncMessage {
-    #[prost(oneof = "sync_message::What", tags = "1, 2")]
+    #[prost(oneof = "sync_message::What", tags = "1, 2, 3")]
     pub what: ::core::option::Option<sync_message::What>,
 }
 /// Nested message and enum types in `SyncMessage`.
@@ -195,6 +195,8 @@ pub mod sync_message {
         Sent(super::Sent),
         #[prost(message, tag = "2")]
         Read(super::Read),
+        #[prost(message, tag = "3")]
+        Contacts(super::Contacts),
     }
 }
 /// "I sent this."
@@ -221,4 +223,29 @@ pub struct ReadMark {
     pub sender: ::prost::bytes::Bytes,
     #[prost(uint64, tag = "2")]
     pub timestamp: u64,
+}
+/// "I know these accounts." At most 100.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Contacts {
+    #[prost(message, repeated, tag = "1")]
+    pub contacts: ::prost::alloc::vec::Vec<Contact>,
+}
+/// What is not known is empty.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Contact {
+    /// a service id
+    #[prost(bytes = "bytes", tag = "1")]
+    pub account: ::prost::bytes::Bytes,
+    /// the name under which the server gave it
+    #[prost(string, tag = "2")]
+    pub username: ::prost::alloc::string::String,
+    /// 33 bytes
+    #[prost(bytes = "bytes", tag = "3")]
+    pub identity_key: ::prost::bytes::Bytes,
+    /// a person has compared the safety number of that key
+    #[prost(bool, tag = "4")]
+    pub verified: bool,
+    /// 16 bytes
+    #[prost(bytes = "bytes", tag = "5")]
+    pub access_key: ::prost::bytes::Bytes,
 }

@@ -1,7 +1,7 @@
 //! Structs generated from `proto/` and checked in, so that nobody needs protoc or a build script.
 //! `tests/wire.rs` regenerates and compares them. Only the service messages are public: client and
 //! server speak them; the others never leave the file of the type that they encode. Those of `spqr` and
-//! `storage` are what others store, for the import; they wipe their secrets.
+//! `storage` are what others store, for the import; they and `link` wipe their secrets.
 
 #![allow(missing_docs, unreachable_pub, reason = "generated")]
 #![allow(clippy::all, rustdoc::all, reason = "generated")]
@@ -13,6 +13,8 @@ mod error;
 pub(crate) mod fingerprint;
 #[rustfmt::skip]
 pub(crate) mod group;
+#[rustfmt::skip]
+pub(crate) mod link;
 #[rustfmt::skip]
 pub(crate) mod message;
 #[rustfmt::skip]
