@@ -27,7 +27,7 @@ pub struct Client {
     pub(crate) shell: Shell,
     actions: Arc<Mutex<Actions>>,
     pub(crate) http: Http,
-    own: Arc<Own>,
+    pub(crate) own: Arc<Own>,
     pub(crate) account: Arc<Account>,
 }
 
@@ -61,7 +61,7 @@ impl Client {
         opened.await.map_err(|_| ProfileError::Closed)?
     }
 
-    fn assemble(
+    pub(crate) fn assemble(
         store: Store,
         own: Own,
         account: Account,
@@ -202,7 +202,11 @@ impl Client {
         key: IdentityKey,
         verification: Verification,
     ) -> Result<(), IdentityError> {
-        self.shell.call(move |engine, _| engine.set_verified(account, key, verification)).await
+        let set = move |engine: &mut Engine, turn: &mut Turn<'_>| {
+            engine.set_verified(account, key, verification)?;
+            Ok::<_, IdentityError>(engine.contact_known(account, turn)?)
+        };
+        self.shell.call(set).await
     }
 
     /// Where a sent message is.
@@ -240,11 +244,12 @@ impl Client {
             found => found?,
         };
         let username = Some(name.to_owned());
-        let saved = self.shell.call(move |engine, _| {
+        let saved = self.shell.call(move |engine, turn| {
             engine.store.commit(|rows| {
                 let peer = rows.peer(account)?.unwrap_or_else(|| Peer::unknown(account));
                 rows.save_peer(&Peer { username, ..peer })
-            })
+            })?;
+            engine.contact_known(account, turn)
         });
         saved.await?;
         Ok(account)
@@ -255,8 +260,10 @@ impl Client {
     /// # Errors
     /// [`ProfileError`].
     pub async fn contacts(&self) -> Result<Vec<Contact>, ProfileError> {
-        let peers = self.shell.call(|engine, _| engine.store.rows().peers()).await?;
-        Ok(peers.into_iter().map(Contact::from).collect())
+        let (peers, us) =
+            (self.shell.call(|engine, _| engine.store.rows().peers()), self.account());
+        let others = peers.await?.into_iter().filter(|peer| peer.account != us);
+        Ok(others.map(Contact::from).collect())
     }
 
     /// The oldest messages that were not acknowledged, in order; at most 500.

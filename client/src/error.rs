@@ -1,5 +1,7 @@
 //! What the calls of the client answer when they cannot do what they are asked.
 
+use tuckseal::{DecodeError, DeviceId, ProvisioningError};
+
 use crate::push::PushService;
 use crate::store::ProfileError;
 use crate::transport::ServerError;
@@ -250,6 +252,79 @@ pub enum ReportError {
         "the server does not take the report: the message is too old, or its sender has sent a false token"
     )]
     NotGood,
+    /// The server did not do it.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    /// The profile cannot be used.
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
+}
+
+/// A device was not linked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LinkError {
+    /// It does not begin as such a code does, or lacks something.
+    #[error("that is no linking code, or not all of it: copy the whole line")]
+    Code,
+    /// The offer cannot be opened here.
+    #[error("the offer cannot be used: {0}")]
+    Sealed(#[from] ProvisioningError),
+    /// What the offer says cannot be.
+    #[error("the offer cannot be used ({0}): was it made by another release?")]
+    Offer(#[from] DecodeError),
+    /// The folder has a finished registration.
+    #[error("this profile is already registered as {name}: use it, or name another folder")]
+    AlreadyRegistered {
+        /// Under which name.
+        name: String,
+    },
+    /// The server does not know the offer any more.
+    #[error(
+        "the server does not take this offer any more: it was used, is too old, or another was made after it. Begin again"
+    )]
+    Ended,
+    /// The account has as many devices as the server allows.
+    #[error("the account has as many devices as the server allows: remove one first")]
+    TooManyDevices,
+    /// The server shows another trust root than the offer names.
+    #[error(
+        "{server} shows another trust root than the offer names: it is not the server you mean"
+    )]
+    WrongTrustRoot {
+        /// Which server.
+        server: String,
+    },
+    /// The name for the list of devices.
+    #[error(transparent)]
+    Name(#[from] DeviceError),
+    /// The server did not do it.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    /// The profile cannot be used.
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
+}
+
+/// The devices of the account were not listed or changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DeviceError {
+    /// Too long, or with a NUL in it.
+    #[error("a device's name has at most {limit} bytes, and no NUL")]
+    Name {
+        /// The most that is taken.
+        limit: usize,
+    },
+    /// The account has no such device.
+    #[error("the account has no device {}: see the list", device.get())]
+    NoSuchDevice {
+        /// Which.
+        device: DeviceId,
+    },
+    /// The first device stays, and it alone may change others.
+    #[error("the first device stays, and it alone may change others: do it there")]
+    NotAllowed,
     /// The server did not do it.
     #[error(transparent)]
     Server(#[from] ServerError),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tuckseal::content::{ReceiptKind, Typing};
 use tuckseal::{DeviceId, IdentityKey, ServiceId};
 
-use crate::message::{GroupId, Message, SentId};
+use crate::message::{GroupId, Message, MessageId, SentId};
 use crate::transport::ServerError;
 
 /// Something happened.
@@ -73,6 +73,22 @@ pub enum Event {
     GroupChanged {
         /// Which.
         group: GroupId,
+    },
+    /// Another device of this account has turned up: it reads and writes as we do. If nobody of you has linked it,
+    /// [`crate::Client::remove_device`].
+    DeviceLinked {
+        /// Which.
+        device_id: DeviceId,
+    },
+    /// Another device of this account was removed.
+    DeviceRemoved {
+        /// Which.
+        device_id: DeviceId,
+    },
+    /// Another device of this account has shown these messages of the inbox to a person.
+    ReadElsewhere {
+        /// Which.
+        messages: Vec<MessageId>,
     },
     /// Messages of a sender did not come and are waited for no more; no message stands after them.
     Missing {

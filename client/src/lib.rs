@@ -51,6 +51,7 @@ mod engine;
 mod error;
 mod event;
 mod groups;
+mod link;
 mod message;
 mod push;
 mod register;
@@ -68,12 +69,14 @@ mod work;
 pub use client::{Client, Events};
 pub use engine::{Receipts, Settings};
 pub use error::{
-    GroupError, IdentityError, LookupError, PushError, RegisterError, ReportError, RunError,
-    SendError, TransferError,
+    DeviceError, GroupError, IdentityError, LinkError, LookupError, PushError, RegisterError,
+    ReportError, RunError, SendError, TransferError,
 };
 pub use event::{Event, Failure, Refused};
+pub use link::{LinkRequest, OfferedLink};
 pub use message::{
-    Contact, Group, GroupId, Message, MessageId, SentId, SentState, Statistics, Verification,
+    Contact, Group, GroupId, Message, MessageId, OwnDevice, SentId, SentState, Statistics,
+    Verification,
 };
 pub use push::{PushOffer, PushService, PushTarget, WebSubscription};
 pub use register::Registration;

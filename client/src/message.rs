@@ -40,8 +40,10 @@ impl std::fmt::Debug for Group {
 pub struct Message {
     /// For [`crate::Client::acknowledge`].
     pub id: MessageId,
-    /// The account that sent it, proven.
+    /// The account that sent it, proven. Our own: another device of ours did, and this is for the record.
     pub from: ServiceId,
+    /// To whom it was sent, if another device of ours has sent it and not to a group.
+    pub sent_to: Option<ServiceId>,
     /// Its device.
     pub device_id: DeviceId,
     /// When it was sent, by the sender's clock.
@@ -132,5 +134,25 @@ impl std::fmt::Debug for Contact {
     /// No names.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Contact").finish_non_exhaustive()
+    }
+}
+
+/// A device of our account.
+#[derive(Clone, PartialEq, Eq)]
+pub struct OwnDevice {
+    /// 1: the one that has registered the account.
+    pub device_id: DeviceId,
+    /// What it was called; `None` if it was not, or by something that this account's devices did not write.
+    pub name: Option<String>,
+    /// The day on which it was linked: days since 1970-01-01, in UTC. 0: the server does not know.
+    pub linked_day: u32,
+    /// Whether it is the one that asks.
+    pub is_this: bool,
+}
+
+impl std::fmt::Debug for OwnDevice {
+    /// No name.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OwnDevice").field("device_id", &self.device_id).finish_non_exhaustive()
     }
 }

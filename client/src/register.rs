@@ -22,6 +22,9 @@ const SIGNED_PREFIX: &[u8] = b"tuckseal-registration-v1";
 /// Registration ids are 1..=0x3FFC (W§4).
 const REGISTRATION_IDS: u32 = 0x3FFC;
 
+/// Server of a profile that was to be linked and is not: it holds the keys of an account that is none of its own.
+pub(crate) const LINKING: &str = "";
+
 /// Whom to register, and where.
 #[derive(Debug, Clone)]
 pub struct Registration {
@@ -101,22 +104,20 @@ fn prepare(
     let ca = Ca::certificates(ca.as_ref());
     match store.rows().own()? {
         Some(Own { account: Some(_), name, .. }) => Err(RegisterError::AlreadyRegistered { name }),
-        Some(begun) => {
+        Some(begun) if begun.server != LINKING => {
             store.commit(|rows| {
                 rows.rename_own(server, name)?;
                 rows.set_ca(&ca)
             })?;
             Ok((store, Own { server: server.clone(), name: name.clone(), ..begun }))
         }
-        None => {
+        Some(_) | None => {
             let mut rng = rand::rng();
             let own = draw(server, name, &mut rng);
-            let since =
-                SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-            let now = Timestamp::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
             store.commit(|rows| {
+                rows.forget_begun()?;
                 rows.set_ca(&ca)?;
-                new_profile(rows, &own, &Settings::default(), &mut rng, now)
+                new_profile(rows, &own, &Settings::default(), &mut rng, now())
             })?;
             Ok((store, own))
         }
@@ -131,10 +132,19 @@ fn draw(server: &str, name: &str, mut rng: &mut impl CryptoRng) -> Own {
         server: server.trim_end_matches('/').to_owned(),
         name: name.to_owned(),
         identity,
-        registration_id: 1 + rng.next_u32() % REGISTRATION_IDS,
+        registration_id: draw_registration_id(rng),
         access_key,
         account: None,
     }
+}
+
+pub(crate) fn draw_registration_id(rng: &mut impl CryptoRng) -> u32 {
+    1 + rng.next_u32() % REGISTRATION_IDS
+}
+
+pub(crate) fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 fn sign(form: &Form, identity: &IdentityKeyPair) -> SignedRegistration {
@@ -148,7 +158,8 @@ fn sign(form: &Form, identity: &IdentityKeyPair) -> SignedRegistration {
     }
 }
 
-fn account(answer: &Registered, trust_root: PublicKey) -> Option<Account> {
+/// `None` when the answer cannot be.
+pub(crate) fn account(answer: &Registered, trust_root: PublicKey) -> Option<Account> {
     let account = ServiceId::aci(answer.account[..].try_into().ok()?);
     let device = DeviceId::try_from(answer.device_id).ok()?;
     let token = Zeroizing::new(answer.token[..].try_into().ok()?);

@@ -5,7 +5,7 @@ use futures_util::future::OptionFuture;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard, broadcast, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
@@ -17,6 +17,7 @@ use crate::engine::{Action, Engine, Input, Turn};
 use crate::error::RunError;
 use crate::event::Event;
 use crate::push::Teller;
+use crate::register::now;
 use crate::store::{Account, ProfileError};
 use crate::transport::ServerError;
 use crate::transport::http::Http;
@@ -106,11 +107,6 @@ impl Shell {
     async fn input(&self, input: Input) -> Result<(), ProfileError> {
         self.call(move |engine, turn| engine.handle(input, turn)).await
     }
-}
-
-fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Timestamp::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// Connects, and connects again, until `shutdown` is ready.
@@ -300,6 +296,9 @@ impl Loop<'_> {
             Action::FetchReportTokens => self
                 .requests
                 .spawn(async move { Input::ReportTokens(http.report_tokens(&own).await) }),
+            Action::FetchDevices => {
+                self.requests.spawn(async move { Input::Devices(http.devices(&own).await) })
+            }
             Action::Acknowledge(ids) => {
                 if let Some(stream) = &mut self.stream
                     && let Err(ended) = stream.acknowledge(ids).await

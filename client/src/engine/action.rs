@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use tuckseal::ServiceId;
 use tuckseal::service::{
-    Bundles, Envelope, Ephemeral, KeyCounts, KeysUpload, MultiAccepted, ReportTokens,
+    Bundles, Devices, Envelope, Ephemeral, KeyCounts, KeysUpload, MultiAccepted, ReportTokens,
     SenderCertificateAnswer, ServerInfo,
 };
 
@@ -53,6 +53,8 @@ pub(crate) enum Input {
     },
     PushTold(Result<(), PushError>),
     ReportTokens(Result<ReportTokens, ServerError>),
+    /// Those of our account.
+    Devices(Result<Devices, ServerError>),
     /// The time that [`super::Engine::next_tick`] named has come.
     Tick,
 }
@@ -90,6 +92,8 @@ pub(crate) enum Action {
     /// The server is to hear where the device is woken.
     TellPush,
     FetchReportTokens,
+    /// Of our account.
+    FetchDevices,
     /// These envelopes are dealt with, on disk.
     Acknowledge(Vec<Bytes>),
     /// For the app.

@@ -8,7 +8,7 @@ use tuckseal::{IdentityKey, ServiceId};
 use super::bundle::{Beginning, Offer, begin_sessions, read_bundles};
 use super::encrypt::{apply_mismatch, encrypt_waiting};
 use super::flight::Stage;
-use super::{Engine, Turn};
+use super::{Engine, Turn, devices};
 use crate::event::{Event, Failure, Refused};
 use crate::message::SentId;
 use crate::store::{Decision, Form, Peer, ProfileError};
@@ -55,7 +55,13 @@ impl Engine {
                 self.landed(account, turn)
             }
             Err(SubmitError::Devices(mismatch)) => {
-                self.store.commit(|rows| apply_mismatch(rows, account, message, &mismatch))?;
+                let is_ours = account == self.us();
+                self.store.commit(|rows| {
+                    if is_ours {
+                        devices::heard(rows, account, &mismatch, turn)?;
+                    }
+                    apply_mismatch(rows, account, message, &mismatch)
+                })?;
                 let count = self.mismatches.entry(account).or_default();
                 *count += 1;
                 match count.checked_sub(MISMATCHES_AT_ONCE + 1) {
@@ -156,7 +162,18 @@ impl Engine {
             Ok(bundles) => bundles,
             Err(error) => return self.request_failed(account, None, &error, turn),
         };
-        let Some(offer) = read_bundles(&bundles) else { return self.bad_bundle(account, turn) };
+        let Some(mut offer) = read_bundles(&bundles) else { return self.bad_bundle(account, turn) };
+        if account == self.us() {
+            // A server that shows another key for us lies.
+            if offer.identity != self.local.identity.identity_key() {
+                return self.bad_bundle(account, turn);
+            }
+            let others = offer.without(self.local.address.device_id);
+            if others.is_empty() {
+                return self.alone(turn);
+            }
+            self.reconcile(&others, turn)?;
+        }
         let peer = self.store.rows().peer(account)?.unwrap_or(Peer::unknown(account));
         match peer.identity {
             Some(known) if known != offer.identity => {

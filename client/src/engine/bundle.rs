@@ -17,6 +17,14 @@ pub(super) struct Offer {
     devices: Vec<PreKeyBundle>,
 }
 
+impl Offer {
+    /// Leaves a device out; those that are left.
+    pub(super) fn without(&mut self, device: DeviceId) -> Vec<DeviceId> {
+        self.devices.retain(|bundle| bundle.device_id != device);
+        self.devices.iter().map(|bundle| bundle.device_id).collect()
+    }
+}
+
 /// Why sessions were not begun.
 pub(super) enum Beginning {
     Profile(ProfileError),

@@ -3,17 +3,19 @@
 
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
-use tuckseal::content::{Body, Content, Data, GroupChange, GroupContext};
+use tuckseal::content::{Body, Content, Data, GroupChange, GroupContext, Sync, Transcript};
 use tuckseal::{Address, SenderKeyDistributionMessage, ServiceId, Timestamp};
 
+use super::devices;
 use crate::event::{Event, Failure};
 use crate::message::GroupId;
-use crate::store::{Group, ProfileError, Rows, Standing};
+use crate::store::{Group, Peer, ProfileError, Rows, Standing};
 
 /// What of a content is kept until its turn comes; `None` when there is nothing to wait for.
 pub(super) fn keep(content: &Content) -> Option<Vec<u8>> {
     let (body, sender_key) = match &content.body {
         Body::Data(data) => (Body::Data(data.clone()), content.sender_key.clone()),
+        Body::Sync(sync) => (Body::Sync(sync.clone()), None),
         _ => (Body::Nothing, content.sender_key.clone()),
     };
     let is_something = body != Body::Nothing || sender_key.is_some();
@@ -38,6 +40,7 @@ pub(super) fn deliver(
             events.extend(take_change(rows, sender, GroupId(id), revision, change)?);
         }
         Body::Data(data) => events.push(take_data(rows, sender, sent, missing, data)?),
+        Body::Sync(sync) => events.extend(take_sync(rows, sender, missing, sync)?),
         _ => {}
     }
     if let Some(key) = content.sender_key {
@@ -47,6 +50,45 @@ pub(super) fn deliver(
         events.push(Event::Missing { account: sender.service_id, count: missing });
     }
     Ok(events)
+}
+
+/// What another device of ours has done.
+fn take_sync(
+    rows: Rows<'_>,
+    sender: Address,
+    missing: u64,
+    sync: Sync,
+) -> Result<Option<Event>, ProfileError> {
+    match sync {
+        Sync::Sent(Transcript {
+            data: Data { group: Some(GroupContext { id, revision, change: Some(change) }), .. },
+            ..
+        }) => take_change(rows, sender, GroupId(id), revision, change),
+        Sync::Sent(sent) => {
+            if let Some(to) = sent.to
+                && rows.peer(to)?.is_none()
+            {
+                rows.save_peer(&Peer::unknown(to))?;
+            }
+            let at = sent.timestamp;
+            let content = Content::new(Body::Sync(Sync::Sent(sent)), at);
+            Ok(Some(Event::Message(rows.insert_inbox(sender, at, missing, content)?)))
+        }
+        Sync::Read(marks) => {
+            let mut messages = Vec::new();
+            for mark in &marks {
+                messages.extend(rows.inbox_marked(mark)?);
+            }
+            Ok((!messages.is_empty()).then_some(Event::ReadElsewhere { messages }))
+        }
+        Sync::Contacts(contacts) => {
+            for contact in contacts {
+                devices::take_contact(rows, sender.service_id, contact)?;
+            }
+            Ok(None)
+        }
+        _ => Ok(None),
+    }
 }
 
 /// A message, for us or for a group that its sender is in.
@@ -124,13 +166,15 @@ fn take_change(
                 return Ok(None);
             }
             let members = known.members.iter().filter(|it| **it != account).copied().collect();
-            Group { members, ..known }
+            // Another device of ours speaks for us.
+            let standing = if account == us { Standing::Former } else { known.standing };
+            Group { members, standing, ..known }
         }
         _ => return Ok(None),
     };
     for member in &group.members {
         if rows.peer(*member)?.is_none() && *member != us {
-            rows.save_peer(&crate::store::Peer::unknown(*member))?;
+            rows.save_peer(&Peer::unknown(*member))?;
         }
     }
     rows.save_group(&group)?;

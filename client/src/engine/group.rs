@@ -10,7 +10,7 @@ use super::group_upload::send_alone;
 use super::recovery::digest;
 use super::reports::token_for;
 use super::send::profile_of;
-use super::{Engine, Turn};
+use super::{Engine, Turn, devices};
 use crate::error::{GroupError, SendError};
 use crate::message::{GroupId, SentId};
 use crate::store::{
@@ -118,7 +118,8 @@ impl Engine {
                 rows.put_out(*account, Form::Notice, &content)?;
                 rows.mark_told(group.id, *account)?;
             }
-            rows.mark_told(group.id, us)
+            rows.mark_told(group.id, us)?;
+            tell_devices(rows, us, group, change, turn)
         })?;
         self.pump_members(&everybody, turn);
         self.refill_report_tokens(turn);
@@ -145,9 +146,9 @@ impl Engine {
                 let content = notice(rows, own, &group, Some(GroupChange::Left), turn)?;
                 rows.put_out(*account, Form::Notice, &content)?;
             }
-            Ok::<_, ProfileError>(())
+            tell_devices(rows, us, &group, GroupChange::Left, turn)
         })?;
-        self.pump_members(&others, turn);
+        self.pump_members(&group.members, turn);
         Ok(())
     }
 
@@ -178,9 +179,11 @@ impl Engine {
             }
             let context = GroupContext { id: id.0, revision: group.revision, change: None };
             let data = Data { group: Some(context), ..data };
+            let timestamp = rows.timestamp(turn.now)?;
+            devices::tell_sent(rows, us, None, timestamp, &data, turn)?;
             let content = Content {
                 profile: Some(profile_of(own)),
-                ..Content::new(Body::Data(data), rows.timestamp(turn.now)?)
+                ..Content::new(Body::Data(data), timestamp)
             };
             let body = key
                 .encrypt(&content.encode_padded(), &mut turn.rng)
@@ -219,6 +222,19 @@ fn with(mut members: Vec<ServiceId>, others: &[ServiceId]) -> Vec<ServiceId> {
         }
     }
     members
+}
+
+/// Tells our other devices of a change that we have made.
+fn tell_devices(
+    rows: Rows<'_>,
+    us: ServiceId,
+    group: &Group,
+    change: GroupChange,
+    turn: &Turn<'_>,
+) -> Result<(), ProfileError> {
+    let context = GroupContext { id: group.id.0, revision: group.revision, change: Some(change) };
+    let data = Data { group: Some(context), ..Data::default() };
+    devices::tell_sent(rows, us, None, turn.now, &data, turn)
 }
 
 fn notice(

@@ -4,7 +4,8 @@
 //! `decrypt.rs` opens them, `order.rs` gives them their turn, `deliver.rs` takes their content, `receipts.rs` tells
 //! their senders. `group.rs` writes to many, `group_upload.rs` in one upload, `recovery.rs` asks for what could not be read,
 //! `identity.rs` carries out what the app decides about keys, `prekeys.rs` keeps the server supplied,
-//! `push.rs` has it told where the device is woken, `reports.rs` keeps a stock of report tokens.
+//! `devices.rs` keeps the other devices of the account up to date, `push.rs` has the server told where this one is woken,
+//! `reports.rs` keeps a stock of report tokens.
 //!
 //! What is in memory here is only what is on its way; everything else is read from the store when needed.
 
@@ -13,6 +14,7 @@ mod answers;
 mod bundle;
 mod decrypt;
 mod deliver;
+mod devices;
 mod encrypt;
 mod flight;
 mod group;
@@ -35,6 +37,7 @@ use rand_core::CryptoRng;
 use tuckseal::{LocalParty, SenderCertificate, ServiceId, Timestamp};
 
 pub(crate) use action::{Action, Authority, Input};
+pub(crate) use devices::linked_by;
 pub(crate) use group::Change;
 pub(crate) use prekeys::{new_profile, registration_keys};
 pub use receipts::Receipts;
@@ -195,6 +198,7 @@ impl Engine {
             }
             Input::PushTold(result) => self.push_told(result, turn),
             Input::ReportTokens(result) => self.report_tokens(result, turn)?,
+            Input::Devices(result) => self.own_devices(result, turn)?,
             Input::Tick => self.tick(turn)?,
         }
         Ok(())
@@ -207,6 +211,7 @@ impl Engine {
             turn.tell(event);
         }
         turn.actions.push(Action::FetchServerInfo);
+        turn.actions.push(Action::FetchDevices);
         self.keys_request = Request::OnItsWay { attempt: 0 };
         turn.actions.push(Action::FetchKeyCounts);
         self.certificate_request = Request::Idle;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tuckseal::content::{Body, Content, Receipt, ReceiptKind};
 use tuckseal::{ServiceId, Timestamp};
 
-use super::{Engine, Turn};
+use super::{Engine, Turn, devices};
 use crate::event::Event;
 use crate::message::{MessageId, SentId};
 use crate::store::{Form, ProfileError, Rows};
@@ -31,10 +31,13 @@ pub(super) fn put_out(
     receipts: Receipts,
     turn: &mut Turn<'_>,
 ) -> Result<(), ProfileError> {
-    let received = std::mem::take(&mut turn.received);
-    if receipts == Receipts::Off {
+    let mut received = std::mem::take(&mut turn.received);
+    if receipts == Receipts::Off || received.is_empty() {
         return Ok(());
     }
+    // What another device of ours has sent is no message to us.
+    let us = rows.own_account()?;
+    received.retain(|(account, _)| *account != us);
     tell(rows, ReceiptKind::Delivered, received)
 }
 
@@ -85,16 +88,22 @@ impl Engine {
         messages: &[MessageId],
         turn: &mut Turn<'_>,
     ) -> Result<(), ProfileError> {
-        if self.settings.receipts != Receipts::DeliveredAndRead {
-            return Ok(());
-        }
+        let (us, receipts) = (self.us(), self.settings.receipts);
         let mut read = Vec::new();
         for id in messages {
             let message = self.store.rows().inbox_message(*id)?;
+            let message = message.filter(|message| message.from != us);
             read.extend(message.map(|message| (message.from, message.sent)));
         }
-        let accounts: Vec<_> = read.iter().map(|(account, _)| *account).collect();
-        self.store.commit(|rows| tell(rows, ReceiptKind::Read, read))?;
+        let mut accounts: Vec<_> = read.iter().map(|(account, _)| *account).collect();
+        accounts.push(us);
+        self.store.commit(|rows| {
+            devices::tell_read(rows, us, &read, turn)?;
+            match receipts {
+                Receipts::DeliveredAndRead => tell(rows, ReceiptKind::Read, read),
+                Receipts::Off | Receipts::Delivered => Ok(()),
+            }
+        })?;
         for account in accounts {
             self.pump_stored(account, turn);
         }

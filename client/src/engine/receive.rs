@@ -1,6 +1,7 @@
 //! In: an envelope becomes a message in the inbox, a held envelope or a counted failure, in one commit with
 //! the session, the consumed prekeys and the envelope's id. Only then is it acknowledged.
 
+use bytes::Bytes;
 use tuckseal::content::{Body, Content};
 use tuckseal::service::{Envelope, Ephemeral};
 use tuckseal::{
@@ -15,7 +16,7 @@ use super::order::{self, Taken};
 use super::receipts;
 use super::recovery::{self, Asked, digest};
 use super::typing;
-use super::{Action, Engine, Link, Settings, Turn};
+use super::{Action, Engine, Link, Settings, Turn, devices};
 use crate::event::{Event, Failure};
 use crate::message::GroupId;
 use crate::store::{
@@ -161,6 +162,11 @@ impl Receiver<'_> {
         let account = sender.service_id;
         let mut peer = rows.peer(account)?.unwrap_or(Peer::unknown(account));
         let certified = *sealed.sender.identity_key();
+        let is_ours = account == self.local.address.service_id;
+        if is_ours && certified != self.local.identity.identity_key() {
+            // Nobody decides on our own key.
+            return Err(Rejection::Failed(Some(account), Failure::Certificate));
+        }
         if peer.identity.is_some_and(|known| known != certified) {
             return Err(Rejection::Identity { sender, offered: certified });
         }
@@ -174,6 +180,10 @@ impl Receiver<'_> {
         let server = Timestamp::from_millis(server_ms);
         let decrypted = self.decrypt(rows, &sealed, &mut device, server, turn)?;
         rows.see(&digest(&sealed.content))?;
+        if is_ours {
+            rows.save_peer(&Peer { identity: Some(certified), ..peer.clone() })?;
+            devices::meet(rows, sender, turn)?;
+        }
         if let Some(consumed) = &decrypted.consumed {
             consume(rows, consumed)?;
         }
@@ -181,7 +191,9 @@ impl Receiver<'_> {
         peer.identity = Some(decrypted.identity);
         let plaintext = zeroize::Zeroizing::new(decrypted.plaintext);
         let content = Content::decode_padded(&plaintext);
-        if let Some(profile) = content.as_ref().ok().and_then(|content| content.profile.as_ref()) {
+        if let Some(profile) = content.as_ref().ok().and_then(|content| content.profile.as_ref())
+            && !is_ours
+        {
             peer.access_key = Some(profile.access_key);
             peer.claimed_name =
                 Some(&profile.name).filter(|name| name.len() <= MAX_NAME_BYTES).cloned();
@@ -206,10 +218,14 @@ impl Receiver<'_> {
         &self,
         rows: Rows<'_>,
         mut device: Device,
-        content: Content,
+        mut content: Content,
         turn: &mut Turn<'_>,
     ) -> Result<(), ProfileError> {
         let address = device.address;
+        if matches!(content.body, Body::Sync(_)) && !self.is_ours(address) {
+            // What devices tell each other is believed of our own account alone.
+            content.body = Body::Unsupported(Bytes::new());
+        }
         let early = Early {
             sequence: content.sequence,
             since: turn.now,
@@ -242,6 +258,11 @@ impl Receiver<'_> {
         let Some(retry) = content.retry else { return Ok(()) };
         let error = content.decryption_error;
         self.answer(rows, Asked { from: address, error, retry }, turn)
+    }
+
+    /// Whether this is another device of our account.
+    fn is_ours(&self, sender: Address) -> bool {
+        sender.service_id == self.local.address.service_id
     }
 
     /// A message to a group (W§12): under the sender's key for it, which came through their session.
@@ -356,7 +377,7 @@ impl Receiver<'_> {
         let account = sender.service_id;
         let mut peer = rows.peer(account)?.unwrap_or(Peer::unknown(account));
         let known = match peer.identity {
-            Some(known) if known != offered => known,
+            Some(known) if known != offered && !self.is_ours(sender) => known,
             // The session says other than the certificate: nobody honest sends that.
             _ => return count(rows, Some(account), Failure::Undecryptable, turn),
         };

@@ -15,7 +15,7 @@ use tuckseal::{
 use super::encrypt::{Encrypting, encrypt_waiting};
 use super::flight::Stage;
 use super::reports::is_new;
-use super::{Engine, Link, Turn};
+use super::{Engine, Link, Turn, devices};
 use crate::error::SendError;
 use crate::event::Refused;
 use crate::message::{SentId, SentState};
@@ -41,20 +41,23 @@ impl Engine {
             return Err(SendError::ToOurselves);
         }
         check(&data)?;
-        let (local, own) = (&self.local, &self.own);
+        let (local, own, us) = (&self.local, &self.own, self.us());
         let (id, is_new) = self.store.commit(|rows| {
             let is_new = is_new(rows, to)?;
             let report_token = if is_new { rows.give_report_token(to, turn.now)? } else { None };
+            let timestamp = rows.timestamp(turn.now)?;
+            devices::tell_sent(rows, us, Some(to), timestamp, &data, turn)?;
             let content = Content {
                 profile: Some(profile_of(own)),
                 report_token,
-                ..Content::new(Body::Data(data), rows.timestamp(turn.now)?)
+                ..Content::new(Body::Data(data), timestamp)
             };
             let id = rows.put_out(to, Form::Numbered, &content)?;
             encrypt_waiting(rows, local, to, turn)?;
             Ok::<_, ProfileError>((id, is_new))
         })?;
         self.pump_stored(to, turn);
+        self.pump_stored(us, turn);
         if is_new {
             self.refill_report_tokens(turn);
         }

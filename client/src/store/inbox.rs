@@ -2,7 +2,7 @@
 //! seen, held back or could not be read. Every table that a peer can fill has a bound.
 
 use rusqlite::OptionalExtension;
-use tuckseal::content::{Body, Content, Data};
+use tuckseal::content::{Body, Content, Data, ReadMark, Sync};
 use tuckseal::{Address, DeviceId, IdentityKey, ServiceId, Timestamp};
 
 use super::{ProfileError, Rows, from_sql, to_sql};
@@ -42,13 +42,15 @@ fn message(
     missing: u64,
     content: Content,
 ) -> Message {
-    let data = match content.body {
-        Body::Data(data) => data,
-        _ => Data::default(),
+    let (sent_to, data) = match content.body {
+        Body::Data(data) => (None, data),
+        Body::Sync(Sync::Sent(sent)) => (sent.to, sent.data),
+        _ => (None, Data::default()),
     };
     Message {
         id,
         from: sender.service_id,
+        sent_to,
         device_id: sender.device_id,
         sent,
         missing_before: missing,
@@ -166,6 +168,15 @@ impl Rows<'_> {
         let mut statement = self.0.prepare_cached(sql)?;
         let row = statement.query_row((to_sql(id.0),), |row| Ok(read_message(row))).optional()?;
         row.transpose()
+    }
+
+    /// The messages of the inbox that a mark means: as a rule one.
+    pub(crate) fn inbox_marked(self, mark: &ReadMark) -> Result<Vec<MessageId>, ProfileError> {
+        let sql = "SELECT id FROM inbox WHERE account = ?1 AND sent_ms = ?2 ORDER BY id";
+        let mut statement = self.0.prepare_cached(sql)?;
+        let key = (mark.sender.uuid(), to_sql(mark.timestamp.as_millis()));
+        let rows = statement.query_map(key, |row| Ok(MessageId(from_sql(row.get(0)?))))?;
+        Ok(rows.collect::<Result<_, _>>()?)
     }
 
     pub(crate) fn delete_inbox(self, id: u64) -> Result<(), ProfileError> {

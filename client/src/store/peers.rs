@@ -180,6 +180,12 @@ impl Rows<'_> {
         rows.map(|row| row?).collect()
     }
 
+    /// Whether any device of an account is known.
+    pub(crate) fn has_devices(self, account: ServiceId) -> Result<bool, ProfileError> {
+        let sql = "SELECT 1 FROM device WHERE account = ?1";
+        Ok(self.0.prepare_cached(sql)?.exists((account.uuid(),))?)
+    }
+
     pub(crate) fn save_device(self, device: &Device) -> Result<(), ProfileError> {
         let mut statement = self.0.prepare_cached(
             "INSERT INTO device (account, device, registration_id, session, sent_stream, sent, next_stream, next)

@@ -68,6 +68,14 @@ impl Rows<'_> {
         Ok(())
     }
 
+    /// What was drawn for a registration that never came through.
+    pub(crate) fn forget_begun(self) -> Result<(), ProfileError> {
+        self.0.execute_batch(
+            "DELETE FROM one_time_prekey; DELETE FROM kem_prekey; DELETE FROM signed_prekey; DELETE FROM profile",
+        )?;
+        Ok(())
+    }
+
     pub(crate) fn set_account(self, account: &Account) -> Result<(), ProfileError> {
         let Account { address, token, trust_root } = account;
         self.0.execute(

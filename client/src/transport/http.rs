@@ -7,12 +7,12 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_rustls::rustls::ClientConfig;
-use tuckseal::ServiceId;
 use tuckseal::service::{
-    AccountAnswer, AttachmentSlot, Bundles, Challenge, DeviceMismatch, KeyCounts, KeysUpload,
-    MultiAccepted, Registered, Report, ReportTokens, SenderCertificateAnswer, ServerInfo,
-    SignedRegistration,
+    AccountAnswer, AttachmentSlot, Bundles, Challenge, DeviceLink, DeviceMismatch, DeviceName,
+    Devices, KeyCounts, KeysUpload, LinkedDevice, MultiAccepted, Registered, Report, ReportTokens,
+    SenderCertificateAnswer, ServerInfo, SignedDevice, SignedRegistration,
 };
+use tuckseal::{DeviceId, ServiceId};
 
 use super::{Ca, ServerError, SubmitError, UploadError, access_key, device_token, high_water, tls};
 use crate::engine::Authority;
@@ -22,6 +22,8 @@ const PROTOBUF: &str = "application/x-protobuf";
 /// A whole request, answer included.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The server keeps who waits for a new device for up to as long as its operator has set, 30 s as a rule.
+const LINK_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 /// The whole of a download.
 const DOWNLOAD_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 /// Until a request is made again; a server may ask for as long as its limits by the hour need.
@@ -114,6 +116,54 @@ impl Http {
         own: &Account,
     ) -> Result<SenderCertificateAnswer, ServerError> {
         self.ask(self.as_device(Method::GET, "certificates/sender", own)).await
+    }
+
+    pub(crate) async fn open_link(&self, own: &Account) -> Result<DeviceLink, ServerError> {
+        self.ask(self.as_device(Method::POST, "devices/links", own)).await
+    }
+
+    /// The device that a link has made; `None`: not yet, ask again. The server waits a while before it says so.
+    pub(crate) async fn linked(
+        &self,
+        own: &Account,
+        link: [u8; 16],
+    ) -> Result<Option<LinkedDevice>, ServerError> {
+        let link = u128::from_be_bytes(link);
+        let request = self.as_device(Method::GET, &format!("devices/links/{link:032x}"), own);
+        let response = self.send(request.timeout(LINK_TIMEOUT)).await?;
+        match response.status() {
+            StatusCode::NO_CONTENT => Ok(None),
+            _ => self.answer(response).await.map(Some),
+        }
+    }
+
+    pub(crate) async fn register_device(
+        &self,
+        registration: &SignedDevice,
+    ) -> Result<Registered, ServerError> {
+        self.ask(with_body(self.open(Method::POST, "devices"), registration.encode_to_vec())).await
+    }
+
+    pub(crate) async fn devices(&self, own: &Account) -> Result<Devices, ServerError> {
+        self.ask(self.as_device(Method::GET, "devices", own)).await
+    }
+
+    pub(crate) async fn name_device(
+        &self,
+        own: &Account,
+        device: DeviceId,
+        name: Bytes,
+    ) -> Result<(), ServerError> {
+        let request = self.as_device(Method::PUT, &format!("devices/{}/name", device.get()), own);
+        self.done(with_body(request, DeviceName { name }.encode_to_vec())).await
+    }
+
+    pub(crate) async fn remove_device(
+        &self,
+        own: &Account,
+        device: DeviceId,
+    ) -> Result<(), ServerError> {
+        self.done(self.as_device(Method::DELETE, &format!("devices/{}", device.get()), own)).await
     }
 
     /// `registration` is an encoded `PushRegistration`.

@@ -1,0 +1,381 @@
+//! The other devices of our account. What this one sends is told to them, and what they tell is believed: they hold the account's
+//! identity key as we do. To the rest of the engine the account is a peer, whose devices are all but this one.
+//!
+//! As long as there is no other device, nothing of this costs a message more than a look into the store.
+
+use tuckseal::content::{
+    Body, Contact, Content, Data, GroupChange, GroupContext, ReadMark, Sync, Transcript,
+};
+use tuckseal::service::{DeviceMismatch, Devices};
+use tuckseal::{Address, DeviceId, ServiceId, Timestamp};
+
+use super::{Engine, Turn};
+use crate::event::Event;
+use crate::store::{Account, Device, Form, Own, Peer, ProfileError, Rows, Standing};
+use crate::transport::ServerError;
+
+/// Accounts that one content tells of.
+const CONTACTS: usize = 100;
+/// Messages that one content marks as read.
+const MARKS: usize = 1000;
+
+/// Tells the other devices, if there are any.
+pub(super) fn tell(
+    rows: Rows<'_>,
+    us: ServiceId,
+    sync: Sync,
+    turn: &Turn<'_>,
+) -> Result<(), ProfileError> {
+    if !rows.has_devices(us)? {
+        return Ok(());
+    }
+    let content = Content::new(Body::Sync(sync), rows.timestamp(turn.now)?);
+    rows.put_out(us, Form::Notice, &content)?;
+    Ok(())
+}
+
+/// Tells the other devices of a message of ours; `None`: to a group.
+pub(super) fn tell_sent(
+    rows: Rows<'_>,
+    us: ServiceId,
+    to: Option<ServiceId>,
+    timestamp: Timestamp,
+    data: &Data,
+    turn: &Turn<'_>,
+) -> Result<(), ProfileError> {
+    // Looked for first: nothing is copied for nobody.
+    if !rows.has_devices(us)? {
+        return Ok(());
+    }
+    let sent = Transcript { to, timestamp, data: data.clone() };
+    tell(rows, us, Sync::Sent(sent), turn)
+}
+
+/// Tells the other devices that these messages, of these accounts, were read.
+pub(super) fn tell_read(
+    rows: Rows<'_>,
+    us: ServiceId,
+    read: &[(ServiceId, Timestamp)],
+    turn: &Turn<'_>,
+) -> Result<(), ProfileError> {
+    for read in read.chunks(MARKS) {
+        let mark = |(sender, timestamp): &(ServiceId, Timestamp)| ReadMark {
+            sender: *sender,
+            timestamp: *timestamp,
+        };
+        tell(rows, us, Sync::Read(read.iter().map(mark).collect()), turn)?;
+    }
+    Ok(())
+}
+
+/// Another device of ours, which we know from now on; when that is news it is told what it cannot know. That what is encrypted
+/// already is for it, too, the relay says when it gets that.
+pub(super) fn meet(
+    rows: Rows<'_>,
+    address: Address,
+    turn: &mut Turn<'_>,
+) -> Result<(), ProfileError> {
+    if rows.device(address)?.is_some() {
+        return Ok(());
+    }
+    let us = address.service_id;
+    rows.save_device(&Device::unknown(address))?;
+    turn.tell(Event::DeviceLinked { device_id: address.device_id });
+    let known: Vec<Contact> =
+        rows.peers()?.iter().filter(|peer| peer.account != us).map(contact).collect();
+    for contacts in known.chunks(CONTACTS) {
+        tell(rows, us, Sync::Contacts(contacts.to_vec()), turn)?;
+    }
+    for group in rows.groups()?.into_iter().filter(|group| group.standing == Standing::Member) {
+        let change = GroupChange::State { name: group.name, members: group.members };
+        let context =
+            GroupContext { id: group.id.0, revision: group.revision, change: Some(change) };
+        let data = Data { group: Some(context), ..Data::default() };
+        tell_sent(rows, us, None, turn.now, &data, turn)?;
+    }
+    Ok(())
+}
+
+/// A device of ours is no more.
+pub(super) fn part(
+    rows: Rows<'_>,
+    address: Address,
+    turn: &mut Turn<'_>,
+) -> Result<(), ProfileError> {
+    rows.delete_ciphertexts(address)?;
+    rows.delete_device(address)?;
+    turn.tell(Event::DeviceRemoved { device_id: address.device_id });
+    Ok(())
+}
+
+/// The relay says that there are others than we thought.
+pub(super) fn heard(
+    rows: Rows<'_>,
+    us: ServiceId,
+    mismatch: &DeviceMismatch,
+    turn: &mut Turn<'_>,
+) -> Result<(), ProfileError> {
+    let address = |id: &u32| Some(Address::new(us, DeviceId::try_from(*id).ok()?));
+    for gone in mismatch.extra.iter().filter_map(address) {
+        part(rows, gone, turn)?;
+    }
+    mismatch.missing.iter().filter_map(address).try_for_each(|it| meet(rows, it, turn))
+}
+
+/// The account of a profile that has another device, as a peer.
+pub(crate) fn ourselves(own: &Own, us: ServiceId) -> Peer {
+    Peer { identity: Some(own.identity.identity_key()), ..Peer::unknown(us) }
+}
+
+/// A new device begins with the one that has linked it, and tells all that it is there.
+pub(crate) fn linked_by(
+    rows: Rows<'_>,
+    own: &Own,
+    account: &Account,
+    by: DeviceId,
+    now: Timestamp,
+) -> Result<(), ProfileError> {
+    let us = account.address.service_id;
+    rows.save_peer(&ourselves(own, us))?;
+    rows.save_device(&Device::unknown(Address::new(us, by)))?;
+    let content = Content::new(Body::Nothing, rows.timestamp(now)?);
+    rows.put_out(us, Form::Notice, &content)?;
+    Ok(())
+}
+
+pub(super) fn contact(peer: &Peer) -> Contact {
+    Contact {
+        account: peer.account,
+        username: peer.username.clone(),
+        identity: peer.identity,
+        verified: peer.verified,
+        access_key: peer.access_key,
+    }
+}
+
+/// Another device knows somebody. What this one knows itself stands.
+pub(super) fn take_contact(
+    rows: Rows<'_>,
+    us: ServiceId,
+    told: Contact,
+) -> Result<(), ProfileError> {
+    if told.account == us {
+        return Ok(());
+    }
+    let known = rows.peer(told.account)?.unwrap_or(Peer::unknown(told.account));
+    let same = known.identity.is_none() || known.identity == told.identity;
+    rows.save_peer(&Peer {
+        username: known.username.clone().or(told.username),
+        identity: known.identity.or(told.identity),
+        verified: known.verified || (same && told.verified && told.identity.is_some()),
+        access_key: known.access_key.or(told.access_key),
+        ..known
+    })
+}
+
+impl Engine {
+    /// Our account's id.
+    pub(super) fn us(&self) -> ServiceId {
+        self.local.address.service_id
+    }
+
+    /// Whether this is another device of our account.
+    fn other(&self, device: DeviceId) -> Option<Address> {
+        (device != self.local.address.device_id).then(|| Address::new(self.us(), device))
+    }
+
+    /// These devices of ours exist, by their numbers.
+    pub(super) fn own_devices(
+        &mut self,
+        result: Result<Devices, ServerError>,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), ProfileError> {
+        // Asked on every connection; who cannot say is asked again then.
+        let Ok(devices) = result else { return Ok(()) };
+        let ids = devices.devices.iter().map(|device| DeviceId::try_from(device.device_id).ok());
+        let ids: Vec<DeviceId> = ids.flatten().collect();
+        self.reconcile(&ids, turn)?;
+        self.pump(self.us(), turn)
+    }
+
+    /// Of our devices there are these, this one perhaps among them.
+    pub(super) fn reconcile(
+        &mut self,
+        ids: &[DeviceId],
+        turn: &mut Turn<'_>,
+    ) -> Result<(), ProfileError> {
+        let there: Vec<Address> = ids.iter().filter_map(|id| self.other(*id)).collect();
+        let us = self.us();
+        let known: Vec<Address> =
+            self.store.rows().devices(us)?.iter().map(|device| device.address).collect();
+        if there == known {
+            return Ok(());
+        }
+        let ourselves = ourselves(&self.own, us);
+        self.store.commit(|rows| {
+            if rows.peer(us)?.is_none() {
+                rows.save_peer(&ourselves)?;
+            }
+            known
+                .iter()
+                .filter(|it| !there.contains(it))
+                .try_for_each(|it| part(rows, *it, turn))?;
+            there.iter().try_for_each(|address| meet(rows, *address, turn))
+        })
+    }
+
+    /// A device was linked by us.
+    pub(crate) fn device_linked(
+        &mut self,
+        device: DeviceId,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), ProfileError> {
+        let Some(address) = self.other(device) else { return Ok(()) };
+        let ourselves = ourselves(&self.own, address.service_id);
+        self.store.commit(|rows| {
+            if rows.peer(address.service_id)?.is_none() {
+                rows.save_peer(&ourselves)?;
+            }
+            meet(rows, address, turn)
+        })?;
+        self.pump_stored(address.service_id, turn);
+        Ok(())
+    }
+
+    /// A device was removed by us.
+    pub(crate) fn device_removed(
+        &mut self,
+        device: DeviceId,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), ProfileError> {
+        let Some(address) = self.other(device) else { return Ok(()) };
+        self.store.commit(|rows| match rows.device(address)? {
+            Some(_) => part(rows, address, turn),
+            None => Ok(()),
+        })?;
+        self.pump_stored(address.service_id, turn);
+        Ok(())
+    }
+
+    /// Somebody is known now, or better than before.
+    pub(crate) fn contact_known(
+        &mut self,
+        account: ServiceId,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), ProfileError> {
+        let us = self.us();
+        self.store.commit(|rows| match rows.peer(account)? {
+            Some(peer) if account != us => {
+                tell(rows, us, Sync::Contacts(vec![contact(&peer)]), turn)
+            }
+            _ => Ok(()),
+        })?;
+        self.pump_stored(us, turn);
+        Ok(())
+    }
+
+    /// No other device is left: what waits for them goes to nobody.
+    pub(super) fn alone(&mut self, turn: &mut Turn<'_>) -> Result<(), ProfileError> {
+        let us = self.us();
+        self.store.commit(|rows| {
+            let gone = rows.devices(us)?;
+            gone.iter().try_for_each(|device| part(rows, device.address, turn))?;
+            rows.refuse_all(us)
+        })?;
+        self.landed(us, turn)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Failure;
+    use crate::stage::{Person, Relay, event};
+    use crate::store::Store;
+    use tuckseal::{IdentityKey, IdentityKeyPair};
+
+    const US: ServiceId = ServiceId::aci([1; 16]);
+    const THEM: ServiceId = ServiceId::aci([2; 16]);
+
+    fn key() -> IdentityKey {
+        IdentityKeyPair::generate(&mut rand::rng()).identity_key()
+    }
+
+    /// What is known of somebody when another device has told this.
+    fn after(known: Option<&Peer>, told: Contact) -> Option<Peer> {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = Store::open(folder.path(), crate::store::Profile::Create).unwrap();
+        store
+            .commit(|rows| {
+                known.map(|known| rows.save_peer(known)).transpose()?;
+                take_contact(rows, US, told)?;
+                rows.peer(THEM)
+            })
+            .unwrap()
+    }
+
+    #[test]
+    fn what_another_device_knows_of_somebody_adds_to_what_this_one_knows_and_changes_nothing() {
+        let (key, other) = (key(), key());
+        let told = Contact {
+            account: THEM,
+            username: Some("bob".into()),
+            identity: Some(key),
+            verified: true,
+            access_key: Some([7; 16]),
+        };
+        let new = after(None, told.clone()).unwrap();
+        assert_eq!(contact(&new), told);
+        let known =
+            Peer { identity: Some(other), access_key: Some([8; 16]), ..Peer::unknown(THEM) };
+        let kept = after(Some(&known), told.clone()).unwrap();
+        assert_eq!((kept.identity, kept.access_key), (Some(other), Some([8; 16])));
+        assert!(!kept.verified, "they have verified another key");
+        let known = Peer { identity: Some(key), ..Peer::unknown(THEM) };
+        assert!(after(Some(&known), told.clone()).unwrap().verified);
+        let unsure = Contact { identity: None, ..told.clone() };
+        assert!(!after(None, unsure).unwrap().verified);
+        assert!(after(None, Contact { account: US, ..told }).is_none());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_a_stranger_says_that_we_did_is_not_believed() {
+        let relay = Relay::start().await;
+        let [alice, bob] =
+            [Person::register(&relay, "alice").await, Person::register(&relay, "bob").await];
+        let (us, key) = (alice.client.account(), key());
+        let sent = Transcript {
+            to: Some(THEM),
+            timestamp: Timestamp::from_millis(1),
+            data: Data::text("!"),
+        };
+        let contact = Contact {
+            account: THEM,
+            username: Some("carol".into()),
+            identity: Some(key),
+            verified: true,
+            access_key: None,
+        };
+        for sync in [Sync::Sent(sent), Sync::Contacts(vec![contact])] {
+            let put = move |engine: &mut Engine, turn: &mut Turn<'_>| {
+                engine.store.commit(|rows| {
+                    let content = Content::new(Body::Sync(sync), rows.timestamp(turn.now)?);
+                    rows.put_out(us, Form::Notice, &content)
+                })
+            };
+            bob.client.shell.call(put).await.unwrap();
+        }
+        let mut events = alice.client.events();
+        let _running = [alice.spawn(), bob.spawn()];
+        let counted = |event| match event {
+            Event::Failure { reason: Failure::Unsupported, account, count: 2 } => account,
+            _ => None,
+        };
+        assert_eq!(event(&mut events, counted).await, bob.client.account());
+        bob.send(&alice, "hello").await;
+        assert_eq!(alice.next().await.text, "hello");
+        assert_eq!(alice.client.inbox().await.unwrap().len(), 1);
+        let contacts = alice.client.contacts().await.unwrap();
+        assert!(contacts.iter().all(|contact| contact.account == bob.client.account()));
+    }
+}
