@@ -30,6 +30,11 @@ enum Command {
     Serve(Box<tuckseal_server::Arguments>),
     /// Take a name at a server and make your keys
     Register(commands::register::Options),
+    /// Make this a further device of an account that you have
+    Link(commands::link::Options),
+    /// Your devices: list, link, name, remove
+    #[command(subcommand)]
+    Devices(commands::devices::Options),
     /// Whom to trust with the server's certificate: a file of its own authority, or the system's
     Ca(commands::ca::Options),
     /// List who you know
@@ -88,6 +93,8 @@ fn run(arguments: Arguments) -> Result<(), commands::Error> {
             Command::Demo(options) => demo::run(options).await.map_err(commands::Error::Demo),
             Command::Serve(settings) => commands::serve::run(*settings).await,
             Command::Register(options) => commands::register::run(&folder()?, options).await,
+            Command::Link(options) => commands::link::run(&folder()?, options).await,
+            Command::Devices(options) => commands::devices::run(&folder()?, options).await,
             Command::Ca(options) => commands::ca::run(&folder()?, options).await,
             Command::Contacts => commands::contacts::run(&folder()?).await,
             Command::Send(options) => commands::send::run(&folder()?, options).await,

@@ -1,9 +1,9 @@
 //! `tuckseal chat NAME`: lines typed are sent, messages are printed as they come.
 
-use super::{Connection, Error, FLUSH, open, print_inbox, report};
+use super::{Connection, Error, FLUSH, emptied, open, print_inbox, report};
 use std::path::Path;
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tuckseal_client::{Client, Event};
+use tuckseal_client::Event;
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -39,15 +39,8 @@ pub(crate) async fn run(folder: &Path, options: Options) -> Result<(), Error> {
             }
         }
     }
-    if tokio::time::timeout(FLUSH, flushed(&client, &mut connection)).await.is_err() {
+    if tokio::time::timeout(FLUSH, emptied(&client, &mut connection)).await.is_err() {
         eprintln!("  (not everything has left: it goes out with the next send, listen or chat)");
     }
     connection.close().await
-}
-
-async fn flushed(client: &Client, connection: &mut Connection) -> Result<(), Error> {
-    while client.outbox_len().await? > 0 {
-        connection.event().await?;
-    }
-    Ok(())
 }

@@ -1,6 +1,6 @@
 //! `tuckseal group …`: groups by their name, or by their id in hex where two have the same.
 
-use super::{Connection, Error, name_of, open, printable, wait_sent};
+use super::{Connection, Error, emptied, name_of, open, printable, wait_sent};
 use std::path::Path;
 use tuckseal::ServiceId;
 use tuckseal_client::{Client, Group, GroupId};
@@ -86,12 +86,7 @@ pub(crate) async fn run(folder: &Path, options: Options) -> Result<(), Error> {
     }
     // What tells the others goes out.
     let mut connection = Connection::start(client.clone());
-    let told = async {
-        while client.outbox_len().await? > 0 {
-            connection.event().await?;
-        }
-        Ok::<_, Error>(())
-    };
+    let told = emptied(&client, &mut connection);
     match tokio::time::timeout(super::FLUSH, told).await {
         Ok(told) => told?,
         Err(_) => println!("kept: the others hear of it with the next send, listen or chat"),

@@ -4,9 +4,11 @@
 pub(crate) mod ca;
 pub(crate) mod chat;
 pub(crate) mod contacts;
+pub(crate) mod devices;
 pub(crate) mod files;
 pub(crate) mod group;
 pub(crate) mod identity;
+pub(crate) mod link;
 pub(crate) mod listen;
 pub(crate) mod push;
 pub(crate) mod register;
@@ -24,9 +26,9 @@ use tokio::task::JoinHandle;
 use tuckseal::content::LocationError;
 use tuckseal::{FingerprintError, IdentityKey, ServiceId};
 use tuckseal_client::{
-    Client, Event, Events, GroupError, IdentityError, LookupError, Message, ProfileError,
-    PushError, RegisterError, ReportError, RunError, SendError, SentId, SentState, Settings,
-    TransferError,
+    Client, DeviceError, Event, Events, GroupError, IdentityError, LinkError, LookupError, Message,
+    ProfileError, PushError, RegisterError, ReportError, RunError, SendError, SentId, SentState,
+    Settings, TransferError,
 };
 
 /// How long what is left may take to leave.
@@ -41,6 +43,14 @@ pub(crate) enum Error {
     Profile(#[from] ProfileError),
     #[error(transparent)]
     Register(#[from] RegisterError),
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    #[error("devices have numbers from 1 to 127: see `tuckseal devices list`")]
+    DeviceNumber,
+    #[error("nothing was pasted: begin again with `tuckseal link`")]
+    NoOffer,
     #[error(transparent)]
     Lookup(#[from] LookupError),
     #[error(transparent)]
@@ -177,7 +187,14 @@ pub(crate) async fn print_inbox(client: &Client, folder: &Path) -> Result<usize,
 
 async fn print_message(client: &Client, message: &Message) -> Result<(), Error> {
     use std::io::Write;
-    let name = name_of(client, message.from).await?;
+    let name = match message.from == client.account() {
+        true => "you".to_owned(),
+        false => name_of(client, message.from).await?,
+    };
+    let sent_to = match message.sent_to {
+        Some(account) => Some(name_of(client, account).await?),
+        None => None,
+    };
     let groups = if message.group.is_some() { client.groups().await? } else { Vec::new() };
     let group = message.group.map(|id| {
         let known = groups.iter().find(|group| group.id == id);
@@ -188,7 +205,7 @@ async fn print_message(client: &Client, message: &Message) -> Result<(), Error> 
         writeln!(out, "  ({} messages of {name} are missing here)", message.missing_before)
             .map_err(Error::Terminal)?;
     }
-    let to = group.map_or_else(String::new, |group| format!(" to {}", printable(&group)));
+    let to = group.or(sent_to).map_or_else(String::new, |to| format!(" to {}", printable(&to)));
     let name = printable(&name);
     if !message.text.is_empty() {
         writeln!(out, "{name}{to}: {}", printable(&message.text)).map_err(Error::Terminal)?;
@@ -225,7 +242,17 @@ pub(crate) async fn wait_sent(client: &Client, sent: SentId, seconds: u64) -> Re
         Ok(Err(error)) => return Err(error),
         Err(_) => println!("kept: it goes out with the next send, listen or chat"),
     }
+    // What tells other devices of it goes along, if it can.
+    let _ = tokio::time::timeout(Duration::from_secs(1), emptied(client, &mut connection)).await;
     connection.close().await
+}
+
+/// Waits until nothing is left to leave.
+pub(crate) async fn emptied(client: &Client, connection: &mut Connection) -> Result<(), Error> {
+    while client.outbox_len().await? > 0 {
+        connection.event().await?;
+    }
+    Ok(())
 }
 
 /// Text of a stranger must not steer the terminal.
@@ -273,6 +300,13 @@ pub(crate) async fn report(client: &Client, event: &Event) -> Result<(), Error> 
         Event::SessionReset { account, .. } => {
             let name = name_of(client, *account).await?;
             eprintln!("  ({name} could not read our messages: a new session is begun)");
+        }
+        Event::DeviceLinked { device_id } => eprintln!(
+            "  (device {} of your account is new here: see `tuckseal devices list`; if it is not yours, remove it)",
+            device_id.get()
+        ),
+        Event::DeviceRemoved { device_id } => {
+            eprintln!("  (device {} of your account is no more)", device_id.get());
         }
         Event::Restored => eprintln!(
             "  (this profile is an older one than was used last: its sessions are begun anew, and the \

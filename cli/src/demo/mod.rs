@@ -2,6 +2,7 @@
 //! the relay and Bob killed in the middle. Any deviation from what was promised ends it with an error that names the step.
 
 mod acts;
+mod devices;
 mod evidence;
 mod people;
 pub(crate) mod person;
@@ -140,13 +141,19 @@ impl Story {
         }
 
         self.step("Bob's session is damaged while he is away, and heals");
-        acts::broken_session(&mut alice, &mut bob, &texts, all_of_alice).await?;
+        let all_of_alice = acts::broken_session(&mut alice, &mut bob, &texts, all_of_alice).await?;
 
         self.step("Alice sends Bob a file of 50 MiB");
         acts::file(&mut alice, &mut bob, &relay, folder, &texts).await?;
 
         self.step("A group of five: one is removed, one is added");
         acts::group(&mut alice, &mut bob, &mut others, &texts).await?;
+
+        self.step("Bob links a second device: what one sends or gets, both have");
+        let mut everybody: Vec<_> = [&mut alice, &mut bob].into_iter().chain(&mut others).collect();
+        acts::settle(&mut everybody, &relay).await?;
+        let heard = (all_of_alice, from_bob);
+        devices::second(&mut alice, &mut bob, &relay, folder, &texts, heard).await?;
 
         self.step("Bob is away: a push wakes him, which says nothing");
         let mut everybody: Vec<_> = [&mut alice, &mut bob].into_iter().chain(&mut others).collect();

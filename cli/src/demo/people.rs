@@ -55,7 +55,12 @@ impl Person {
         let printed = String::from_utf8_lossy(&output.stdout).into_owned();
         let account = printed.lines().find_map(|line| line.strip_prefix("account"));
         let account = account.ok_or("register printed no account")?.trim().to_owned();
-        Ok(Self {
+        Ok(Self::of(name, profile, account))
+    }
+
+    /// Somebody whose profile is in this folder.
+    pub(crate) fn of(name: &'static str, profile: PathBuf, account: String) -> Self {
+        Self {
             name,
             profile,
             account,
@@ -63,7 +68,7 @@ impl Person {
             received: Received::default(),
             in_groups: Vec::new(),
             files: Vec::new(),
-        })
+        }
     }
 
     pub(crate) fn name(&self) -> &str {

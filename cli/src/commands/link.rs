@@ -1,0 +1,37 @@
+//! `tuckseal link`: makes this a further device of an account.
+
+use super::{Error, printable};
+use std::path::{Path, PathBuf};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tuckseal_client::{Client, LinkRequest};
+
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// What this device is called in the list of your devices; only they can read it
+    #[arg(long, value_name = "NAME", default_value = "")]
+    name: String,
+    /// Certificate of the server's own authority in PEM; kept in the profile, which then trusts no other
+    #[arg(long, value_name = "FILE", env = "TUCKSEAL_CA")]
+    ca: Option<PathBuf>,
+}
+
+pub(crate) async fn run(folder: &Path, options: Options) -> Result<(), Error> {
+    let ca = options.ca.as_deref().map(super::ca::read).transpose()?;
+    let request = LinkRequest::new();
+    println!("On a device that you have, run");
+    println!("  tuckseal devices link {}", request.code());
+    println!("and paste here what it prints, in one line:");
+    let mut line = BufReader::new(tokio::io::stdin()).lines();
+    let offer = loop {
+        match line.next_line().await.map_err(Error::Terminal)? {
+            Some(line) if line.trim().is_empty() => {}
+            Some(line) => break line,
+            None => return Err(Error::NoOffer),
+        }
+    };
+    let client = Client::link(folder, &request, &offer, &options.name, ca).await?;
+    println!("linked to     {} at {}", printable(client.name()), client.server());
+    println!("account       {}", client.account());
+    println!("profile       {}", folder.display());
+    Ok(())
+}
