@@ -36,6 +36,7 @@ replays! {
     decode_decryption_error,
     decode_fingerprint,
     decode_keys_and_ids,
+    decode_link_offer,
     decode_padded_envelope,
     decode_plaintext_content,
     decode_prekey_message,

@@ -4,13 +4,13 @@
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
-use tuckseal::content::{Body, Content};
+use tuckseal::content::{Body, Content, LinkOffer};
 use tuckseal::*;
 
 const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
 /// The recipient of `open[]` in hostile_sealed.json.
-static RECIPIENT: LazyLock<IdentityKeyPair> = LazyLock::new(|| {
+pub(super) static RECIPIENT: LazyLock<IdentityKeyPair> = LazyLock::new(|| {
     let key =
         hex::decode("98631a75809c42291e12341c614b46231c08e824992b48b3a9b815f62d7f6377").unwrap();
     PrivateKey::from_bytes(&key).unwrap().into()
@@ -179,6 +179,18 @@ pub fn decode_content(data: &[u8]) {
     }
     assert_eq!(again, read);
     assert_eq!(Content::decode_padded(&read.encode_padded()), Content::decode(&read.encode()));
+}
+
+/// What a new device is shown: sealed by whoever likes to, and the offer inside.
+pub fn decode_link_offer(data: &[u8]) {
+    let device = KeyPair::from(RECIPIENT.private_key().clone());
+    if let Ok(secret) = open_for_device(data, &device) {
+        assert_eq!(secret.len() + PROVISIONING_OVERHEAD, data.len());
+    }
+    let Ok(offer) = LinkOffer::decode(data) else { return };
+    let again = LinkOffer::decode(&offer.encode()).unwrap();
+    assert_eq!(*again.encode(), *offer.encode());
+    assert!(offer.server.len() + offer.name.len() < data.len());
 }
 
 /// A safety number that was scanned.

@@ -4,13 +4,15 @@ use super::group::SENDER;
 use super::session::MOMENTS;
 use super::shim;
 use super::story::{KemKind, Offer, Party};
+use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use tuckseal::content::*;
 use tuckseal::{
-    AttachmentKeys, ChunkSize, DecryptionErrorMessage, PreKeySignalMessage, ServiceId, Timestamp,
+    AttachmentKeys, ChunkSize, DecryptionErrorMessage, DeviceId, IdentityKey, IdentityKeyPair,
+    PreKeySignalMessage, PrivateKey, PublicKey, ServiceId, Timestamp,
 };
 
 /// Longer strings make a fuzzer slow and show nothing new.
@@ -20,6 +22,7 @@ const LONGEST: usize = 4096;
 pub fn of(target: &str) -> Vec<Vec<u8>> {
     match target {
         "decode_content" => contents(),
+        "decode_link_offer" => link_offers(),
         "decode_padded_envelope" => {
             let mut padded = strings("libsignal", LONGEST);
             padded.iter_mut().for_each(|envelope| tuckseal::pad_envelope(envelope).unwrap());
@@ -100,12 +103,21 @@ fn contents() -> Vec<Vec<u8>> {
         group: Some(GroupContext { id, revision: 1, change }),
         ..Data::text("text")
     };
+    let identity = IdentityKey::decode(&PublicKey::from_u([9; 32]).serialize()).unwrap();
+    let contact = Contact {
+        account: sender,
+        username: Some("bob".into()),
+        identity: Some(identity),
+        verified: true,
+        access_key: Some([1; 16]),
+    };
     let left = GroupContext { id, revision: 2, change: Some(GroupChange::Left) };
     let bodies = [
         Body::Nothing,
         Body::Data(Data { group: Some(left), ..Data::text("bye") }),
         Body::Sync(Sync::Sent(Transcript { to: Some(sender), timestamp, data: data.clone() })),
         Body::Sync(Sync::Read(vec![ReadMark { sender, timestamp }])),
+        Body::Sync(Sync::Contacts(vec![contact])),
         Body::Receipt(Receipt { kind: ReceiptKind::Read, timestamps: vec![timestamp; 3] }),
         Body::Typing(Typing::Started { group: Some(id) }),
         Body::Typing(Typing::Stopped { group: None }),
@@ -126,6 +138,27 @@ fn contents() -> Vec<Vec<u8>> {
     };
     let plain = bodies.iter().map(|body| Content::new(body.clone(), timestamp).encode());
     plain.chain(bodies.iter().map(|body| full(body.clone()).encode_padded())).collect()
+}
+
+/// An offer, bare and sealed for the device of the check, and as others would seal something.
+fn link_offers() -> Vec<Vec<u8>> {
+    let identity: IdentityKeyPair = PrivateKey::from_bytes(&[7; 32]).unwrap().into();
+    let offer = LinkOffer {
+        server: "https://relay.example".into(),
+        trust_root: PublicKey::from_u([9; 32]),
+        account: ServiceId::aci([5; 16]),
+        name: "alice".into(),
+        identity,
+        access_key: [1; 16],
+        link_token: [2; 32].into(),
+        device_id: DeviceId::PRIMARY,
+    };
+    let mut rng = ChaCha20Rng::from_seed([3; 32]);
+    let device = super::decode::RECIPIENT.identity_key();
+    let mut sealed =
+        |secret: &[u8]| tuckseal::seal_for_device(secret, device.public_key(), &mut rng).unwrap();
+    let offer = offer.encode();
+    vec![sealed(&offer), sealed(b""), offer.to_vec()]
 }
 
 fn group_messages() -> Vec<Vec<u8>> {
