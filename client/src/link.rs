@@ -22,6 +22,7 @@ use bytes::Bytes;
 use prost::Message as _;
 use rand_core::CryptoRng;
 use sha2::{Digest, Sha256};
+use tokio::time::{Instant, sleep_until};
 use tuckseal::content::LinkOffer;
 use tuckseal::service::{DeviceRegistration, SignedDevice};
 use tuckseal::{DeviceId, KeyPair, PublicKey, open_for_device, seal_for_device};
@@ -51,6 +52,8 @@ const NONCE: usize = 12;
 const NAME_BLOCK: usize = 32;
 /// Longest name, in bytes: encrypted it has 188 of the 256 that a server takes.
 pub(crate) const MAX_NAME: usize = 128;
+/// The server is not asked for a new device more often.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// A registration without an answer is sent again so often: the server gives the same device.
 const ATTEMPTS: u32 = 6;
 
@@ -163,8 +166,13 @@ impl Client {
     pub async fn linked(&self, offer: &OfferedLink) -> Result<DeviceId, LinkError> {
         let mut attempt = 0;
         loop {
+            let asked = Instant::now();
             match self.http.linked(&self.account, offer.link).await {
-                Ok(None) => attempt = 0,
+                Ok(None) => {
+                    attempt = 0;
+                    // One that is about to stop says so at once.
+                    sleep_until(asked + ASK_AGAIN).await;
+                }
                 Ok(Some(linked)) => {
                     let device = DeviceId::try_from(linked.device_id);
                     let device = device.map_err(|_| ServerError::Answer)?;
@@ -324,7 +332,7 @@ async fn pause(error: ServerError, attempt: &mut u32) -> Result<(), ServerError>
     }
     let wait = backoff::delay(*attempt, &mut rand::rng()).max(error.retry_after());
     *attempt += 1;
-    tokio::time::sleep(wait).await;
+    sleep_until(Instant::now() + wait).await;
     Ok(())
 }
 

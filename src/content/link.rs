@@ -14,6 +14,8 @@ use zeroize::Zeroizing;
 
 /// Longest offer that is read, in bytes.
 const MAX: usize = 4096;
+/// Longest name: it goes with every message of the new device.
+const MAX_NAME: usize = 128;
 
 /// The account and its keys, for a new device alone: seal it with [`crate::seal_for_device`].
 #[derive(Clone)]
@@ -24,7 +26,7 @@ pub struct LinkOffer {
     pub trust_root: PublicKey,
     /// The account.
     pub account: ServiceId,
-    /// Its name.
+    /// Its name, at most 128 bytes.
     pub name: String,
     /// Its identity key, the private half with it.
     pub identity: IdentityKeyPair,
@@ -70,6 +72,9 @@ impl LinkOffer {
         }
         let stored = stored::Offer::decode(bytes).map_err(|_| DecodeError::Protobuf)?;
         let field = |field| DecodeError::Field { field };
+        if stored.name.len() > MAX_NAME {
+            return Err(field("name"));
+        }
         let identity = PrivateKey::from_bytes(&stored.identity_private);
         let device = u8::try_from(stored.device_id).ok().and_then(DeviceId::new);
         Ok(Self {
@@ -117,13 +122,14 @@ mod tests {
     #[test]
     fn an_offer_without_one_of_its_parts_is_refused() {
         let whole = stored::Offer::decode(&offer().encode()[..]).unwrap();
-        let without: [fn(&mut stored::Offer); 6] = [
+        let without: [fn(&mut stored::Offer); 7] = [
             |it| it.trust_root.clear(),
             |it| it.account.clear(),
             |it| it.identity_private.clear(),
             |it| it.access_key.truncate(15),
             |it| it.link_token.push(0),
             |it| it.device_id = 128,
+            |it| it.name = "a".repeat(129),
         ];
         for change in without {
             let mut changed = whole.clone();
