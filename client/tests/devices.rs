@@ -11,7 +11,7 @@ mod stage;
 
 use stage::{Person, Relay, collect, database, event, registration};
 use std::path::Path;
-use tuckseal::DeviceId;
+use tuckseal::{DeviceId, SessionRecord};
 use tuckseal_client::{
     Client, DeviceError, Event, LinkError, LinkRequest, OfferedLink, RunError, SendError,
 };
@@ -306,4 +306,39 @@ async fn who_registers_after_a_link_that_broke_off_does_not_take_its_keys() {
     database(folder.path()).execute_batch(begun).unwrap();
     let bob = Client::register(folder.path(), registration(&relay.url, "bob")).await.unwrap();
     assert!(bob.identity_key() != key && bob.account() != phone.client.account());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_between_two_devices_of_an_account_that_breaks_heals() {
+    let relay = Relay::start().await;
+    let [phone, bob] =
+        [Person::register(&relay, "alice").await, Person::register(&relay, "bob").await];
+    let laptop = link(&phone, "laptop").await;
+    let running = [phone.spawn(), bob.spawn(), laptop.spawn()];
+    phone.send(&bob, "one").await;
+    laptop.send(&bob, "two").await;
+    assert_eq!(collect(&laptop, 1).await, ["one"]);
+    assert_eq!(collect(&phone, 1).await, ["two"]);
+    let [phone_runs, bob_runs, laptop_runs] = running;
+    laptop_runs.stop().await;
+    let empty = hex::encode(&SessionRecord::new().encode()[..]);
+    let laptop = laptop.tampered(&format!("UPDATE device SET session = x'{empty}'")).await;
+    phone.send(&bob, "three").await;
+    phone.sent().await;
+    let mut events = laptop.client.events();
+    let _laptop_runs = laptop.spawn();
+    let asked = |event| match event {
+        Event::AskedAgain { account, device_id } => Some((account, device_id)),
+        _ => None,
+    };
+    assert_eq!(event(&mut events, asked).await, (phone.client.account(), id(1)));
+    assert_eq!(collect(&laptop, 1).await, ["three"]);
+    laptop.send(&bob, "four").await;
+    assert_eq!(collect(&phone, 1).await, ["four"]);
+    let mut texts = collect(&bob, 4).await;
+    texts.sort_unstable();
+    assert_eq!(texts, ["four", "one", "three", "two"]);
+    for running in [phone_runs, bob_runs] {
+        running.stop().await;
+    }
 }
