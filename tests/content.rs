@@ -92,6 +92,7 @@ fn body() -> impl Strategy<Value = Body> {
         of(any::<[u8; 16]>()).prop_map(|group| Body::Typing(Typing::Stopped { group })),
         vec(mark, 0..9).prop_map(|marks| Body::Sync(Sync::Read(marks))),
         vec(contact(), 0..9).prop_map(|contacts| Body::Sync(Sync::Contacts(contacts))),
+        pointer().prop_map(|archive| Body::Sync(Sync::History(archive))),
         (of(service_id()), timestamp(), data()).prop_map(|(to, timestamp, data)| Body::Sync(
             Sync::Sent(Transcript { to, timestamp, data })
         )),

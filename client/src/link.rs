@@ -23,7 +23,7 @@ use prost::Message as _;
 use rand_core::CryptoRng;
 use sha2::{Digest, Sha256};
 use tokio::time::{Instant, sleep_until};
-use tuckseal::content::LinkOffer;
+use tuckseal::content::{AttachmentPointer, LinkOffer};
 use tuckseal::service::{DeviceRegistration, SignedDevice};
 use tuckseal::{DeviceId, KeyPair, PublicKey, open_for_device, seal_for_device};
 use zeroize::Zeroizing;
@@ -211,6 +211,23 @@ impl Client {
     pub async fn name_device(&self, device: DeviceId, name: &str) -> Result<(), DeviceError> {
         let name = seal_name(&self.own, name, &mut rand::rng())?;
         self.http.name_device(&self.account, device, name).await.map_err(of_device(device))
+    }
+
+    /// Hands what was said before to another device of ours, that was linked later as a rule. The client keeps no history: the
+    /// file is the app's, in its own format, and was given to [`Client::upload`], which bounds and encrypts it. When this returns it
+    /// is kept and will be sent, to that device alone, where it comes as a [`crate::Message`] with `is_history`.
+    ///
+    /// Ask a person before, and put in no more than they want: a message that has left its session's keys behind can be read again
+    /// wherever the archive is.
+    ///
+    /// # Errors
+    /// [`DeviceError`]; nothing was stored.
+    pub async fn send_history(
+        &self,
+        device: DeviceId,
+        archive: AttachmentPointer,
+    ) -> Result<(), DeviceError> {
+        self.shell.call(move |engine, turn| engine.send_history(device, archive, turn)).await
     }
 
     /// Takes a device out of our account: it gets nothing any more, and what waits for it is gone. **It keeps the identity key.** The

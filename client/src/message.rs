@@ -46,6 +46,9 @@ pub struct Message {
     pub sent_to: Option<ServiceId>,
     /// Its device.
     pub device_id: DeviceId,
+    /// Another device of ours has handed over what was said before this one was linked: the file is of the app's own format
+    /// ([`crate::Client::send_history`]).
+    pub is_history: bool,
     /// When it was sent, by the sender's clock.
     pub sent: Timestamp,
     /// How many messages of this sender should stand before it, did not come, and are waited for no more.

@@ -37,7 +37,7 @@ async fn refused(folder: &Path, request: &LinkRequest, offer: &str) -> LinkError
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_one_device_sends_and_gets_the_other_has_too() {
+async fn row_30_what_one_device_sends_and_gets_the_other_has_too() {
     let relay = Relay::start().await;
     let [phone, bob] =
         [Person::register(&relay, "alice").await, Person::register(&relay, "bob").await];
@@ -182,6 +182,40 @@ async fn groups_and_reading_are_shared_by_the_devices_of_an_account() {
     let standing = |id| groups.iter().find(|group| group.id == id).unwrap().is_member;
     assert!(standing(old) && !standing(new));
     assert!(matches!(laptop.client.send_to_group(new, "x").await, Err(SendError::NotAMember)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn row_30_what_was_said_before_comes_to_a_new_device_if_a_person_wants_it() {
+    let relay = Relay::start().await;
+    let [phone, bob] =
+        [Person::register(&relay, "alice").await, Person::register(&relay, "bob").await];
+    let _running = [phone.spawn(), bob.spawn()];
+    bob.send(&phone, "before").await;
+    assert_eq!(collect(&phone, 1).await, ["before"]);
+    let (laptop, tablet) = (link(&phone, "laptop").await, link(&phone, "tablet").await);
+    let _others = [laptop.spawn(), tablet.spawn()];
+
+    let archive = phone.folder.path().join("archive");
+    std::fs::write(&archive, "what the app has of before").unwrap();
+    let file = phone.client.upload(&archive, "application/x-archive", |_, _| {}).await.unwrap();
+    for wrong in [id(1), id(9)] {
+        let refused = phone.client.send_history(wrong, file.clone()).await;
+        assert!(matches!(refused, Err(DeviceError::NoSuchDevice { .. })), "{refused:?}");
+    }
+    phone.client.send_history(id(2), file).await.unwrap();
+    let message = laptop.next().await;
+    assert!(message.is_history && message.from == phone.client.account());
+    assert_eq!((message.device_id, message.sent_to, message.text.as_str()), (id(1), None, ""));
+    let to = laptop.folder.path().join("archive");
+    laptop.client.download(&message.attachments[0], &to, |_, _| {}).await.unwrap();
+    assert_eq!(std::fs::read(&to).unwrap(), std::fs::read(&archive).unwrap());
+    // The tablet was not meant, and nothing is missing there.
+    phone.send(&bob, "after").await;
+    for device in [&tablet, &laptop] {
+        let message = device.next().await;
+        assert!(!message.is_history);
+        assert_eq!((message.text.as_str(), message.missing_before), ("after", 0));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

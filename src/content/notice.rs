@@ -2,7 +2,7 @@
 //! other device did.
 
 use super::data::service_id;
-use super::{Data, at_most, exact};
+use super::{AttachmentPointer, Data, at_most, exact};
 use crate::address::{ServiceId, Timestamp};
 use crate::identity::IdentityKey;
 use crate::wire::DecodeError;
@@ -60,6 +60,8 @@ pub enum Sync {
     Read(Vec<ReadMark>),
     /// It knows these accounts: at most 100.
     Contacts(Vec<Contact>),
+    /// It hands over what was said before, in a file of the app's own format.
+    History(AttachmentPointer),
 }
 
 /// A message that another device of the same account sent.
@@ -164,6 +166,10 @@ impl Sync {
                 let contacts = contacts.into_iter().map(Contact::try_from);
                 Some(Self::Contacts(contacts.collect::<Result<_, _>>()?))
             }
+            Some(What::History(history)) => {
+                let archive = history.archive.ok_or(DecodeError::Missing { field: "archive" })?;
+                Some(Self::History(archive.try_into()?))
+            }
         })
     }
 }
@@ -240,6 +246,9 @@ impl From<&Sync> for stored::SyncMessage {
             Sync::Contacts(contacts) => {
                 let contacts = contacts.iter().map(stored::Contact::from).collect();
                 What::Contacts(stored::Contacts { contacts })
+            }
+            Sync::History(archive) => {
+                What::History(stored::History { archive: Some(archive.into()) })
             }
         };
         Self { what: Some(what) }

@@ -184,7 +184,7 @@ pub struct Typing {
 /// For the sender's own other devices.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SyncMessage {
-    #[prost(oneof = "sync_message::What", tags = "1, 2, 3")]
+    #[prost(oneof = "sync_message::What", tags = "1, 2, 3, 4")]
     pub what: ::core::option::Option<sync_message::What>,
 }
 /// Nested message and enum types in `SyncMessage`.
@@ -197,6 +197,8 @@ pub mod sync_message {
         Read(super::Read),
         #[prost(message, tag = "3")]
         Contacts(super::Contacts),
+        #[prost(message, tag = "4")]
+        History(super::History),
     }
 }
 /// "I sent this."
@@ -229,6 +231,12 @@ pub struct ReadMark {
 pub struct Contacts {
     #[prost(message, repeated, tag = "1")]
     pub contacts: ::prost::alloc::vec::Vec<Contact>,
+}
+/// "This is what was said before you were there." A file in a format of the app's own.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct History {
+    #[prost(message, optional, tag = "1")]
+    pub archive: ::core::option::Option<AttachmentPointer>,
 }
 /// What is not known is empty.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -207,6 +207,14 @@ async fn print_message(client: &Client, message: &Message) -> Result<(), Error> 
     }
     let to = group.or(sent_to).map_or_else(String::new, |to| format!(" to {}", printable(&to)));
     let name = printable(&name);
+    if message.is_history {
+        writeln!(
+            out,
+            "  (your device {} hands over what was said before)",
+            message.device_id.get()
+        )
+        .map_err(Error::Terminal)?;
+    }
     if !message.text.is_empty() {
         writeln!(out, "{name}{to}: {}", printable(&message.text)).map_err(Error::Terminal)?;
     }

@@ -40,7 +40,7 @@ pub(super) fn deliver(
             events.extend(take_change(rows, sender, GroupId(id), revision, change)?);
         }
         Body::Data(data) => events.push(take_data(rows, sender, sent, missing, data)?),
-        Body::Sync(sync) => events.extend(take_sync(rows, sender, missing, sync)?),
+        Body::Sync(sync) => events.extend(take_sync(rows, sender, sent, missing, sync)?),
         _ => {}
     }
     if let Some(key) = content.sender_key {
@@ -56,6 +56,7 @@ pub(super) fn deliver(
 fn take_sync(
     rows: Rows<'_>,
     sender: Address,
+    sent: Timestamp,
     missing: u64,
     sync: Sync,
 ) -> Result<Option<Event>, ProfileError> {
@@ -64,15 +65,19 @@ fn take_sync(
             data: Data { group: Some(GroupContext { id, revision, change: Some(change) }), .. },
             ..
         }) => take_change(rows, sender, GroupId(id), revision, change),
-        Sync::Sent(sent) => {
-            if let Some(to) = sent.to
+        Sync::Sent(transcript) => {
+            if let Some(to) = transcript.to
                 && rows.peer(to)?.is_none()
             {
                 rows.save_peer(&Peer::unknown(to))?;
             }
-            let at = sent.timestamp;
-            let content = Content::new(Body::Sync(Sync::Sent(sent)), at);
+            let at = transcript.timestamp;
+            let content = Content::new(Body::Sync(Sync::Sent(transcript)), at);
             Ok(Some(Event::Message(rows.insert_inbox(sender, at, missing, content)?)))
+        }
+        Sync::History(archive) => {
+            let content = Content::new(Body::Sync(Sync::History(archive)), sent);
+            Ok(Some(Event::Message(rows.insert_inbox(sender, sent, missing, content)?)))
         }
         Sync::Read(marks) => {
             let mut messages = Vec::new();

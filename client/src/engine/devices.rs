@@ -4,12 +4,14 @@
 //! As long as there is no other device, nothing of this costs a message more than a look into the store.
 
 use tuckseal::content::{
-    Body, Contact, Content, Data, GroupChange, GroupContext, ReadMark, Sync, Transcript,
+    AttachmentPointer, Body, Contact, Content, Data, GroupChange, GroupContext, ReadMark, Sync,
+    Transcript,
 };
 use tuckseal::service::{DeviceMismatch, Devices};
 use tuckseal::{Address, DeviceId, ServiceId, Timestamp};
 
 use super::{Engine, Turn};
+use crate::error::DeviceError;
 use crate::event::Event;
 use crate::store::{Account, Device, Form, Own, Peer, ProfileError, Rows, Standing};
 use crate::transport::ServerError;
@@ -254,6 +256,31 @@ impl Engine {
             None => Ok(()),
         })?;
         self.pump_stored(address.service_id, turn);
+        Ok(())
+    }
+
+    /// Hands what was said before to another device.
+    ///
+    /// # Errors
+    /// [`DeviceError`]; nothing was stored.
+    pub(crate) fn send_history(
+        &mut self,
+        device: DeviceId,
+        archive: AttachmentPointer,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), DeviceError> {
+        let address = self.other(device).ok_or(DeviceError::NoSuchDevice { device })?;
+        let us = address.service_id;
+        self.store.commit(|rows| {
+            if rows.device(address)?.is_none() {
+                return Err(DeviceError::NoSuchDevice { device });
+            }
+            let body = Body::Sync(Sync::History(archive));
+            let content = Content::new(body, rows.timestamp(turn.now)?);
+            rows.insert_outbox(us, Some(device), Form::Notice, &content.encode())?;
+            Ok(())
+        })?;
+        self.pump_stored(us, turn);
         Ok(())
     }
 

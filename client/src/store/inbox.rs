@@ -42,15 +42,21 @@ fn message(
     missing: u64,
     content: Content,
 ) -> Message {
+    let mut is_history = false;
     let (sent_to, data) = match content.body {
         Body::Data(data) => (None, data),
         Body::Sync(Sync::Sent(sent)) => (sent.to, sent.data),
+        Body::Sync(Sync::History(archive)) => {
+            is_history = true;
+            (None, Data { attachments: vec![archive], ..Data::default() })
+        }
         _ => (None, Data::default()),
     };
     Message {
         id,
         from: sender.service_id,
         sent_to,
+        is_history,
         device_id: sender.device_id,
         sent,
         missing_before: missing,

@@ -118,6 +118,7 @@ fn contents() -> Vec<Vec<u8>> {
         Body::Sync(Sync::Sent(Transcript { to: Some(sender), timestamp, data: data.clone() })),
         Body::Sync(Sync::Read(vec![ReadMark { sender, timestamp }])),
         Body::Sync(Sync::Contacts(vec![contact])),
+        Body::Sync(Sync::History(data.attachments[0].clone())),
         Body::Receipt(Receipt { kind: ReceiptKind::Read, timestamps: vec![timestamp; 3] }),
         Body::Typing(Typing::Started { group: Some(id) }),
         Body::Typing(Typing::Stopped { group: None }),
