@@ -53,6 +53,7 @@ mod event;
 mod groups;
 mod link;
 mod message;
+mod own_devices;
 mod push;
 mod register;
 mod report;
