@@ -3,7 +3,7 @@
 use super::{Error, printable};
 use std::path::{Path, PathBuf};
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tuckseal_client::{Client, LinkRequest};
+use tuckseal_client::{Client, LinkError, LinkRequest, ProfileError, Settings};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -17,6 +17,14 @@ pub(crate) struct Options {
 
 pub(crate) async fn run(folder: &Path, options: Options) -> Result<(), Error> {
     let ca = options.ca.as_deref().map(super::ca::read).transpose()?;
+    match Client::open(folder, Settings::default()).await {
+        Ok(client) => {
+            let name = client.name().to_owned();
+            return Err(LinkError::AlreadyRegistered { name }.into());
+        }
+        Err(ProfileError::NotRegistered { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
     let request = LinkRequest::new();
     println!("On a device that you have, run");
     println!("  tuckseal devices link {}", request.code());
