@@ -5,6 +5,7 @@ mod commands;
 mod demo;
 
 use clap::{Parser, Subcommand};
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -75,6 +76,10 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
+        // Who reads no further has what they wanted.
+        Err(commands::Error::Terminal(error)) if error.kind() == ErrorKind::BrokenPipe => {
+            ExitCode::FAILURE
+        }
         Err(error) => {
             eprintln!("tuckseal: {error}");
             ExitCode::FAILURE

@@ -18,8 +18,8 @@ pub(crate) async fn run(folder: &Path, options: Options) -> Result<(), Error> {
     let ca = options.file.as_deref().map(read).transpose()?;
     super::open(folder).await?.set_ca(ca).await?;
     match options.file {
-        Some(file) => println!("trusts {} and no other authority", file.display()),
-        None => println!("trusts the authorities of this system"),
+        Some(file) => print_line!("trusts {} and no other authority", file.display()),
+        None => print_line!("trusts the authorities of this system"),
     }
     Ok(())
 }

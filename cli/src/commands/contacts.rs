@@ -7,7 +7,7 @@ pub(crate) async fn run(folder: &Path) -> Result<(), Error> {
     let client = open(folder).await?;
     let contacts = client.contacts().await?;
     if contacts.is_empty() {
-        println!("nobody yet: `tuckseal send NAME TEXT` finds people by name");
+        print_line!("nobody yet: `tuckseal send NAME TEXT` finds people by name");
     }
     for contact in contacts {
         let name = contact.name().map_or_else(|| "(no name)".to_owned(), printable);
@@ -17,7 +17,7 @@ pub(crate) async fn run(folder: &Path) -> Result<(), Error> {
             None => String::new(),
         };
         let verified = if contact.verified { "  verified" } else { "" };
-        println!("{name:<20} {}  {key}{verified}{changed}", contact.account);
+        print_line!("{name:<20} {}  {key}{verified}{changed}", contact.account);
     }
     Ok(())
 }

@@ -48,20 +48,20 @@ async fn list(client: &Client) -> Result<(), Error> {
     for device in client.devices().await? {
         let name = device.name.as_deref().map_or_else(|| "(no name)".to_owned(), printable);
         let this = if device.is_this { "  this one" } else { "" };
-        println!("{:<4} {name:<20} {}{this}", device.device_id.get(), ago(device.linked_day));
+        print_line!("{:<4} {name:<20} {}{this}", device.device_id.get(), ago(device.linked_day));
     }
     Ok(())
 }
 
 async fn link(client: &Client, code: &str) -> Result<(), Error> {
     let offer = client.offer_link(code).await?;
-    println!("{}", offer.code);
+    print_line!("{}", offer.code);
     eprintln!(
         "  (paste that line on the new device within {} minutes; waiting for it)",
         offer.expires_in.as_secs() / 60
     );
     let device = client.linked(&offer).await?;
-    println!("linked as device {}", device.get());
+    print_line!("linked as device {}", device.get());
     // What the new device cannot know goes out.
     let mut connection = Connection::start(client.clone());
     let told = emptied(client, &mut connection);

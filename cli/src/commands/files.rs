@@ -40,7 +40,7 @@ pub(crate) async fn fetch(
         let fetched = client.download(file, &path, |done, whole| step(&bar, done, whole)).await;
         bar.finish_and_clear();
         match fetched {
-            Ok(()) => println!("  a file of {} bytes is in {}", file.size, shown(&path)),
+            Ok(()) => print_line!("  a file of {} bytes is in {}", file.size, shown(&path)),
             Err(
                 error @ (TransferError::Server(ServerError::NotFound)
                 | TransferError::Attachment(_)),

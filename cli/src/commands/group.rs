@@ -63,7 +63,7 @@ pub(crate) async fn run(folder: &Path, options: Options) -> Result<(), Error> {
         Options::Create { group, names } => {
             let members = accounts(&client, &names).await?;
             let id = client.create_group(&group, &members).await?;
-            println!("{}", hex::encode(id.0));
+            print_line!("{}", hex::encode(id.0));
         }
         Options::Rename { group, name } => {
             client.rename_group(find(&client, &group).await?, &name).await?;
@@ -89,7 +89,7 @@ pub(crate) async fn run(folder: &Path, options: Options) -> Result<(), Error> {
     let told = emptied(&client, &mut connection);
     match tokio::time::timeout(super::FLUSH, told).await {
         Ok(told) => told?,
-        Err(_) => println!("kept: the others hear of it with the next send, listen or chat"),
+        Err(_) => print_line!("kept: the others hear of it with the next send, listen or chat"),
     }
     connection.close().await
 }
@@ -103,7 +103,7 @@ async fn list(client: &Client) -> Result<(), Error> {
         }
         let standing = if group.is_member { "" } else { "  (you are not in it any more)" };
         let name = printable(&group.name);
-        println!(
+        print_line!(
             "{}  {name:<20} {}{standing}",
             hex::encode(group.id.0),
             printable(&names.join(", "))

@@ -14,14 +14,14 @@ pub(crate) struct Options {
 pub(crate) async fn accept(folder: &Path, options: Options) -> Result<(), Error> {
     let (client, contact, offered) = offered(folder, options).await?;
     client.accept_identity(contact.account, offered).await?;
-    println!("accepted {}: what was held back is in the inbox", short(&offered));
+    print_line!("accepted {}: what was held back is in the inbox", short(&offered));
     Ok(())
 }
 
 pub(crate) async fn reject(folder: &Path, options: Options) -> Result<(), Error> {
     let (client, contact, offered) = offered(folder, options).await?;
     client.reject_identity(contact.account, offered).await?;
-    println!("rejected {}: nothing under that key is taken", short(&offered));
+    print_line!("rejected {}: nothing under that key is taken", short(&offered));
     Ok(())
 }
 

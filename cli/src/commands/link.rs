@@ -26,9 +26,9 @@ pub(crate) async fn run(folder: &Path, options: Options) -> Result<(), Error> {
         Err(error) => return Err(error.into()),
     }
     let request = LinkRequest::new();
-    println!("On a device that you have, run");
-    println!("  tuckseal devices link {}", request.code());
-    println!("and paste here what it prints, in one line:");
+    print_line!("On a device that you have, run");
+    print_line!("  tuckseal devices link {}", request.code());
+    print_line!("and paste here what it prints, in one line:");
     let mut line = BufReader::new(tokio::io::stdin()).lines();
     let offer = loop {
         match line.next_line().await.map_err(Error::Terminal)? {
@@ -38,8 +38,8 @@ pub(crate) async fn run(folder: &Path, options: Options) -> Result<(), Error> {
         }
     };
     let client = Client::link(folder, &request, &offer, &options.name, ca).await?;
-    println!("linked to     {} at {}", printable(client.name()), client.server());
-    println!("account       {}", client.account());
-    println!("profile       {}", folder.display());
+    print_line!("linked to     {} at {}", printable(client.name()), client.server());
+    print_line!("account       {}", client.account());
+    print_line!("profile       {}", folder.display());
     Ok(())
 }

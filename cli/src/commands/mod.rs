@@ -1,6 +1,14 @@
 //! What a person types, one file a command, and what they share: the profile, the connection and the
 //! one line that tells what went wrong.
 
+/// As `println!`, but who does not read on, as `head` does, ends the command instead of breaking it.
+macro_rules! print_line {
+    ($($line:tt)*) => {{
+        use std::io::Write;
+        writeln!(std::io::stdout(), $($line)*).map_err($crate::commands::Error::Terminal)?;
+    }};
+}
+
 pub(crate) mod ca;
 pub(crate) mod chat;
 pub(crate) mod contacts;
@@ -245,10 +253,10 @@ pub(crate) async fn wait_sent(client: &Client, sent: SentId, seconds: u64) -> Re
         Ok::<_, Error>(client.sent_state(sent).await?)
     };
     match tokio::time::timeout(Duration::from_secs(seconds), accepted).await {
-        Ok(Ok(SentState::Refused | SentState::Unknown)) => println!("given up"),
-        Ok(Ok(_)) => println!("sent"),
+        Ok(Ok(SentState::Refused | SentState::Unknown)) => print_line!("given up"),
+        Ok(Ok(_)) => print_line!("sent"),
         Ok(Err(error)) => return Err(error),
-        Err(_) => println!("kept: it goes out with the next send, listen or chat"),
+        Err(_) => print_line!("kept: it goes out with the next send, listen or chat"),
     }
     // What tells other devices of it goes along, if it can.
     let _ = tokio::time::timeout(Duration::from_secs(1), emptied(client, &mut connection)).await;

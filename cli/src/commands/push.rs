@@ -55,15 +55,15 @@ pub(crate) async fn run(folder: &Path, options: Options) -> Result<(), Error> {
         Options::Show => {}
     }
     match client.push_target().await? {
-        Some(PushTarget::Web(web)) => println!("woken at {}", web.endpoint),
-        Some(target) => println!("woken by {}", target.service()),
-        None => println!("woken nowhere"),
+        Some(PushTarget::Web(web)) => print_line!("woken at {}", web.endpoint),
+        Some(target) => print_line!("woken by {}", target.service()),
+        None => print_line!("woken nowhere"),
     }
     if is_show {
         let offer = client.push_offer().await.map_err(Error::Relay)?;
-        println!("vapid key {}", URL_SAFE_NO_PAD.encode(offer.vapid_key));
-        println!("APNs      {}", if offer.apns { "yes" } else { "no" });
-        println!("FCM       {}", if offer.fcm { "yes" } else { "no" });
+        print_line!("vapid key {}", URL_SAFE_NO_PAD.encode(offer.vapid_key));
+        print_line!("APNs      {}", if offer.apns { "yes" } else { "no" });
+        print_line!("FCM       {}", if offer.fcm { "yes" } else { "no" });
     }
     Ok(())
 }

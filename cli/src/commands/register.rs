@@ -30,10 +30,10 @@ pub(crate) async fn run(folder: &Path, options: Options) -> Result<(), Error> {
     let ca = options.ca.as_deref().map(super::ca::read).transpose()?;
     let registration = Registration { server: options.server, name: options.name, trust_root, ca };
     let client = Client::register(folder, registration).await?;
-    println!("registered as {} at {}", client.name(), client.server());
-    println!("account       {}", client.account());
-    println!("trust root    {}", hex::encode(client.trust_root().serialize()));
-    println!("profile       {}", folder.display());
+    print_line!("registered as {} at {}", client.name(), client.server());
+    print_line!("account       {}", client.account());
+    print_line!("trust root    {}", hex::encode(client.trust_root().serialize()));
+    print_line!("profile       {}", folder.display());
     Ok(())
 }
 

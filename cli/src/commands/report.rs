@@ -13,6 +13,6 @@ pub(crate) async fn run(folder: &Path, options: Options) -> Result<(), Error> {
     let client = open(folder).await?;
     let account = client.lookup(&options.name).await?;
     client.report_spam(account).await?;
-    println!("reported; the server counts it and does not keep who reported");
+    print_line!("reported; the server counts it and does not keep who reported");
     Ok(())
 }

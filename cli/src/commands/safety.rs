@@ -29,12 +29,12 @@ pub(crate) async fn show(folder: &Path, options: Safety) -> Result<(), Error> {
     let client = open(folder).await?;
     let (account, number, _) = number(&client, &options.name).await?;
     let code = QrCode::new(number.encode()).map_err(|_| Error::QrCode)?;
-    println!("{}", code.render::<Dense1x2>().quiet_zone(true).build());
-    println!("{number:#}");
-    println!("scanned: {}", hex::encode(number.encode()));
+    print_line!("{}", code.render::<Dense1x2>().quiet_zone(true).build());
+    print_line!("{number:#}");
+    print_line!("scanned: {}", hex::encode(number.encode()));
     let contacts = client.contacts().await?;
     let verified = contacts.iter().any(|contact| contact.account == account && contact.verified);
-    println!("{}", if verified { "verified" } else { "not verified yet" });
+    print_line!("{}", if verified { "verified" } else { "not verified yet" });
     Ok(())
 }
 
@@ -50,7 +50,7 @@ pub(crate) async fn verify(folder: &Path, options: Verify) -> Result<(), Error> 
     }
     let verification = if options.undo { Verification::Unverified } else { Verification::Verified };
     client.set_verified(account, key, verification).await?;
-    println!("{}", if options.undo { "not verified" } else { "verified" });
+    print_line!("{}", if options.undo { "not verified" } else { "verified" });
     Ok(())
 }
 
