@@ -36,6 +36,10 @@
 //! # }
 //! ```
 //!
+//! An account may have several devices, each with a profile of its own: [`LinkRequest`] shows a code on the new one,
+//! [`Client::offer_link`] answers it on one that is there, [`Client::link`] takes the answer. What one sends, the others get as a
+//! [`Message`] from our own account; what they read, they tell each other.
+//!
 //! An app that the system does not keep running is woken: [`Client::register_push`] tells the server where (Web Push,
 //! UnifiedPush, APNs, FCM), and when a push comes, which says nothing, [`Client::wake`] fetches what waits within the
 //! time that a background handler has. `examples/woken_by_push.rs` is such a handler.
