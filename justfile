@@ -70,13 +70,13 @@ publish-check:
 chaos SECONDS="600" SEED="1":
     TUCKSEAL_CHAOS_SECS={{SECONDS}} TUCKSEAL_CHAOS_SEED={{SEED}} cargo test -p tuckseal-server --test server chaos_long -- --ignored --nocapture
 
-# Streams, submissions, notices and sweeps of two nodes in every order, in larger worlds than the tests have. Minutes.
+# Streams, submissions, notices and sweeps of two nodes in every order, in larger worlds than the tests have. Less than a minute, after the build.
 interleavings:
-    cargo test -p tuckseal-server --lib interleavings -- --ignored --nocapture
+    cargo test --release -p tuckseal-server --lib interleavings -- --ignored --nocapture
 
 # So many one-time prekeys are taken by many at once while nodes are killed, on PostgreSQL, then on SQLite.
 takes COUNT="1000000":
-    TUCKSEAL_TAKES={{COUNT}} cargo test -p tuckseal-server --test server takes_long -- --ignored --nocapture --test-threads=1
+    TUCKSEAL_TAKES={{COUNT}} cargo test --release -p tuckseal-server --test server takes_long -- --ignored --nocapture --test-threads=1
 
 # What docs/scaling.md cannot measure, simulated. Needs nothing but rustc.
 scaling:
