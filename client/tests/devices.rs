@@ -9,8 +9,11 @@
 
 mod stage;
 
+use rand::RngExt;
+use rand_chacha::rand_core::SeedableRng;
 use stage::{Person, Relay, collect, database, event, registration};
 use std::path::Path;
+use std::time::Duration;
 use tuckseal::{DeviceId, SessionRecord};
 use tuckseal_client::{
     Client, DeviceError, Event, LinkError, LinkRequest, OfferedLink, RunError, SendError,
@@ -374,5 +377,97 @@ async fn a_session_between_two_devices_of_an_account_that_breaks_heals() {
     assert_eq!(texts, ["four", "one", "three", "two"]);
     for running in [phone_runs, bob_runs] {
         running.stop().await;
+    }
+}
+
+/// A device of the random story: what it wrote, and what it has shown.
+struct Player {
+    person: Option<Person>,
+    running: Option<stage::Running>,
+    wrote: Vec<String>,
+    seen: Vec<(u8, String)>,
+}
+
+impl Player {
+    fn client(&self) -> &Client {
+        &self.person.as_ref().unwrap().client
+    }
+
+    /// Takes what is in the inbox as an app would: shown, then acknowledged.
+    async fn read(&mut self) {
+        for message in self.client().inbox().await.unwrap() {
+            self.client().acknowledge(message.id).await.unwrap();
+            assert_eq!(message.missing_before, 0, "{}", message.text);
+            self.seen.push((message.device_id.get(), message.text));
+        }
+    }
+}
+
+/// Two accounts of two devices each; they write, go offline in the middle, are closed and opened. In the end each device has what the
+/// three others wrote, once, and in the order of each.
+#[tokio::test(flavor = "multi_thread")]
+async fn four_devices_that_come_and_go_at_random_each_get_all_of_it_once_and_in_order() {
+    let relay = Relay::start().await;
+    let [alice, bob] =
+        [Person::register(&relay, "alice").await, Person::register(&relay, "bob").await];
+    let (to_bob, to_alice) = (bob.client.account(), alice.client.account());
+    let seconds = [link(&alice, "second").await, link(&bob, "second").await];
+    let [second_of_alice, second_of_bob] = seconds;
+    let mut players: Vec<Player> = [alice, second_of_alice, bob, second_of_bob]
+        .into_iter()
+        .map(|person| Player { person: Some(person), running: None, wrote: vec![], seen: vec![] })
+        .collect();
+    let seed =
+        std::env::var("TUCKSEAL_SEED").map_or_else(|_| rand::random(), |it| it.parse().unwrap());
+    eprintln!("TUCKSEAL_SEED={seed}");
+    let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+    for step in 0..120 {
+        let who = rng.random_range(0..4);
+        let player = &mut players[who];
+        match rng.random_range(0..10) {
+            0..=4 => {
+                let text = format!("{who} writes {step}");
+                let to = if who < 2 { to_bob } else { to_alice };
+                player.client().send(to, &text).await.unwrap();
+                player.wrote.push(text);
+            }
+            5 | 6 => match player.running.take() {
+                Some(running) => running.stop().await,
+                None => player.running = Some(player.person.as_ref().unwrap().spawn()),
+            },
+            // Without a goodbye: what was on its way is not known to have arrived.
+            7 => {
+                drop(player.running.take());
+                player.person = Some(player.person.take().unwrap().reopen().await);
+            }
+            8 => player.read().await,
+            _ => tokio::time::sleep(Duration::from_millis(rng.random_range(0..30))).await,
+        }
+    }
+    for player in &mut players {
+        if player.running.is_none() {
+            player.running = Some(player.person.as_ref().unwrap().spawn());
+        }
+    }
+    let wrote: Vec<Vec<String>> = players.iter().map(|player| player.wrote.clone()).collect();
+    let all: usize = wrote.iter().map(Vec::len).sum();
+    for (who, player) in players.iter_mut().enumerate() {
+        let begun = std::time::Instant::now();
+        while player.seen.len() < all - wrote[who].len() {
+            player.read().await;
+            assert!(begun.elapsed() < stage::TIME, "{who} has {} of {all}", player.seen.len());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        player.person.as_ref().unwrap().sent().await;
+    }
+    // What comes twice would have come by now.
+    for (who, player) in players.iter_mut().enumerate() {
+        player.read().await;
+        for (other, wrote) in wrote.iter().enumerate().filter(|(other, _)| *other != who) {
+            let of = |text: &&String| text.starts_with(&format!("{other} writes"));
+            let seen: Vec<&String> = player.seen.iter().map(|(_, text)| text).filter(of).collect();
+            assert_eq!(seen, wrote.iter().collect::<Vec<_>>(), "what {who} has of {other}");
+        }
+        assert_eq!(player.seen.len(), all - wrote[who].len());
     }
 }

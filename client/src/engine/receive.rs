@@ -187,6 +187,9 @@ impl Receiver<'_> {
         if let Some(consumed) = &decrypted.consumed {
             consume(rows, consumed)?;
         }
+        if device.sent_stream == 0 {
+            rows.mark_lacking(sender)?;
+        }
         note_registration(rows, &mut device)?;
         peer.identity = Some(decrypted.identity);
         let plaintext = zeroize::Zeroizing::new(decrypted.plaintext);

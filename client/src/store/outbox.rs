@@ -282,6 +282,17 @@ impl Rows<'_> {
         Ok(())
     }
 
+    /// A device that we have never written to: what waits and lacks it is looked at again, before anything later gets a number in
+    /// the stream to it. The relay takes none of that without it.
+    pub(crate) fn mark_lacking(self, address: Address) -> Result<(), ProfileError> {
+        let mut statement = self.0.prepare_cached(
+            "UPDATE outbox SET state = 0, submission_id = NULL WHERE account = ?1 AND state = 1
+             AND NOT EXISTS (SELECT 1 FROM ciphertext WHERE message = outbox.id AND device = ?2)",
+        )?;
+        statement.execute((address.service_id.uuid(), address.device_id.get()))?;
+        Ok(())
+    }
+
     /// Deletes the ciphertexts that wait for a device.
     pub(crate) fn delete_ciphertexts(self, address: Address) -> Result<(), ProfileError> {
         self.0.execute(
