@@ -283,10 +283,10 @@ impl Rows<'_> {
     }
 
     /// A device that we have never written to: what waits and lacks it is looked at again, before anything later gets a number in
-    /// the stream to it. The relay takes none of that without it.
+    /// the stream to it. The relay takes none of that without it. `state < 2` is what the index is of.
     pub(crate) fn mark_lacking(self, address: Address) -> Result<(), ProfileError> {
         let mut statement = self.0.prepare_cached(
-            "UPDATE outbox SET state = 0, submission_id = NULL WHERE account = ?1 AND state = 1
+            "UPDATE outbox SET state = 0, submission_id = NULL WHERE account = ?1 AND state < 2 AND state = 1
              AND NOT EXISTS (SELECT 1 FROM ciphertext WHERE message = outbox.id AND device = ?2)",
         )?;
         statement.execute((address.service_id.uuid(), address.device_id.get()))?;
