@@ -7,9 +7,7 @@
 //! (registers)                                                        Client::linked
 //! ```
 //!
-//! The request's code is a public key. The offer's code holds the account's identity key, sealed for that public key alone: it may be
-//! seen by others. **Who is talked into taking somebody else's request for their own gives that one the account**, as
-//! wherever devices are linked: ask before `offer_link`, and only where a person has just seen the code on the new device.
+//! The request's code is a public key. The offer's code holds the account's identity key, sealed for that public key alone.
 
 use std::path::Path;
 use std::time::Duration;
@@ -39,7 +37,7 @@ const SIGNED_PREFIX: &[u8] = b"tuckseal-device-v1";
 /// Before the code of a request, and of an offer.
 const REQUEST: &str = "tuckseal-link:";
 const OFFER: &str = "tuckseal-offer:";
-/// Longer codes are not read: an offer has some 500 characters.
+/// Longer codes are not read: an offer has some 300 characters.
 const MAX_CODE: usize = 8192;
 /// The server is not asked for a new device more often.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
@@ -87,7 +85,8 @@ pub struct OfferedLink {
 
 impl Client {
     /// Links this device to an account: makes a profile in a folder, with the account's keys. `name` is for the list of
-    /// devices, readable for these alone; at most 128 bytes, may be empty.
+    /// devices, readable for these alone; at most 128 bytes, may be empty. Whoever made the offer decides whose account it is: show
+    /// [`Client::name`] afterwards.
     ///
     /// After an error with which the server may have taken the device nonetheless, look at [`Client::devices`] elsewhere and
     /// remove what is not there.
@@ -117,8 +116,11 @@ impl Client {
     }
 
     /// Offers the account to the device that shows this code. The server takes one device, for ten minutes as a rule, and an
-    /// offer that was made before is void. Read the warning of this module first: **a person must have seen the code on
-    /// the new device**.
+    /// offer that was made before is void. The offer's code holds the account's identity key, sealed for that device alone: others may
+    /// see it.
+    ///
+    /// **Whoever has made the code gets the account.** Who is talked into entering somebody else's gives it away, as wherever devices
+    /// are linked: ask a person first, who must see the code on the new device at that moment.
     ///
     /// # Errors
     /// [`LinkError`].
