@@ -263,7 +263,7 @@ fn save(
         rows.rename_own(&own.server, &own.name)?;
         rows.set_account(&account)?;
         upload.mark(rows)?;
-        linked_by(rows, &own, &account, by, now())
+        linked_by(rows, &own.local_party(account.address), by, now())
     })?;
     Ok((store, own, account))
 }

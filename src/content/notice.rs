@@ -192,18 +192,17 @@ impl TryFrom<stored::Contact> for Contact {
     type Error = DecodeError;
 
     fn try_from(contact: stored::Contact) -> Result<Self, DecodeError> {
-        let identity = IdentityKey::decode(&contact.identity_key);
-        let access_key = exact(&contact.access_key, "access_key");
+        let some = |bytes: Bytes| Some(bytes).filter(|bytes| !bytes.is_empty());
+        let identity = some(contact.identity_key).map(|key| {
+            IdentityKey::decode(&key).map_err(|_| DecodeError::Field { field: "identity_key" })
+        });
+        let access_key = some(contact.access_key).map(|key| exact(&key, "access_key"));
         Ok(Self {
             account: service_id(&contact.account, "account")?,
             username: Some(contact.username).filter(|name| !name.is_empty()),
-            identity: if contact.identity_key.is_empty() {
-                None
-            } else {
-                Some(identity.map_err(|_| DecodeError::Field { field: "identity_key" })?)
-            },
+            identity: identity.transpose()?,
             verified: contact.verified,
-            access_key: if contact.access_key.is_empty() { None } else { Some(access_key?) },
+            access_key: access_key.transpose()?,
         })
     }
 }

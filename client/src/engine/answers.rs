@@ -56,9 +56,10 @@ impl Engine {
             }
             Err(SubmitError::Devices(mismatch)) => {
                 let is_ours = account == self.us();
+                let local = &self.local;
                 self.store.commit(|rows| {
                     if is_ours {
-                        devices::heard(rows, account, &mismatch, turn)?;
+                        devices::heard(rows, local, &mismatch, turn)?;
                     }
                     apply_mismatch(rows, account, message, &mismatch)
                 })?;

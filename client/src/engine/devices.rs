@@ -8,12 +8,12 @@ use tuckseal::content::{
     Transcript,
 };
 use tuckseal::service::{DeviceMismatch, Devices};
-use tuckseal::{Address, DeviceId, ServiceId, Timestamp};
+use tuckseal::{Address, DeviceId, LocalParty, ServiceId, Timestamp};
 
 use super::{Engine, Turn};
 use crate::error::DeviceError;
 use crate::event::Event;
-use crate::store::{Account, Device, Form, Own, Peer, ProfileError, Rows, Standing};
+use crate::store::{Device, Form, Group, Peer, ProfileError, Rows, Standing};
 use crate::transport::ServerError;
 
 /// Accounts that one content tells of.
@@ -21,19 +21,19 @@ const CONTACTS: usize = 100;
 /// Messages that one content marks as read.
 const MARKS: usize = 1000;
 
-/// Tells the other devices, if there are any.
+/// Tells the other devices, and whether there are any.
 pub(super) fn tell(
     rows: Rows<'_>,
     us: ServiceId,
-    sync: Sync,
+    sync: impl FnOnce() -> Sync,
     turn: &Turn<'_>,
-) -> Result<(), ProfileError> {
-    if !rows.has_devices(us)? {
-        return Ok(());
+) -> Result<bool, ProfileError> {
+    let others = rows.has_devices(us)?;
+    if others {
+        let content = Content::new(Body::Sync(sync()), rows.timestamp(turn.now)?);
+        rows.put_out(us, Form::Notice, &content)?;
     }
-    let content = Content::new(Body::Sync(sync), rows.timestamp(turn.now)?);
-    rows.put_out(us, Form::Notice, &content)?;
-    Ok(())
+    Ok(others)
 }
 
 /// Tells the other devices of a message of ours; `None`: to a group.
@@ -44,13 +44,21 @@ pub(super) fn tell_sent(
     timestamp: Timestamp,
     data: &Data,
     turn: &Turn<'_>,
-) -> Result<(), ProfileError> {
-    // Looked for first: nothing is copied for nobody.
-    if !rows.has_devices(us)? {
-        return Ok(());
-    }
-    let sent = Transcript { to, timestamp, data: data.clone() };
-    tell(rows, us, Sync::Sent(sent), turn)
+) -> Result<bool, ProfileError> {
+    tell(rows, us, || Sync::Sent(Transcript { to, timestamp, data: data.clone() }), turn)
+}
+
+/// Tells the other devices what became of a group by us.
+pub(super) fn tell_change(
+    rows: Rows<'_>,
+    us: ServiceId,
+    group: &Group,
+    change: GroupChange,
+    turn: &Turn<'_>,
+) -> Result<bool, ProfileError> {
+    let context = GroupContext { id: group.id.0, revision: group.revision, change: Some(change) };
+    let data = Data { group: Some(context), ..Data::default() };
+    tell_sent(rows, us, None, turn.now, &data, turn)
 }
 
 /// Tells the other devices that these messages, of these accounts, were read.
@@ -65,7 +73,7 @@ pub(super) fn tell_read(
             sender: *sender,
             timestamp: *timestamp,
         };
-        tell(rows, us, Sync::Read(read.iter().map(mark).collect()), turn)?;
+        tell(rows, us, || Sync::Read(read.iter().map(mark).collect()), turn)?;
     }
     Ok(())
 }
@@ -74,26 +82,26 @@ pub(super) fn tell_read(
 /// already is for it, too, the relay says when it gets that.
 pub(super) fn meet(
     rows: Rows<'_>,
-    address: Address,
+    local: &LocalParty,
+    device: DeviceId,
     turn: &mut Turn<'_>,
 ) -> Result<(), ProfileError> {
+    let us = local.address.service_id;
+    let address = Address::new(us, device);
     if rows.device(address)?.is_some() {
         return Ok(());
     }
-    let us = address.service_id;
+    know_ourselves(rows, local)?;
     rows.save_device(&Device::unknown(address))?;
-    turn.tell(Event::DeviceLinked { device_id: address.device_id });
+    turn.tell(Event::DeviceLinked { device_id: device });
     let known: Vec<Contact> =
         rows.peers()?.iter().filter(|peer| peer.account != us).map(contact).collect();
     for contacts in known.chunks(CONTACTS) {
-        tell(rows, us, Sync::Contacts(contacts.to_vec()), turn)?;
+        tell(rows, us, || Sync::Contacts(contacts.to_vec()), turn)?;
     }
-    for group in rows.groups()?.into_iter().filter(|group| group.standing == Standing::Member) {
-        let change = GroupChange::State { name: group.name, members: group.members };
-        let context =
-            GroupContext { id: group.id.0, revision: group.revision, change: Some(change) };
-        let data = Data { group: Some(context), ..Data::default() };
-        tell_sent(rows, us, None, turn.now, &data, turn)?;
+    for group in rows.groups()?.iter().filter(|group| group.standing == Standing::Member) {
+        let (name, members) = (group.name.clone(), group.members.clone());
+        tell_change(rows, us, group, GroupChange::State { name, members }, turn)?;
     }
     Ok(())
 }
@@ -113,32 +121,33 @@ pub(super) fn part(
 /// The relay says that there are others than we thought.
 pub(super) fn heard(
     rows: Rows<'_>,
-    us: ServiceId,
+    local: &LocalParty,
     mismatch: &DeviceMismatch,
     turn: &mut Turn<'_>,
 ) -> Result<(), ProfileError> {
-    let address = |id: &u32| Some(Address::new(us, DeviceId::try_from(*id).ok()?));
-    for gone in mismatch.extra.iter().filter_map(address) {
-        part(rows, gone, turn)?;
+    let device = |id: &u32| DeviceId::try_from(*id).ok();
+    for gone in mismatch.extra.iter().filter_map(device) {
+        part(rows, Address::new(local.address.service_id, gone), turn)?;
     }
-    mismatch.missing.iter().filter_map(address).try_for_each(|it| meet(rows, it, turn))
+    mismatch.missing.iter().filter_map(device).try_for_each(|it| meet(rows, local, it, turn))
 }
 
-/// The account of a profile that has another device, as a peer.
-pub(crate) fn ourselves(own: &Own, us: ServiceId) -> Peer {
-    Peer { identity: Some(own.identity.identity_key()), ..Peer::unknown(us) }
+/// An account that has another device is a peer of its own, under the key that it has.
+fn know_ourselves(rows: Rows<'_>, local: &LocalParty) -> Result<(), ProfileError> {
+    let (us, identity) = (local.address.service_id, Some(local.identity.identity_key()));
+    let known = rows.peer(us)?.unwrap_or(Peer::unknown(us));
+    rows.save_peer(&Peer { identity, ..known })
 }
 
 /// A new device begins with the one that has linked it, and tells all that it is there.
 pub(crate) fn linked_by(
     rows: Rows<'_>,
-    own: &Own,
-    account: &Account,
+    local: &LocalParty,
     by: DeviceId,
     now: Timestamp,
 ) -> Result<(), ProfileError> {
-    let us = account.address.service_id;
-    rows.save_peer(&ourselves(own, us))?;
+    let us = local.address.service_id;
+    know_ourselves(rows, local)?;
     rows.save_device(&Device::unknown(Address::new(us, by)))?;
     let content = Content::new(Body::Nothing, rows.timestamp(now)?);
     rows.put_out(us, Form::Notice, &content)?;
@@ -181,7 +190,7 @@ impl Engine {
         self.local.address.service_id
     }
 
-    /// Whether this is another device of our account.
+    /// Another device of our account; `None`: it is this one.
     fn other(&self, device: DeviceId) -> Option<Address> {
         (device != self.local.address.device_id).then(|| Address::new(self.us(), device))
     }
@@ -207,22 +216,16 @@ impl Engine {
         turn: &mut Turn<'_>,
     ) -> Result<(), ProfileError> {
         let there: Vec<Address> = ids.iter().filter_map(|id| self.other(*id)).collect();
-        let us = self.us();
         let known: Vec<Address> =
-            self.store.rows().devices(us)?.iter().map(|device| device.address).collect();
+            self.store.rows().devices(self.us())?.iter().map(|device| device.address).collect();
         if there == known {
             return Ok(());
         }
-        let ourselves = ourselves(&self.own, us);
+        let local = &self.local;
         self.store.commit(|rows| {
-            if rows.peer(us)?.is_none() {
-                rows.save_peer(&ourselves)?;
-            }
-            known
-                .iter()
-                .filter(|it| !there.contains(it))
-                .try_for_each(|it| part(rows, *it, turn))?;
-            there.iter().try_for_each(|address| meet(rows, *address, turn))
+            let mut gone = known.iter().filter(|it| !there.contains(it));
+            gone.try_for_each(|it| part(rows, *it, turn))?;
+            there.iter().try_for_each(|it| meet(rows, local, it.device_id, turn))
         })
     }
 
@@ -232,15 +235,12 @@ impl Engine {
         device: DeviceId,
         turn: &mut Turn<'_>,
     ) -> Result<(), ProfileError> {
-        let Some(address) = self.other(device) else { return Ok(()) };
-        let ourselves = ourselves(&self.own, address.service_id);
-        self.store.commit(|rows| {
-            if rows.peer(address.service_id)?.is_none() {
-                rows.save_peer(&ourselves)?;
-            }
-            meet(rows, address, turn)
-        })?;
-        self.pump_stored(address.service_id, turn);
+        if self.other(device).is_none() {
+            return Ok(());
+        }
+        let local = &self.local;
+        self.store.commit(|rows| meet(rows, local, device, turn))?;
+        self.pump_stored(self.us(), turn);
         Ok(())
     }
 
@@ -291,14 +291,16 @@ impl Engine {
         turn: &mut Turn<'_>,
     ) -> Result<(), ProfileError> {
         let us = self.us();
-        self.store.commit(|rows| match rows.peer(account)? {
-            Some(peer) if account != us => {
-                tell(rows, us, Sync::Contacts(vec![contact(&peer)]), turn)
-            }
-            _ => Ok(()),
-        })?;
+        let peer = self.store.rows().peer(account)?.filter(|peer| peer.account != us);
+        let Some(peer) = peer.filter(|_| self.has_others()) else { return Ok(()) };
+        self.store.commit(|rows| tell(rows, us, || Sync::Contacts(vec![contact(&peer)]), turn))?;
         self.pump_stored(us, turn);
         Ok(())
+    }
+
+    /// Whether the account has other devices that we know of. Where that cannot be read, what follows says so.
+    pub(super) fn has_others(&self) -> bool {
+        self.store.rows().has_devices(self.us()).unwrap_or(true)
     }
 
     /// No other device is left: what waits for them goes to nobody.
@@ -316,9 +318,11 @@ impl Engine {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::Input;
     use crate::event::Failure;
     use crate::stage::{Person, Relay, event};
     use crate::store::Store;
+    use tuckseal::service::Envelope;
     use tuckseal::{IdentityKey, IdentityKeyPair};
 
     const US: ServiceId = ServiceId::aci([1; 16]);
@@ -404,5 +408,50 @@ mod tests {
         assert_eq!(alice.client.inbox().await.unwrap().len(), 1);
         let contacts = alice.client.contacts().await.unwrap();
         assert!(contacts.iter().all(|contact| contact.account == bob.client.account()));
+    }
+
+    /// Bob's second device is heard of while something waits that was encrypted for the first alone.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_waits_comes_to_a_device_that_is_heard_of_before_what_is_written_later() {
+        let relay = Relay::start().await;
+        let [alice, bob] =
+            [Person::register(&relay, "alice").await, Person::register(&relay, "bob").await];
+        let running = [alice.spawn(), bob.spawn()];
+        alice.send(&bob, "hello").await;
+        assert_eq!(bob.next().await.text, "hello");
+        alice.sent().await;
+        bob.sent().await;
+        for running in running {
+            running.stop().await;
+        }
+        let request = crate::LinkRequest::new();
+        let offer = bob.client.offer_link(&request.code()).await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let linked = crate::Client::link(folder.path(), &request, &offer.code, "", None).await;
+        let laptop = Person::of(linked.unwrap(), folder);
+
+        alice.send(&bob, "first").await;
+        let running = laptop.spawn();
+        laptop.send(&alice, "from the laptop").await;
+        laptop.sent().await;
+        running.stop().await;
+        // Alice gets what the relay has for her, and nothing of hers leaves.
+        let relayed = rusqlite::Connection::open(relay.folder.path().join("tuckseal.db")).unwrap();
+        let sql = "SELECT received_ms, body FROM envelope WHERE mailbox = 1 ORDER BY seq";
+        let mut statement = relayed.prepare(sql).unwrap();
+        let envelope = |row: &rusqlite::Row<'_>| {
+            let (at, content): (i64, Vec<u8>) = (row.get(0)?, row.get(1)?);
+            let id = vec![at as u8; 16].into();
+            Ok(Envelope { id, server_timestamp_ms: at as u64, content: content.into() })
+        };
+        let envelopes = statement.query_map((), envelope).unwrap();
+        let envelopes = envelopes.collect::<Result<Vec<_>, _>>().unwrap();
+        let delivered = Input::Delivered(envelopes);
+        alice.client.shell.call(|engine, turn| engine.handle(delivered, turn)).await.unwrap();
+        assert!(alice.client.inbox().await.unwrap().iter().any(|it| it.text == "from the laptop"));
+        alice.send(&bob, "second").await;
+
+        let _running = [alice.spawn(), laptop.spawn()];
+        assert_eq!([laptop.next().await.text, laptop.next().await.text], ["first", "second"]);
     }
 }

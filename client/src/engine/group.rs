@@ -119,7 +119,7 @@ impl Engine {
                 rows.mark_told(group.id, *account)?;
             }
             rows.mark_told(group.id, us)?;
-            tell_devices(rows, us, group, change, turn)
+            devices::tell_change(rows, us, group, change, turn)
         })?;
         self.pump_members(&everybody, turn);
         self.refill_report_tokens(turn);
@@ -146,7 +146,7 @@ impl Engine {
                 let content = notice(rows, own, &group, Some(GroupChange::Left), turn)?;
                 rows.put_out(*account, Form::Notice, &content)?;
             }
-            tell_devices(rows, us, &group, GroupChange::Left, turn)
+            devices::tell_change(rows, us, &group, GroupChange::Left, turn)
         })?;
         self.pump_members(&group.members, turn);
         Ok(())
@@ -222,19 +222,6 @@ fn with(mut members: Vec<ServiceId>, others: &[ServiceId]) -> Vec<ServiceId> {
         }
     }
     members
-}
-
-/// Tells our other devices of a change that we have made.
-fn tell_devices(
-    rows: Rows<'_>,
-    us: ServiceId,
-    group: &Group,
-    change: GroupChange,
-    turn: &Turn<'_>,
-) -> Result<(), ProfileError> {
-    let context = GroupContext { id: group.id.0, revision: group.revision, change: Some(change) };
-    let data = Data { group: Some(context), ..Data::default() };
-    devices::tell_sent(rows, us, None, turn.now, &data, turn)
 }
 
 fn notice(

@@ -89,6 +89,9 @@ impl Engine {
         turn: &mut Turn<'_>,
     ) -> Result<(), ProfileError> {
         let (us, receipts) = (self.us(), self.settings.receipts);
+        if receipts != Receipts::DeliveredAndRead && !self.has_others() {
+            return Ok(());
+        }
         let mut read = Vec::new();
         for id in messages {
             let message = self.store.rows().inbox_message(*id)?;

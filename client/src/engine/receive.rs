@@ -162,7 +162,7 @@ impl Receiver<'_> {
         let account = sender.service_id;
         let mut peer = rows.peer(account)?.unwrap_or(Peer::unknown(account));
         let certified = *sealed.sender.identity_key();
-        let is_ours = account == self.local.address.service_id;
+        let is_ours = self.is_ours(sender);
         if is_ours && certified != self.local.identity.identity_key() {
             // Nobody decides on our own key.
             return Err(Rejection::Failed(Some(account), Failure::Certificate));
@@ -181,8 +181,7 @@ impl Receiver<'_> {
         let decrypted = self.decrypt(rows, &sealed, &mut device, server, turn)?;
         rows.see(&digest(&sealed.content))?;
         if is_ours {
-            rows.save_peer(&Peer { identity: Some(certified), ..peer.clone() })?;
-            devices::meet(rows, sender, turn)?;
+            devices::meet(rows, self.local, sender.device_id, turn)?;
         }
         if let Some(consumed) = &decrypted.consumed {
             consume(rows, consumed)?;

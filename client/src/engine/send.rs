@@ -42,11 +42,11 @@ impl Engine {
         }
         check(&data)?;
         let (local, own, us) = (&self.local, &self.own, self.us());
-        let (id, is_new) = self.store.commit(|rows| {
+        let (id, is_new, is_told) = self.store.commit(|rows| {
             let is_new = is_new(rows, to)?;
             let report_token = if is_new { rows.give_report_token(to, turn.now)? } else { None };
             let timestamp = rows.timestamp(turn.now)?;
-            devices::tell_sent(rows, us, Some(to), timestamp, &data, turn)?;
+            let is_told = devices::tell_sent(rows, us, Some(to), timestamp, &data, turn)?;
             let content = Content {
                 profile: Some(profile_of(own)),
                 report_token,
@@ -54,10 +54,12 @@ impl Engine {
             };
             let id = rows.put_out(to, Form::Numbered, &content)?;
             encrypt_waiting(rows, local, to, turn)?;
-            Ok::<_, ProfileError>((id, is_new))
+            Ok::<_, ProfileError>((id, is_new, is_told))
         })?;
         self.pump_stored(to, turn);
-        self.pump_stored(us, turn);
+        if is_told {
+            self.pump_stored(us, turn);
+        }
         if is_new {
             self.refill_report_tokens(turn);
         }
