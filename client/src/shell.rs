@@ -35,6 +35,8 @@ pub(crate) struct Shell {
     actions: mpsc::UnboundedSender<Action>,
     events: broadcast::Sender<Event>,
     next_tick: watch::Sender<Option<Timestamp>>,
+    /// Held as long as the engine takes in what a [`run`] has heard, also when that was dropped meanwhile.
+    inputs: Arc<AsyncMutex<()>>,
     push_turn: Arc<AsyncMutex<()>>,
 }
 
@@ -49,6 +51,7 @@ impl Shell {
             actions,
             events: broadcast::Sender::new(EVENTS),
             next_tick: watch::Sender::new(None),
+            inputs: Arc::default(),
             push_turn: Arc::default(),
         };
         (shell, carried_out)
@@ -105,7 +108,12 @@ impl Shell {
     }
 
     async fn input(&self, input: Input) -> Result<(), ProfileError> {
-        self.call(move |engine, turn| engine.handle(input, turn)).await
+        let in_order = Arc::clone(&self.inputs).lock_owned().await;
+        self.call(move |engine, turn| {
+            let _in_order = in_order;
+            engine.handle(input, turn)
+        })
+        .await
     }
 }
 
@@ -120,7 +128,9 @@ pub(crate) async fn run(
     own: &Account,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
-    // Asked for by a run that is over.
+    // One that was dropped has not said so: what it had on its way has no answer any more, and what was asked of it
+    // nobody carries out.
+    shell.input(Input::Stopped).await?;
     while actions.try_recv().is_ok() {}
     let mut shutdown = pin!(shutdown);
     let mut loops = Loop { shell, actions, http, own, requests: JoinSet::new(), stream: None };

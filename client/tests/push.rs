@@ -268,3 +268,21 @@ async fn a_wake_up_ends_at_its_deadline_and_says_why() {
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     assert_eq!(woken.end, WakeEnd::Deadline);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wake_up_fetches_what_waits_after_a_run_that_was_dropped() {
+    let relay = Relay::start().await;
+    let [alice, bob] =
+        [Person::register(&relay, "alice").await, Person::register(&relay, "bob").await];
+    let mut events = bob.client.events();
+    let running = bob.spawn();
+    event(&mut events, |event| matches!(event, Event::QueueEmpty).then_some(())).await;
+    running.dropped().await;
+    let running = alice.spawn();
+    alice.send(&bob, "come").await;
+    alice.sent().await;
+    let woken = bob.client.wake(TIME).await.unwrap();
+    let came: Vec<_> = woken.messages.iter().map(|message| message.text.as_str()).collect();
+    assert_eq!((came, woken.end), (vec!["come"], WakeEnd::Emptied));
+    running.stop().await;
+}

@@ -353,6 +353,26 @@ async fn who_is_writing_is_told_at_once_or_never() {
     assert_eq!(count, 0);
 }
 
+/// As a time limit around `run` does it, or a `select!`.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_is_dropped_in_the_middle_holds_nothing_up() {
+    let relay = Relay::start().await;
+    let [alice, bob] =
+        [Person::register(&relay, "alice").await, Person::register(&relay, "bob").await];
+    let running = [alice.spawn(), bob.spawn()];
+    alice.send(&bob, "before").await;
+    assert_eq!(collect(&bob, 1).await, ["before"]);
+    alice.sent().await;
+    for running in running {
+        running.dropped().await;
+    }
+    alice.send(&bob, "in between").await;
+    let _running = [alice.spawn(), bob.spawn()];
+    alice.send(&bob, "after").await;
+    assert_eq!(collect(&bob, 2).await, ["in between", "after"]);
+    alice.sent().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_made_with_prekeys_that_were_replaced_meanwhile_arrives() {
     let mut relay = Relay::start().await;

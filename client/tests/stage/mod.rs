@@ -235,6 +235,12 @@ impl Running {
         self.task.await.unwrap().unwrap();
     }
 
+    /// Breaks it off at whatever it does, as a time limit around it would.
+    pub async fn dropped(self) {
+        self.task.abort();
+        assert!(self.task.await.unwrap_err().is_cancelled());
+    }
+
     /// Waits for the end that comes by itself.
     pub async fn ended(self) -> Result<(), RunError> {
         timeout(TIME, self.task).await.expect("it still runs").unwrap()
