@@ -207,6 +207,24 @@ async fn row_14_a_backup_of_last_week_is_noticed_and_what_has_come_since_comes_a
     assert_eq!(bob.client.inbox().await.unwrap(), []);
 }
 
+/// Of the peer the backup knows nothing, and nothing that comes names a way to read it.
+#[tokio::test(flavor = "multi_thread")]
+async fn row_14_a_backup_from_before_somebody_was_known_reads_them_again() {
+    let relay = Relay::start().await;
+    let [alice, bob] = pair(&relay).await;
+    let alice = alice.reopen().await;
+    let backup = Backup::of(alice.folder.path(), &["profile.db"]);
+    let (running, _bobs) = (alice.spawn(), bob.spawn());
+    converse(&alice, &bob, 3).await;
+    running.stop().await;
+    let alice = backup.put_back(alice).await;
+    let _running = alice.spawn();
+    bob.send(&alice, "unknown to you").await;
+    assert_eq!(collect(&alice, 4).await, ["0", "1", "2", "unknown to you"]);
+    converse(&alice, &bob, 2).await;
+    alice.sent().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn row_14_a_whole_folder_of_last_week_is_noticed_by_the_peer() {
     let relay = Relay::start().await;

@@ -97,7 +97,7 @@ fn read_bundle(identity_key: IdentityKey, device: &DeviceBundle) -> Option<PreKe
     };
     let kem = device.kem.as_ref()?;
     Some(PreKeyBundle {
-        registration_id: device.registration_id,
+        registration_id: Some(device.registration_id).filter(|id| *id > 0)?,
         device_id: DeviceId::try_from(device.device_id).ok()?,
         identity_key,
         signed_prekey: SignedPreKeyPublic {

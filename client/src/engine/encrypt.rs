@@ -66,10 +66,17 @@ fn encrypt_for(
     if progress == Progress::Encrypted {
         return Ok(Encrypting::Done);
     }
+    if device.registration_id == 0 {
+        // Nothing has come from it that we could read, and the server takes nothing for it without its number.
+        return Ok(Encrypting::NeedsBundles);
+    }
     let is_for_it = waiting.device.is_none_or(|wanted| wanted == device_id.get());
     let (stream, sequence) = match progress {
         _ if !waiting.form.is_numbered() => (0, 0),
-        Progress::Numbered { stream, sequence } => (stream, sequence),
+        // In a stream that is over a number means nothing any more, and it would bring the stream back.
+        Progress::Numbered { stream, sequence } if stream == device.sent_stream => {
+            (stream, sequence)
+        }
         _ => (stream_of(device, turn), device.sent + 1),
     };
     let (kind, body) = if waiting.form == Form::Plaintext && is_for_it {
