@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! one-time:            made ─ saved ─► uploaded ─► handed out once ─► used by a first message: deleted
-//! signed, last resort: made ─ saved ─► uploaded ─ after 7 days ─► replaced ─ 30 days old ─► deleted
+//! signed, last resort: made ─ saved ─► uploaded ─ after 7 days ─► replaced ─ after 30 ─► deleted
 //! ```
 //!
 //! A key is saved before it is published, and ids only grow. On every connection, and when the server says

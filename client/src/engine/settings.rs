@@ -24,7 +24,7 @@ pub struct Settings {
     pub one_time_kem_prekeys: u32,
     /// Age at which the signed and the last-resort prekey are replaced: 7 days.
     pub prekey_life: Duration,
-    /// Age at which replaced ones are deleted: 30 days.
+    /// How long a replaced one still opens what comes, which is as long as a relay keeps it: 30 days.
     pub prekey_kept: Duration,
     /// Requests on their way to different recipients at the same time: 8.
     pub parallel: usize,

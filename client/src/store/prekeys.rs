@@ -243,15 +243,15 @@ impl Rows<'_> {
         Ok(())
     }
 
-    /// Deletes signed and last-resort keys that were replaced and are older than `before`.
+    /// Deletes signed and last-resort keys that were replaced before then: their successors are as old.
     pub(crate) fn delete_replaced(self, before: Timestamp) -> Result<(), ProfileError> {
         let before = (to_sql(before.as_millis()),);
         self.0.execute(
-            "DELETE FROM signed_prekey WHERE created_ms < ?1 AND id < (SELECT max(id) FROM signed_prekey)",
+            "DELETE FROM signed_prekey WHERE id < (SELECT max(id) FROM signed_prekey WHERE created_ms < ?1)",
             before,
         )?;
         self.0.execute(
-            "DELETE FROM kem_prekey WHERE use = 1 AND created_ms < ?1 AND id < (SELECT max(id) FROM kem_prekey WHERE use = 1)",
+            "DELETE FROM kem_prekey WHERE use = 1 AND id < (SELECT max(id) FROM kem_prekey WHERE use = 1 AND created_ms < ?1)",
             before,
         )?;
         Ok(())
