@@ -25,6 +25,8 @@ use crate::transport::stream::{Ended, Stream};
 
 /// Events that an app may lag behind before it misses some.
 const EVENTS: usize = 4096;
+/// The engine looks at the time so often while anything waits for one: the clock may be put back.
+const LOOK_AGAIN: Duration = Duration::from_secs(10 * 60);
 /// How long the last acknowledgements may take.
 const GOODBYE: Duration = Duration::from_secs(1);
 
@@ -330,8 +332,7 @@ impl Loop<'_> {
 /// When a time of the engine's clock is, on the runtime's.
 fn until(at: Timestamp) -> Instant {
     let wait = at.as_millis().saturating_sub(now().as_millis());
-    // No more than a day: it is looked at again then.
-    Instant::now() + Duration::from_millis(wait).min(Duration::from_secs(24 * 60 * 60))
+    Instant::now() + Duration::from_millis(wait).min(LOOK_AGAIN)
 }
 
 fn input_of(body: Body) -> Input {

@@ -35,6 +35,14 @@ pub(super) enum Stage {
     Pause,
 }
 
+/// Nothing waits longer: a time that is further ahead was told by a clock that has been put back since.
+const LONGEST: Duration = Duration::from_secs(60 * 60);
+
+/// Whether the time for another try has come.
+pub(super) fn is_due(at: Timestamp, now: Timestamp) -> bool {
+    at <= now || at > later(now, LONGEST)
+}
+
 impl Flight {
     /// It failed for now; it is tried again after a while, which is at least `least`.
     pub(super) fn failed(&mut self, least: Duration, turn: &mut Turn<'_>) {
@@ -70,7 +78,7 @@ impl Request {
     }
 
     pub(super) fn is_due(self, now: Timestamp) -> bool {
-        self.retry_at().is_some_and(|at| at <= now)
+        self.retry_at().is_some_and(|at| is_due(at, now))
     }
 
     pub(super) fn again(self) -> Self {
@@ -158,7 +166,7 @@ impl Engine {
         turn: &mut Turn<'_>,
         until: Timestamp,
     ) -> Result<(), ProfileError> {
-        let due = |flight: &Flight| flight.retry_at.is_some_and(|at| at <= until);
+        let due = |flight: &Flight| flight.retry_at.is_some_and(|at| is_due(at, until));
         let due: Vec<_> = self
             .flights
             .iter()
@@ -230,5 +238,19 @@ impl Engine {
             flight.attempt = attempt;
         }
         self.put_off(account, Duration::ZERO, turn)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_that_no_clock_of_now_would_have_told_has_come() {
+        let now = Timestamp::from_millis(10_000_000);
+        assert!(is_due(now, now) && is_due(Timestamp::from_millis(1), now));
+        assert!(!is_due(later(now, Duration::from_millis(1)), now));
+        assert!(!is_due(later(now, LONGEST), now));
+        assert!(is_due(later(now, LONGEST + Duration::from_millis(1)), now));
     }
 }

@@ -10,6 +10,7 @@ use tuckseal::{
 };
 
 use super::encrypt::apply_mismatch;
+use super::flight::is_due;
 use super::settings::later;
 use super::{Action, Engine, Link, Turn};
 use crate::backoff;
@@ -211,7 +212,7 @@ impl Engine {
 
     /// Tries the upload again when its time has come, or at once after `until`.
     pub(super) fn retry_group(&mut self, turn: &mut Turn<'_>, until: Timestamp) {
-        let due = |flight: &&mut GroupFlight| flight.retry_at.is_some_and(|at| at <= until);
+        let due = |flight: &&mut GroupFlight| flight.retry_at.is_some_and(|at| is_due(at, until));
         if let Some(flight) = self.group_flight.as_mut().filter(due) {
             flight.retry_at = None;
             let GroupFlight { ticket, by, .. } = *flight;

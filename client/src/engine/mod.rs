@@ -289,8 +289,10 @@ impl Engine {
         if self.link == Link::Down {
             return Ok(());
         }
-        if self.trim_at <= turn.now {
+        if flight::is_due(self.trim_at, turn.now) {
             self.trim_log(turn)?;
+            // Either clock may have been set since the stream was opened.
+            turn.actions.push(Action::FetchServerInfo);
         }
         self.ask_due(turn)?;
         if self.keys_request.is_due(turn.now) {

@@ -6,6 +6,7 @@ use tuckseal::Address;
 
 use super::deliver;
 use super::receive::tell_all;
+use super::settings::later;
 use super::{Engine, Turn};
 use crate::event::Event;
 use crate::store::{Device, Early, ProfileError, Rows};
@@ -114,10 +115,15 @@ impl Engine {
     /// Delivers what has waited long enough for a missing message.
     pub(super) fn release_overdue(&mut self, turn: &mut Turn<'_>) -> Result<(), ProfileError> {
         loop {
-            let oldest = self.store.rows().oldest_early()?;
-            let due = oldest.filter(|(_, since)| self.settings.gap_deadline(*since) <= turn.now);
-            let Some((sender, _)) = due else { return Ok(()) };
-            let receipts = self.settings.receipts;
+            let (settings, now) = (&self.settings, turn.now);
+            let Some((sender, since)) = self.store.rows().oldest_early()? else { return Ok(()) };
+            // Waiting from a time that is still to come: the clock was put back.
+            let is_overdue =
+                settings.gap_deadline(since) <= now || since > later(now, settings.gap_wait);
+            if !is_overdue {
+                return Ok(());
+            }
+            let receipts = settings.receipts;
             self.store.commit(|rows| {
                 let mut device = rows.device(sender)?.unwrap_or(Device::unknown(sender));
                 let mut ready = Vec::new();
@@ -242,5 +248,34 @@ mod tests {
         });
         let expected = [("1", 0), ("3", 1), ("1", 0), ("2", 0)];
         assert_eq!(delivered.unwrap(), expected.map(|(text, missing)| (text.to_owned(), missing)));
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_was_put_back_keeps_no_message_waiting() {
+        let relay = crate::stage::Relay::start().await;
+        let alice = crate::stage::Person::register(&relay, "alice").await;
+        let sender = Address::new(ServiceId::aci([7; 16]), DeviceId::PRIMARY);
+        let year = std::time::Duration::from_secs(365 * 24 * 60 * 60);
+        let waits = move |since: fn(Timestamp, std::time::Duration) -> Timestamp| {
+            move |engine: &mut Engine, turn: &mut Turn<'_>| {
+                let since = since(turn.now, year);
+                engine.store.commit(|rows| {
+                    rows.save_peer(&crate::store::Peer::unknown(sender.service_id))?;
+                    rows.save_device(&Device::unknown(sender))?;
+                    rows.insert_early(sender, &Early { since, ..early(5) })?;
+                    Ok::<_, ProfileError>(())
+                })?;
+                engine.release_overdue(turn)
+            }
+        };
+        alice.client.shell.call(waits(|now, _| now)).await.unwrap();
+        assert_eq!(alice.client.inbox().await.unwrap(), [], "it came just now");
+        let forgotten = move |engine: &mut Engine, _: &mut Turn<'_>| {
+            engine.store.commit(|rows| rows.delete_early(sender, 5))
+        };
+        alice.client.shell.call(forgotten).await.unwrap();
+        alice.client.shell.call(waits(later)).await.unwrap();
+        let inbox = alice.client.inbox().await.unwrap();
+        assert_eq!((inbox.len(), inbox[0].missing_before), (1, 4));
     }
 }
