@@ -61,7 +61,7 @@ impl Engine {
                     if is_ours {
                         devices::heard(rows, local, &mismatch, turn)?;
                     }
-                    apply_mismatch(rows, account, message, &mismatch)
+                    apply_mismatch(rows, account, message, &mismatch, turn)
                 })?;
                 let count = self.mismatches.entry(account).or_default();
                 *count += 1;

@@ -9,6 +9,7 @@ use tuckseal::{
 
 use super::Turn;
 use super::encrypt::forget_stream;
+use super::order::forget_device;
 use crate::store::{Device, Peer, ProfileError, Rows};
 
 /// What the server says of an account's devices, in types.
@@ -48,8 +49,7 @@ pub(super) fn begin_sessions(
     let account = peer.account;
     for gone in rows.devices(account)? {
         if !offer.devices.iter().any(|bundle| bundle.device_id == gone.address.device_id) {
-            rows.delete_ciphertexts(gone.address)?;
-            rows.delete_device(gone.address)?;
+            forget_device(rows, gone.address, turn)?;
         }
     }
     for bundle in &offer.devices {

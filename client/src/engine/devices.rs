@@ -10,6 +10,7 @@ use tuckseal::content::{
 use tuckseal::service::{DeviceMismatch, Devices};
 use tuckseal::{Address, DeviceId, LocalParty, ServiceId, Timestamp};
 
+use super::order::forget_device;
 use super::{Engine, Turn};
 use crate::error::DeviceError;
 use crate::event::Event;
@@ -112,8 +113,7 @@ pub(super) fn part(
     address: Address,
     turn: &mut Turn<'_>,
 ) -> Result<(), ProfileError> {
-    rows.delete_ciphertexts(address)?;
-    rows.delete_device(address)?;
+    forget_device(rows, address, turn)?;
     turn.tell(Event::DeviceRemoved { device_id: address.device_id });
     Ok(())
 }

@@ -8,6 +8,7 @@ use tuckseal::{
 };
 
 use super::Turn;
+use super::order::forget_device;
 use super::recovery::digest;
 use crate::store::{Ciphertext, Decision, Device, Form, ProfileError, Progress, Rows, Waiting};
 
@@ -134,12 +135,12 @@ pub(super) fn apply_mismatch(
     account: ServiceId,
     message: u64,
     mismatch: &DeviceMismatch,
+    turn: &mut Turn<'_>,
 ) -> Result<(), ProfileError> {
     let address =
         |id: &u32| DeviceId::try_from(*id).ok().map(|device| Address::new(account, device));
     for extra in mismatch.extra.iter().filter_map(address) {
-        rows.delete_ciphertexts(extra)?;
-        rows.delete_device(extra)?;
+        forget_device(rows, extra, turn)?;
     }
     let submitted = rows.ciphertexts(message)?;
     for stale in mismatch.stale.iter().filter_map(address) {

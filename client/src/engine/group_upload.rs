@@ -160,7 +160,7 @@ impl Engine {
                             continue;
                         };
                         match &refusal.devices {
-                            Some(devices) => apply_mismatch(rows, account, id, devices)?,
+                            Some(devices) => apply_mismatch(rows, account, id, devices, turn)?,
                             None => forget_access_key(rows, account)?,
                         }
                         alone.push(account);

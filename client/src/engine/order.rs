@@ -65,6 +65,21 @@ pub(super) fn restart(rows: Rows<'_>, device: &mut Device) -> Result<Vec<Event>,
     Ok(ready)
 }
 
+/// A device is no more: what waits of it is delivered, and nothing more is kept of it, for whatever has its number next.
+pub(super) fn forget_device(
+    rows: Rows<'_>,
+    address: Address,
+    turn: &mut Turn<'_>,
+) -> Result<(), ProfileError> {
+    if let Some(mut device) = rows.device(address)? {
+        let ready = restart(rows, &mut device)?;
+        tell_all(rows, ready, turn)?;
+    }
+    rows.forget_requests(address)?;
+    rows.delete_ciphertexts(address)?;
+    rows.delete_device(address)
+}
+
 /// Gives up the messages before the first that waits.
 fn skip_gap(
     rows: Rows<'_>,
@@ -248,6 +263,32 @@ mod tests {
         });
         let expected = [("1", 0), ("3", 1), ("1", 0), ("2", 0)];
         assert_eq!(delivered.unwrap(), expected.map(|(text, missing)| (text.to_owned(), missing)));
+    }
+
+    #[test]
+    fn what_waits_of_a_device_that_is_gone_is_delivered_and_its_number_is_free() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = Store::open(folder.path(), Profile::Create).unwrap();
+        let sender = Address::new(ServiceId::aci([7; 16]), DeviceId::PRIMARY);
+        let mut rng = rand::rng();
+        let mut turn = Turn::new(&mut rng, Timestamp::from_millis(1));
+        let inbox = store.commit(|rows| {
+            rows.save_peer(&crate::store::Peer::unknown(sender.service_id))?;
+            let mut device = Device::unknown(sender);
+            for number in [1, 4, 5] {
+                take(rows, &mut device, 1, early(number), 64)?;
+            }
+            rows.save_device(&device)?;
+            let retry = rows.retry(sender)?;
+            rows.save_retry(&crate::store::Retry { want: crate::store::Want::Missing, ..retry })?;
+            forget_device(rows, sender, &mut turn)?;
+            assert!(rows.device(sender)?.is_none() && rows.oldest_early()?.is_none());
+            assert!(rows.next_retry()?.is_none());
+            rows.inbox(0, u32::MAX)
+        });
+        let pairs: Vec<_> =
+            inbox.unwrap().into_iter().map(|it| (it.text, it.missing_before)).collect();
+        assert_eq!(pairs, [("1".to_owned(), 0), ("4".to_owned(), 2), ("5".to_owned(), 0)]);
     }
 
     #[tokio::test]

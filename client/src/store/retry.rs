@@ -145,6 +145,14 @@ impl Rows<'_> {
         Ok(())
     }
 
+    /// A device is no more.
+    pub(crate) fn forget_requests(self, address: Address) -> Result<(), ProfileError> {
+        let mut statement =
+            self.0.prepare_cached("DELETE FROM retry WHERE account = ?1 AND device = ?2")?;
+        statement.execute((address.service_id.uuid(), address.device_id.get()))?;
+        Ok(())
+    }
+
     /// The request whose time comes first.
     pub(crate) fn next_retry(self) -> Result<Option<Retry>, ProfileError> {
         let sql = format!("SELECT {COLUMNS} FROM retry WHERE want > 0 ORDER BY next_ms LIMIT 1");
