@@ -24,7 +24,7 @@ use zeroize::Zeroizing;
 
 use crate::backoff;
 use crate::client::Client;
-use crate::engine::{Settings, linked_by, new_profile, registration_keys};
+use crate::engine::{Engine, Settings, Turn, later, linked_by, new_profile, registration_keys};
 use crate::error::LinkError;
 use crate::own_devices::seal_name;
 use crate::register::{LINKING, account, draw_registration_id, now};
@@ -142,9 +142,14 @@ impl Client {
         };
         let sealed = seal_for_device(&offer.encode(), &recipient, &mut rand::rng());
         let sealed = sealed.map_err(|_| LinkError::Code)?;
+        let expires_in = Duration::from_secs(link.expires_in_secs);
+        let expected = move |engine: &mut Engine, turn: &mut Turn<'_>| {
+            engine.expect_device(later(turn.now, expires_in))
+        };
+        self.shell.call(expected).await?;
         Ok(OfferedLink {
             code: format!("{OFFER}{}", URL_SAFE_NO_PAD.encode(sealed)),
-            expires_in: Duration::from_secs(link.expires_in_secs),
+            expires_in,
             link: link.id[..].try_into().map_err(|_| ServerError::Answer)?,
         })
     }

@@ -1,7 +1,9 @@
 //! The other devices of our account. What this one sends is told to them, and what they tell is believed: they hold the account's
 //! identity key as we do. To the rest of the engine the account is a peer, whose devices are all but this one.
 //!
-//! As long as there is no other device, nothing of this costs a message more than a look into the store.
+//! As long as there is no other device, nothing of this costs a message more than a look into the store. Where one may be that
+//! we have not heard of, because we have offered the account to it, what it would be told waits until a list of the devices
+//! shows who is there.
 
 use tuckseal::content::{
     AttachmentPointer, Body, Contact, Content, Data, GroupChange, GroupContext, ReadMark, Sync,
@@ -10,8 +12,9 @@ use tuckseal::content::{
 use tuckseal::service::{DeviceMismatch, Devices};
 use tuckseal::{Address, DeviceId, LocalParty, ServiceId, Timestamp};
 
+use super::flight::Request;
 use super::order::forget_device;
-use super::{Engine, Turn};
+use super::{Action, Engine, Link, Turn};
 use crate::error::DeviceError;
 use crate::event::Event;
 use crate::store::{Device, Form, Group, Peer, ProfileError, Rows, Standing};
@@ -22,14 +25,14 @@ const CONTACTS: usize = 100;
 /// Messages that one content marks as read.
 const MARKS: usize = 1000;
 
-/// Tells the other devices, and whether there are any.
+/// Tells the other devices, and whether there are any, or may be.
 pub(super) fn tell(
     rows: Rows<'_>,
     us: ServiceId,
     sync: impl FnOnce() -> Sync,
     turn: &Turn<'_>,
 ) -> Result<bool, ProfileError> {
-    let others = rows.has_devices(us)?;
+    let others = rows.has_devices(us)? || rows.device_expected()?.is_some();
     if others {
         let content = Content::new(Body::Sync(sync()), rows.timestamp(turn.now)?);
         rows.put_out(us, Form::Notice, &content)?;
@@ -201,12 +204,60 @@ impl Engine {
         result: Result<Devices, ServerError>,
         turn: &mut Turn<'_>,
     ) -> Result<(), ProfileError> {
-        // Asked on every connection; who cannot say is asked again then.
-        let Ok(devices) = result else { return Ok(()) };
+        let us = self.us();
+        self.device_expected = self.store.rows().device_expected()?;
+        let Ok(devices) = result else {
+            // Without a need it is asked with the next connection.
+            let needed =
+                self.device_expected.is_some() || self.store.rows().first_waiting(us)?.is_some();
+            self.devices_request =
+                if needed { self.devices_request.failed(turn) } else { Request::Idle };
+            return Ok(());
+        };
+        self.devices_request = Request::Idle;
         let ids = devices.devices.iter().map(|device| DeviceId::try_from(device.device_id).ok());
         let ids: Vec<DeviceId> = ids.flatten().collect();
         self.reconcile(&ids, turn)?;
-        self.pump(self.us(), turn)
+        let (asked, last) = self.devices_asked;
+        if self.device_expected.is_some_and(|until| until < asked) {
+            self.store.commit(|rows| rows.no_device_expected(asked))?;
+            self.device_expected = None;
+        }
+        if !self.has_others() && self.store.rows().first_waiting(us)?.is_some() {
+            // Whatever comes later was not there for what was written before we asked.
+            self.store.commit(|rows| rows.delete_waiting(us, last))?;
+            self.tell_if_empty(turn)?;
+        }
+        self.pump(us, turn)
+    }
+
+    /// Asks who is there.
+    pub(super) fn want_devices(&mut self, turn: &mut Turn<'_>) -> Result<(), ProfileError> {
+        if self.link != Link::Down && self.devices_request == Request::Idle {
+            self.devices_request = Request::OnItsWay { attempt: 0 };
+            self.ask_devices(turn)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn ask_devices(&mut self, turn: &mut Turn<'_>) -> Result<(), ProfileError> {
+        self.devices_asked = (turn.now, self.store.rows().outbox_last()?);
+        turn.actions.push(Action::FetchDevices);
+        Ok(())
+    }
+
+    /// Up to this time a device may be added to the account without our hearing of it.
+    pub(crate) fn expect_device(&mut self, until: Timestamp) -> Result<(), ProfileError> {
+        self.device_expected = self.store.commit(|rows| {
+            rows.expect_device(until)?;
+            rows.device_expected()
+        })?;
+        Ok(())
+    }
+
+    /// Whether a list of the devices is due that settles whether one has come.
+    pub(super) fn is_list_due(&self, now: Timestamp) -> bool {
+        self.device_expected.is_some_and(|until| until < now)
     }
 
     /// Of our devices there are these, this one perhaps among them.
@@ -255,6 +306,10 @@ impl Engine {
             Some(_) => part(rows, address, turn),
             None => Ok(()),
         })?;
+        if !self.has_others() {
+            // It may have brought another one in.
+            self.expect_device(turn.now)?;
+        }
         self.pump_stored(address.service_id, turn);
         Ok(())
     }
@@ -410,6 +465,48 @@ mod tests {
         assert!(contacts.iter().all(|contact| contact.account == bob.client.account()));
     }
 
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_device_whose_first_message_cannot_be_read_is_told_of_all_the_same() {
+        let relay = Relay::start().await;
+        let phone = Person::register(&relay, "alice").await;
+        let request = crate::LinkRequest::new();
+        let offer = phone.client.offer_link(&request.code()).await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let linked = crate::Client::link(folder.path(), &request, &offer.code, "", None).await;
+        let laptop = Person::of(linked.unwrap(), folder);
+        let running = laptop.spawn();
+        laptop.sent().await;
+        running.stop().await;
+        // The laptop has used a prekey that the phone does not know.
+        let phone = phone.tampered("UPDATE signed_prekey SET id = id + 100").await;
+        let mut events = phone.client.events();
+        let delivered = Input::Delivered(waiting(&relay));
+        phone.client.shell.call(|engine, turn| engine.handle(delivered, turn)).await.unwrap();
+        let asked = |event| match event {
+            Event::AskedAgain { device_id, .. } => Some(device_id),
+            Event::DeviceLinked { device_id } => Some(device_id),
+            _ => None,
+        };
+        let second = DeviceId::new(2).unwrap();
+        assert_eq!([event(&mut events, asked).await, event(&mut events, asked).await], [second; 2]);
+        let rows = |engine: &mut Engine, _: &mut Turn<'_>| engine.store.rows().device_expected();
+        assert!(phone.client.shell.call(rows).await.unwrap().is_some(), "until a list tells");
+    }
+
+    /// What the relay has for the first device.
+    fn waiting(relay: &Relay) -> Vec<Envelope> {
+        let relayed = rusqlite::Connection::open(relay.folder.path().join("tuckseal.db")).unwrap();
+        let sql = "SELECT received_ms, body FROM envelope WHERE mailbox = 1 ORDER BY seq";
+        let mut statement = relayed.prepare(sql).unwrap();
+        let envelope = |row: &rusqlite::Row<'_>| {
+            let (at, content): (i64, Vec<u8>) = (row.get(0)?, row.get(1)?);
+            let id = vec![at as u8; 16].into();
+            Ok(Envelope { id, server_timestamp_ms: at as u64, content: content.into() })
+        };
+        let envelopes = statement.query_map((), envelope).unwrap();
+        envelopes.collect::<Result<Vec<_>, _>>().unwrap()
+    }
+
     /// Bob's second device is heard of while something waits that was encrypted for the first alone.
     #[tokio::test(flavor = "multi_thread")]
     async fn what_waits_comes_to_a_device_that_is_heard_of_before_what_is_written_later() {
@@ -436,17 +533,7 @@ mod tests {
         laptop.sent().await;
         running.stop().await;
         // Alice gets what the relay has for her, and nothing of hers leaves.
-        let relayed = rusqlite::Connection::open(relay.folder.path().join("tuckseal.db")).unwrap();
-        let sql = "SELECT received_ms, body FROM envelope WHERE mailbox = 1 ORDER BY seq";
-        let mut statement = relayed.prepare(sql).unwrap();
-        let envelope = |row: &rusqlite::Row<'_>| {
-            let (at, content): (i64, Vec<u8>) = (row.get(0)?, row.get(1)?);
-            let id = vec![at as u8; 16].into();
-            Ok(Envelope { id, server_timestamp_ms: at as u64, content: content.into() })
-        };
-        let envelopes = statement.query_map((), envelope).unwrap();
-        let envelopes = envelopes.collect::<Result<Vec<_>, _>>().unwrap();
-        let delivered = Input::Delivered(envelopes);
+        let delivered = Input::Delivered(waiting(&relay));
         alice.client.shell.call(|engine, turn| engine.handle(delivered, turn)).await.unwrap();
         assert!(alice.client.inbox().await.unwrap().iter().any(|it| it.text == "from the laptop"));
         alice.send(&bob, "second").await;

@@ -42,11 +42,12 @@ pub(crate) use group::Change;
 pub(crate) use prekeys::{new_profile, registration_keys};
 pub use receipts::Receipts;
 pub use settings::Settings;
+pub(crate) use settings::later;
 
 use crate::event::Event;
 use crate::store::{Account, Origin, Own, ProfileError, Store};
 use flight::{Flight, Request};
-use settings::{earlier, later};
+use settings::earlier;
 
 /// A certificate is replaced when less than this is left of its life: 6 h.
 const CERTIFICATE_MARGIN_MS: u64 = 6 * 60 * 60 * 1000;
@@ -80,6 +81,11 @@ pub(crate) struct Engine {
     keys_request: Request,
     push_request: Request,
     report_request: Request,
+    devices_request: Request,
+    /// When the devices of the account were asked for, and the last message that was in the outbox then.
+    devices_asked: (Timestamp, u64),
+    /// As in the store.
+    device_expected: Option<Timestamp>,
     /// Whether the server has heard where the device is woken, since the start.
     push_told: bool,
     /// What is on its way to whom: one at a time for each account, so that their order is kept.
@@ -140,6 +146,7 @@ impl Engine {
             store.commit(recovery::restored)?;
         }
         store.settle()?;
+        let device_expected = store.rows().device_expected()?;
         // One that cannot be read is fetched again.
         let certificate = encoded.and_then(|encoded| SenderCertificate::decode(&encoded).ok());
         Ok(Self {
@@ -155,6 +162,9 @@ impl Engine {
             keys_request: Request::Idle,
             push_request: Request::Idle,
             report_request: Request::Idle,
+            devices_request: Request::Idle,
+            devices_asked: (Timestamp::from_millis(0), 0),
+            device_expected,
             push_told: false,
             flights: HashMap::new(),
             mismatches: HashMap::new(),
@@ -211,7 +221,8 @@ impl Engine {
             turn.tell(event);
         }
         turn.actions.push(Action::FetchServerInfo);
-        turn.actions.push(Action::FetchDevices);
+        self.devices_request = Request::OnItsWay { attempt: 0 };
+        self.ask_devices(turn)?;
         self.keys_request = Request::OnItsWay { attempt: 0 };
         turn.actions.push(Action::FetchKeyCounts);
         self.certificate_request = Request::Idle;
@@ -245,6 +256,7 @@ impl Engine {
         self.keys_request = Request::Idle;
         self.push_request = Request::Idle;
         self.report_request = Request::Idle;
+        self.devices_request = Request::Idle;
     }
 
     fn server_info(&mut self, info: &tuckseal::service::ServerInfo, turn: &mut Turn<'_>) {
@@ -277,6 +289,8 @@ impl Engine {
             self.keys_request.retry_at(),
             self.push_request.retry_at(),
             self.report_request.retry_at(),
+            self.devices_request.retry_at(),
+            self.device_expected.filter(|_| self.devices_request == Request::Idle),
             self.next_retry()?,
             Some(self.trim_at),
             self.group_flight.as_ref().and_then(|flight| flight.retry_at),
@@ -310,6 +324,12 @@ impl Engine {
         if self.report_request.is_due(turn.now) {
             self.report_request = self.report_request.again();
             turn.actions.push(Action::FetchReportTokens);
+        }
+        if self.devices_request.is_due(turn.now) {
+            self.devices_request = self.devices_request.again();
+            self.ask_devices(turn)?;
+        } else if self.is_list_due(turn.now) {
+            self.want_devices(turn)?;
         }
         self.retry_flights(turn, turn.now)?;
         self.retry_group(turn, turn.now);

@@ -362,6 +362,10 @@ impl Receiver<'_> {
         failed: &Failed,
         turn: &mut Turn<'_>,
     ) -> Result<(), ProfileError> {
+        if self.is_ours(sender) {
+            // The certificate proves it, whatever the message is.
+            devices::meet(rows, self.local, sender.device_id, turn)?;
+        }
         let peer = rows.peer(sender.service_id)?.unwrap_or(Peer::unknown(sender.service_id));
         rows.save_peer(&Peer { identity: Some(identity), ..peer })?;
         recovery::want(rows, self.settings, sender, want, Some(failed), turn)

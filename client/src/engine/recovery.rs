@@ -297,6 +297,8 @@ pub(super) fn restored(rows: Rows<'_>) -> Result<(), ProfileError> {
         }
         rows.mark_not_encrypted(peer.account)?;
     }
+    // There may be devices of ours that came later.
+    rows.expect_device(Timestamp::from_millis(0))?;
     // An iteration that was used may not be used again.
     rows.rotate_groups()
 }

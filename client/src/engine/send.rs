@@ -118,6 +118,9 @@ impl Engine {
         if let Some(submission_id) = first.submission_id {
             return self.launch_submission(account, &first, submission_id, turn);
         }
+        if account == self.us() && !self.has_others() {
+            return self.want_devices(turn);
+        }
         let local = &self.local;
         let encrypting = self.store.commit(|rows| encrypt_waiting(rows, local, account, turn))?;
         if encrypting == Encrypting::NeedsDecision {

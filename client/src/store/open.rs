@@ -11,11 +11,12 @@ use super::witness::Witness;
 use super::{ProfileError, Rows, Store};
 
 /// What makes a database of each format out of one of the format before.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     include_str!("schema.sql"),
     include_str!("schema_2.sql"),
     include_str!("schema_3.sql"),
     include_str!("schema_4.sql"),
+    include_str!("schema_5.sql"),
 ];
 /// Format that this release writes.
 const FORMAT: i64 = MIGRATIONS.len() as i64;

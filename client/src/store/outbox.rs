@@ -272,6 +272,15 @@ impl Rows<'_> {
         Ok(known)
     }
 
+    /// Nobody is there for what waits for an account, up to this message.
+    pub(crate) fn delete_waiting(self, account: ServiceId, last: u64) -> Result<(), ProfileError> {
+        self.0.execute(
+            "DELETE FROM outbox WHERE account = ?1 AND state < 2 AND id <= ?2",
+            (account.uuid(), to_sql(last)),
+        )?;
+        Ok(())
+    }
+
     /// What waits for an account is looked at again: a device was added or has lost its ciphertexts.
     /// Nothing of it is at the server, so the submission ids are given up.
     pub(crate) fn mark_not_encrypted(self, account: ServiceId) -> Result<(), ProfileError> {

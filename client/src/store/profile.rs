@@ -106,6 +106,27 @@ impl Rows<'_> {
         Ok(Timestamp::from_millis(super::from_sql(ms)))
     }
 
+    /// Up to this time another device of ours may come that we do not hear of.
+    pub(crate) fn expect_device(self, until: Timestamp) -> Result<(), ProfileError> {
+        let sql = "UPDATE profile SET unheard_until_ms = max(ifnull(unheard_until_ms, 0), ?1)";
+        self.0.execute(sql, (super::to_sql(until.as_millis()),))?;
+        Ok(())
+    }
+
+    /// What [`Rows::expect_device`] was told, if it is not settled yet.
+    pub(crate) fn device_expected(self) -> Result<Option<Timestamp>, ProfileError> {
+        let sql = "SELECT unheard_until_ms FROM profile";
+        let until: Option<i64> = self.0.prepare_cached(sql)?.query_row((), |row| row.get(0))?;
+        Ok(until.map(|ms| Timestamp::from_millis(super::from_sql(ms))))
+    }
+
+    /// We have heard of all that may have come up to this time.
+    pub(crate) fn no_device_expected(self, before: Timestamp) -> Result<(), ProfileError> {
+        let sql = "UPDATE profile SET unheard_until_ms = NULL WHERE unheard_until_ms < ?1";
+        self.0.prepare_cached(sql)?.execute((super::to_sql(before.as_millis()),))?;
+        Ok(())
+    }
+
     /// The encoded sender certificate, if one was fetched.
     pub(crate) fn certificate(self) -> Result<Option<Vec<u8>>, ProfileError> {
         Ok(self.0.query_row("SELECT certificate FROM profile", (), |row| row.get(0))?)

@@ -344,6 +344,82 @@ async fn who_registers_after_a_link_that_broke_off_does_not_take_its_keys() {
     assert!(bob.identity_key() != key && bob.account() != phone.client.account());
 }
 
+/// The app has not waited for the device, or its process has ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_written_before_the_first_further_device_is_heard_of_comes_to_it() {
+    let relay = Relay::start().await;
+    let [phone, bob] =
+        [Person::register(&relay, "alice").await, Person::register(&relay, "bob").await];
+    let to_bob = phone.client.lookup("bob").await.unwrap();
+    let (request, folder) = (LinkRequest::new(), tempfile::tempdir().unwrap());
+    let offer = phone.client.offer_link(&request.code()).await.unwrap();
+    let phone = phone.reopen().await;
+    let laptop = Client::link(folder.path(), &request, &offer.code, "", None).await.unwrap();
+    let laptop = Person::of(laptop, folder);
+    phone.client.send(to_bob, "to bob").await.unwrap();
+    let _running = [phone.spawn(), laptop.spawn(), bob.spawn()];
+    assert_eq!(collect(&bob, 1).await, ["to bob"]);
+    let record = laptop.next().await;
+    assert_eq!((record.text.as_str(), record.sent_to), ("to bob", Some(to_bob)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_offer_that_nobody_takes_holds_nothing_up() {
+    let relay = Relay::start().await;
+    let [phone, bob] =
+        [Person::register(&relay, "alice").await, Person::register(&relay, "bob").await];
+    let to_bob = phone.client.lookup("bob").await.unwrap();
+    phone.client.offer_link(&LinkRequest::new().code()).await.unwrap();
+    phone.client.send(to_bob, "while nobody is there").await.unwrap();
+    assert_eq!(phone.client.outbox_len().await.unwrap(), 2, "and for the device that may come");
+    let _running = [phone.spawn(), bob.spawn()];
+    phone.sent().await;
+    phone.client.send(to_bob, "while connected").await.unwrap();
+    phone.sent().await;
+    assert_eq!(collect(&bob, 2).await, ["while nobody is there", "while connected"]);
+}
+
+/// Another device has the number of one that was removed, and a sibling asks for what both of them were sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_sent_to_one_device_again_does_not_come_twice_to_another_that_was_linked_since() {
+    let relay = Relay::start().await;
+    let [alice, phone] =
+        [Person::register(&relay, "alice").await, Person::register(&relay, "bob").await];
+    let old = link(&phone, "old").await;
+    let _alice_runs = alice.spawn();
+    let (phone_runs, old_runs) = (phone.spawn(), old.spawn());
+    for text in ["1", "2"] {
+        alice.send(&phone, text).await;
+        assert_eq!([collect(&phone, 1).await, collect(&old, 1).await], [[text], [text]]);
+    }
+    phone.sent().await;
+    phone_runs.stop().await;
+    for text in ["3", "4"] {
+        alice.send(&phone, text).await;
+        assert_eq!(collect(&old, 1).await, [text]);
+    }
+    phone.client.remove_device(id(2)).await.unwrap();
+    assert!(old_runs.ended().await.is_err());
+    let new = link(&phone, "new").await;
+    let _new_runs = new.spawn();
+    for text in ["5", "6"] {
+        alice.send(&phone, text).await;
+        assert_eq!(collect(&new, 1).await, [text]);
+    }
+    alice.sent().await;
+    let empty = hex::encode(&SessionRecord::new().encode()[..]);
+    let phone = phone.tampered(&format!("UPDATE device SET session = x'{empty}'")).await;
+    let _phone_runs = phone.spawn();
+    assert_eq!(collect(&phone, 4).await, ["3", "4", "5", "6"]);
+    alice.send(&phone, "7").await;
+    assert_eq!(collect(&phone, 1).await, ["7"]);
+    let mut texts = Vec::new();
+    while texts.last().is_none_or(|last| last != "7") {
+        texts.extend(collect(&new, 1).await);
+    }
+    assert!(!texts.iter().any(|text| ["5", "6"].contains(&text.as_str())), "{texts:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_between_two_devices_of_an_account_that_breaks_heals() {
     let relay = Relay::start().await;
