@@ -3,6 +3,8 @@
 
 use std::fs::{File, TryLockError};
 use std::path::Path;
+#[cfg(unix)]
+use std::time::UNIX_EPOCH;
 
 use rusqlite::Connection;
 
@@ -60,15 +62,15 @@ impl Store {
         }
         let file = |name: &str| private_file(&folder.join(name)).map_err(ProfileError::io(folder));
         let lock = lock(folder)?;
-        let place = place(&file(DATABASE)?).map_err(ProfileError::io(folder))?;
+        let places = places(&file(DATABASE)?).map_err(ProfileError::io(folder))?;
         let log_key = LogKey::of(&file(LOG_KEY)?, &mut rand::rng());
         let witness = Witness::new(file(WITNESS)?);
         let mut database = Connection::open(&database)?;
         configure(&database)?;
         migrate(&mut database)?;
         let (generation, known_place) = Rows(&database).generation()?;
-        let other_place = known_place.is_some() && known_place != place;
-        let origin = if other_place || witness.number() > generation {
+        let moved = known_place.as_ref().is_some_and(|known| !places.contains(known));
+        let origin = if moved || witness.number() > generation {
             Origin::Restored
         } else {
             Origin::Continued
@@ -76,22 +78,29 @@ impl Store {
         #[cfg(test)]
         crate::crash::watch(&mut database);
         let log_key = log_key.map_err(ProfileError::io(folder))?;
+        let place = places.into_iter().next();
         let settled = origin == Origin::Continued && known_place == place;
-        let place = (!settled).then_some(place).flatten();
+        let place = place.filter(|_| !settled);
         Ok(Self { database, generation, witness, log_key, place, origin, _lock: lock })
     }
 }
 
-/// Names the file itself: a copy of it has another name. `None` where the system has none.
-fn place(file: &File) -> std::io::Result<Option<String>> {
+/// Names of the file itself, the best first: a copy of it has others. None where the system has none.
+///
+/// The number of a file system may be another one after a restart (btrfs, overlay, NFS); the time at which the file was made
+/// stays, where there is one.
+fn places(file: &File) -> std::io::Result<Vec<String>> {
+    let metadata = file.metadata()?;
     #[cfg(unix)]
     {
         use std::os::unix::fs::MetadataExt;
-        let metadata = file.metadata()?;
-        Ok(Some(format!("{}:{}", metadata.dev(), metadata.ino())))
+        let made = metadata.created().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+        let by_time = made.map(|made| format!("{}@{}", metadata.ino(), made.as_nanos()));
+        let by_system = format!("{}:{}", metadata.dev(), metadata.ino());
+        Ok(by_time.into_iter().chain([by_system]).collect())
     }
     #[cfg(not(unix))]
-    file.metadata().map(|_| None)
+    Ok(Vec::new())
 }
 
 fn lock(folder: &Path) -> Result<Lock, ProfileError> {
@@ -208,6 +217,27 @@ mod tests {
         store.settle().unwrap();
         drop(store);
         assert_eq!(reopened(other.path()), Origin::Continued, "from now on it is the one");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_system_that_has_another_number_after_a_restart_is_the_same_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = Store::open(folder.path(), Profile::Create).unwrap();
+        store.settle().unwrap();
+        let places = places(&File::open(folder.path().join(DATABASE)).unwrap()).unwrap();
+        assert_eq!(store.rows().generation().unwrap().1.as_ref(), places.first());
+        let (number, file) = places.last().unwrap().split_once(':').unwrap();
+        let moved = |place: &str| {
+            let mut store = Store::open(folder.path(), Profile::Existing).unwrap();
+            store.commit(|rows| rows.set_place(place)).unwrap();
+            drop(store);
+            reopened(folder.path())
+        };
+        drop(store);
+        assert_eq!(moved(places.last().unwrap()), Origin::Continued, "of an earlier release");
+        assert_eq!(moved(&format!("{number}0:{file}")), Origin::Restored);
+        assert_eq!(moved(&format!("{file}@1")), Origin::Restored);
     }
 
     #[test]
