@@ -1,10 +1,11 @@
-//! A random story of two accounts with two devices each. `TUCKSEAL_SEED` plays one again, as far as time lets it.
+//! Random stories of two accounts with several devices each. `TUCKSEAL_SEED` plays one again, as far as time lets it.
 
 use std::time::Duration;
 
 use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
-use tuckseal::ServiceId;
+use tuckseal::{DeviceId, ServiceId};
 use tuckseal_client::{Client, GroupId};
 
 use crate::link;
@@ -37,6 +38,13 @@ impl Player {
     }
 }
 
+fn rng() -> ChaCha8Rng {
+    let seed =
+        std::env::var("TUCKSEAL_SEED").map_or_else(|_| rand::random(), |it| it.parse().unwrap());
+    eprintln!("TUCKSEAL_SEED={seed}");
+    ChaCha8Rng::seed_from_u64(seed)
+}
+
 /// Two accounts of two devices each; they write, to each other or to a group, go offline in the middle, are closed and opened. In the end each
 /// device has what the three others wrote, once, and in the order of each.
 async fn play(kinds: &[&str]) {
@@ -54,10 +62,7 @@ async fn play(kinds: &[&str]) {
         true => Some(group_of_all(&players, to_bob).await),
         false => None,
     };
-    let seed =
-        std::env::var("TUCKSEAL_SEED").map_or_else(|_| rand::random(), |it| it.parse().unwrap());
-    eprintln!("TUCKSEAL_SEED={seed}");
-    let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+    let mut rng = rng();
     for step in 0..120 {
         let who = rng.random_range(0..4);
         let player = &mut players[who];
@@ -140,4 +145,170 @@ async fn four_devices_that_meet_and_come_and_go_at_random_each_get_all_of_it_onc
 #[tokio::test(flavor = "multi_thread")]
 async fn four_devices_in_a_group_that_come_and_go_at_random_each_get_all_of_it_once_and_in_order() {
     play(&[ALONE, GROUP]).await;
+}
+
+/// A device that comes in the middle, and perhaps goes for good.
+struct Guest {
+    player: Player,
+    account: usize,
+    number: DeviceId,
+    /// How many texts there were when it was linked.
+    since: usize,
+    removed: bool,
+}
+
+impl Guest {
+    async fn new(person: Person, account: usize, since: usize) -> Self {
+        let devices = person.client.devices().await.unwrap();
+        let number = devices.iter().find(|device| device.is_this).unwrap().device_id;
+        let player = Player { person: Some(person), running: None, wrote: vec![], seen: vec![] };
+        Self { player, account, number, since, removed: false }
+    }
+
+    fn person(&self) -> &Person {
+        self.player.person.as_ref().unwrap()
+    }
+}
+
+/// Two accounts whose devices come and go, and a relay that goes away in the middle.
+struct Storm {
+    relay: Relay,
+    is_up: bool,
+    accounts: [ServiceId; 2],
+    /// The first two are the first devices of the accounts, in this order.
+    guests: Vec<Guest>,
+    /// Who wrote what, in the order in which it was written.
+    wrote: Vec<(usize, String)>,
+    rng: ChaCha8Rng,
+}
+
+impl Storm {
+    async fn start() -> Self {
+        let relay = Relay::start().await;
+        let [alice, bob] =
+            [Person::register(&relay, "alice").await, Person::register(&relay, "bob").await];
+        let accounts = [alice.client.account(), bob.client.account()];
+        let mut guests = vec![];
+        let seconds = [link(&alice, "").await, link(&bob, "").await];
+        for (person, account) in [alice, bob].into_iter().chain(seconds).zip([0, 1, 0, 1]) {
+            guests.push(Guest::new(person, account, 0).await);
+        }
+        Self { relay, is_up: true, accounts, guests, wrote: vec![], rng: rng() }
+    }
+
+    async fn step(&mut self) {
+        let who = self.rng.random_range(0..self.guests.len());
+        if self.guests[who].removed {
+            return;
+        }
+        let player = &mut self.guests[who].player;
+        match self.rng.random_range(0..24) {
+            0..=10 => self.write(who).await,
+            11..=14 => match player.running.take() {
+                Some(running) => running.stop().await,
+                None => player.running = Some(player.person.as_ref().unwrap().spawn()),
+            },
+            15 => {
+                drop(player.running.take());
+                player.person = Some(player.person.take().unwrap().reopen().await);
+            }
+            16 => {
+                if let Some(running) = player.running.take() {
+                    running.dropped().await;
+                }
+            }
+            17 => player.read().await,
+            18 if self.is_up => self.link(who).await,
+            19 if self.is_up => self.remove(who).await,
+            20 => {
+                if self.is_up {
+                    self.relay.stop().await;
+                } else {
+                    self.relay.start_again().await;
+                }
+                self.is_up = !self.is_up;
+            }
+            _ => tokio::time::sleep(Duration::from_millis(self.rng.random_range(0..40))).await,
+        }
+    }
+
+    async fn write(&mut self, who: usize) {
+        let text = format!("{who} writes {}", self.wrote.len());
+        let to = self.accounts[1 - self.guests[who].account];
+        let _ = self.guests[who].player.client().send(to, &text).await.unwrap();
+        self.wrote.push((who, text));
+    }
+
+    /// By any of the account's devices.
+    async fn link(&mut self, by: usize) {
+        let account = self.guests[by].account;
+        let there = self.guests.iter().filter(|it| it.account == account && !it.removed);
+        if there.count() < 4 {
+            let linked = link(self.guests[by].person(), "").await;
+            self.guests.push(Guest::new(linked, account, self.wrote.len()).await);
+        }
+    }
+
+    /// By the first device of the account.
+    async fn remove(&mut self, who: usize) {
+        let (first, number) = (self.guests[who].account, self.guests[who].number);
+        if number == DeviceId::PRIMARY {
+            return;
+        }
+        self.guests[who].player.read().await;
+        self.guests[who].removed = true;
+        self.guests[first].player.client().remove_device(number).await.unwrap();
+    }
+
+    /// All that are left have what the others that are left wrote since they came.
+    async fn settle(&mut self) {
+        if !self.is_up {
+            self.relay.start_again().await;
+        }
+        for guest in self.guests.iter_mut().filter(|guest| !guest.removed) {
+            let person = guest.player.person.as_ref().unwrap();
+            guest.player.running.get_or_insert_with(|| person.spawn());
+        }
+        let removed: Vec<bool> = self.guests.iter().map(|guest| guest.removed).collect();
+        let left = self.guests.iter_mut().enumerate().filter(|(_, guest)| !guest.removed);
+        for (who, Guest { player, since, .. }) in left {
+            let others = self.wrote[*since..].iter().filter(|(by, _)| *by != who && !removed[*by]);
+            let must: Vec<&String> = others.map(|(_, text)| text).collect();
+            let begun = std::time::Instant::now();
+            while let Some(lacks) = must.iter().find(|text| !player.seen.contains(text)) {
+                player.read().await;
+                assert!(begun.elapsed() < TIME, "{who} lacks {lacks:?}: {:?}", player.seen);
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    }
+
+    /// Nobody has anything twice, or before what the same device wrote earlier.
+    async fn check_order(&mut self) {
+        for (who, guest) in self.guests.iter_mut().enumerate() {
+            if !guest.removed {
+                guest.player.read().await;
+            }
+            let seen = &guest.player.seen;
+            for by in (0..).take_while(|by| self.wrote.iter().any(|(it, _)| it >= by)) {
+                let of = |text: &&String| text.starts_with(&format!("{by} writes "));
+                let in_order: Vec<&String> =
+                    self.wrote.iter().map(|(_, text)| text).filter(of).collect();
+                let seen: Vec<&String> = seen.iter().filter(of).collect();
+                let expected: Vec<&String> =
+                    in_order.into_iter().filter(|text| seen.contains(text)).collect();
+                assert_eq!(seen, expected, "what {who} has of {by}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn devices_are_linked_and_removed_and_the_relay_goes_away_and_nobody_misses_anything() {
+    let mut storm = Storm::start().await;
+    for _ in 0..160 {
+        storm.step().await;
+    }
+    storm.settle().await;
+    storm.check_order().await;
 }
