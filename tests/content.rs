@@ -137,10 +137,96 @@ proptest! {
     #[test]
     fn contents_of_every_kind_round_trip_bare_and_padded(content in content()) {
         prop_assert_eq!(&Content::decode(&content.encode()).unwrap(), &content);
+        prop_assert_eq!(content.check(), Ok(()));
         let padded = content.encode_padded();
         prop_assert_eq!((padded.len() + 1) % 80, 0);
         prop_assert_eq!(&Content::decode_padded(&padded).unwrap(), &content);
     }
+}
+
+fn file(change: impl FnOnce(&mut AttachmentPointer)) -> Body {
+    let mut pointer = AttachmentPointer {
+        path: String::new(),
+        keys: AttachmentKeys::from_bytes(&[7; 64]).unwrap(),
+        digest: [0; 32],
+        size: 1,
+        incremental: None,
+        content_type: String::new(),
+        file_name: String::new(),
+        preview: Bytes::new(),
+    };
+    change(&mut pointer);
+    Body::Data(Data { attachments: vec![pointer], ..Data::default() })
+}
+
+fn state(name: usize, members: usize) -> Body {
+    let (name, members) = ("x".repeat(name), vec![ServiceId::aci([1; 16]); members]);
+    let change = Some(GroupChange::State { name, members });
+    let group = Some(GroupContext { id: [1; 16], revision: 1, change });
+    Body::Data(Data { group, ..Data::default() })
+}
+
+fn labelled(length: usize) -> Data {
+    let place = Location::new(1, 1, 1).unwrap().with_label("x".repeat(length));
+    Data { location: Some(place), ..Data::default() }
+}
+
+/// A body with so many bytes, or so many things, in what the name stands for.
+type Case = (&'static str, usize, fn(usize) -> Body);
+
+#[test]
+fn what_no_reader_takes_is_known_before_it_is_written() {
+    let now = Timestamp::from_millis(1);
+    let cases: [Case; 12] = [
+        ("path", 1024, |n| file(|it| it.path = "x".repeat(n))),
+        ("content_type", 1024, |n| file(|it| it.content_type = "x".repeat(n))),
+        ("file_name", 1024, |n| file(|it| it.file_name = "x".repeat(n))),
+        ("preview", 32 * 1024, |n| file(|it| it.preview = vec![1; n].into())),
+        ("attachments", 32, |n| {
+            let Body::Data(one) = file(|_| ()) else { return Body::Nothing };
+            let attachments = vec![one.attachments[0].clone(); n];
+            Body::Data(Data { attachments, ..Data::default() })
+        }),
+        ("label", 1024, |n| Body::Data(labelled(n))),
+        ("label", 1024, |n| {
+            let sent = Transcript { to: None, timestamp: Timestamp::default(), data: labelled(n) };
+            Body::Sync(Sync::Sent(sent))
+        }),
+        ("name", 1024, |n| state(n, 1)),
+        ("members", 1000, |n| state(1, n)),
+        ("timestamps", 1000, |n| {
+            let timestamps = vec![Timestamp::default(); n];
+            Body::Receipt(Receipt { kind: ReceiptKind::Read, timestamps })
+        }),
+        ("marks", 1000, |n| {
+            let sender = ServiceId::aci([1; 16]);
+            Body::Sync(Sync::Read(vec![ReadMark { sender, timestamp: Timestamp::default() }; n]))
+        }),
+        ("contacts", 100, |n| {
+            let account = ServiceId::aci([1; 16]);
+            let (username, identity, access_key) = (None, None, None);
+            let contact = Contact { account, username, identity, verified: false, access_key };
+            Body::Sync(Sync::Contacts(vec![contact; n]))
+        }),
+    ];
+    for (field, limit, body) in cases {
+        assert_eq!(Content::new(body(limit), now).check(), Ok(()), "{field}");
+        let beyond = Content::new(body(limit + 1), now);
+        assert_eq!(beyond.check(), Err(DecodeError::Field { field }));
+        assert_eq!(
+            Content::decode_padded(&beyond.encode_padded()),
+            Err(DecodeError::Field { field })
+        );
+    }
+    let token = |length| {
+        let report_token = Some(vec![1; length].into());
+        Content { report_token, ..Content::new(Body::Nothing, now) }.check()
+    };
+    assert_eq!([token(1), token(MAX_REPORT_TOKEN_BYTES)], [Ok(()); 2]);
+    let refused = Err(DecodeError::Field { field: "report_token" });
+    assert_eq!([token(0), token(MAX_REPORT_TOKEN_BYTES + 1)], [refused; 2]);
+    let long = Content::new(Body::Data(Data::text("x".repeat(MAX_CONTENT_BYTES))), now);
+    assert!(matches!(long.check(), Err(DecodeError::TooLong { .. })));
 }
 
 #[test]

@@ -84,6 +84,10 @@ pub enum SendError {
         /// The most that is taken.
         limit: usize,
     },
+    /// A part of it is longer than a recipient takes, or there are too many: 32 files, 1,024 bytes of a label, path, file
+    /// name or content type, 32 KiB of a preview.
+    #[error("no recipient would take the message ({0}): put in less")]
+    Unreadable(DecodeError),
     /// The profile cannot be used.
     #[error(transparent)]
     Profile(#[from] ProfileError),
@@ -325,6 +329,10 @@ pub enum DeviceError {
     /// The first device stays, and it alone may change others.
     #[error("the first device stays, and it alone may change others: do it there")]
     NotAllowed,
+    /// The pointer of an archive has more in it than a device takes: 1,024 bytes of a path, file name or content
+    /// type, 32 KiB of a preview.
+    #[error("no device would take the archive ({0}): put in less beside it")]
+    Unreadable(DecodeError),
     /// The server did not do it.
     #[error(transparent)]
     Server(#[from] ServerError),

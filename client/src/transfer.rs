@@ -7,7 +7,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tuckseal::content::AttachmentPointer;
+use tuckseal::content::{AttachmentPointer, MAX_NAME_BYTES};
 use tuckseal::{
     AttachmentDecryptor, AttachmentEncryptor, AttachmentError, AttachmentKeys, AttachmentVerifier,
     Sealed, Sealing, encrypted_attachment_len,
@@ -86,6 +86,10 @@ impl Transfer<'_> {
         }
         let room = encrypted_attachment_len(size)?;
         let slot = self.http.make_room(self.account, room).await?;
+        if slot.download.len() > MAX_NAME_BYTES {
+            // Nobody would take a message that names it.
+            return Err(ServerError::Answer.into());
+        }
         let mut rng = rand::rng();
         let mut iv = [0; 16];
         rand::Rng::fill_bytes(&mut rng, &mut iv);
@@ -326,5 +330,50 @@ async fn wait(attempt: &mut u32, error: &ServerError) -> Result<(), TransferErro
 impl From<AttachmentError> for TransferError {
     fn from(error: AttachmentError) -> Self {
         Self::Attachment(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stage::{Person, Relay, database};
+    use prost::Message;
+    use tokio::net::TcpListener;
+    use tuckseal::service::AttachmentSlot;
+
+    /// A relay that answers one request with this.
+    async fn answering(body: Vec<u8>) -> Http {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                stream.read_buf(&mut request).await.unwrap();
+            }
+            let head = format!("HTTP/1.1 201 Created\r\ncontent-length: {}\r\n\r\n", body.len());
+            stream.write_all(head.as_bytes()).await.unwrap();
+            stream.write_all(&body).await.unwrap();
+        });
+        Http::new(&url, None).unwrap()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_path_that_no_message_can_name_is_no_answer_of_a_relay() {
+        let relay = Relay::start().await;
+        let alice = Person::register(&relay, "alice").await;
+        let path = alice.folder.path().join("file");
+        std::fs::write(&path, "content").unwrap();
+        let download = format!("/v1/attachments/{}", "x".repeat(MAX_NAME_BYTES));
+        let upload = "/v1/attachments/upload".to_owned();
+        let slot = AttachmentSlot { upload, download, expires_ms: 0 };
+        let http = answering(slot.encode_to_vec()).await;
+        let (shell, account) = (&alice.client.shell, &*alice.client.account);
+        let refused = Transfer { shell, http: &http, account }.upload(&path, "", &|_, _| ()).await;
+        assert!(matches!(refused, Err(TransferError::Server(ServerError::Answer))), "{refused:?}");
+        let sql = "SELECT count(*) FROM upload";
+        let begun: u32 =
+            database(alice.folder.path()).query_row(sql, (), |row| row.get(0)).unwrap();
+        assert_eq!(begun, 0);
     }
 }

@@ -15,8 +15,8 @@ use stored::group_context::Change as StoredChange;
 const MAX_ATTACHMENTS: usize = 32;
 /// More members than a group message can be sent to at once.
 const MAX_MEMBERS: usize = 1000;
-/// Longest name, label, path or content type, in bytes.
-const MAX_NAME: usize = 1024;
+/// Longest name, label, path or content type that is read, in bytes.
+pub const MAX_NAME_BYTES: usize = 1024;
 /// Longest preview of a file, in bytes.
 const MAX_PREVIEW: usize = 32 * 1024;
 
@@ -195,7 +195,7 @@ pub(super) fn service_id(bytes: &[u8], field: &'static str) -> Result<ServiceId,
 }
 
 fn name(text: String, field: &'static str) -> Result<String, DecodeError> {
-    if text.len() > MAX_NAME { Err(DecodeError::Field { field }) } else { Ok(text) }
+    if text.len() > MAX_NAME_BYTES { Err(DecodeError::Field { field }) } else { Ok(text) }
 }
 
 /// Degrees times 10^7 of a quarter and of half a circle.
@@ -243,7 +243,8 @@ impl Location {
         Ok(Self { latitude_e7: latitude, longitude_e7: longitude, ..exact })
     }
 
-    /// With a name for it: at most 1024 bytes.
+    /// With a name for it: at most [`MAX_NAME_BYTES`]. A longer one no reader takes, which
+    /// [`Content::check`](super::Content::check) tells.
     #[must_use]
     pub fn with_label(self, label: impl Into<String>) -> Self {
         Self { label: label.into(), ..self }

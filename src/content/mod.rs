@@ -7,7 +7,9 @@ mod data;
 mod link;
 mod notice;
 
-pub use data::{AttachmentPointer, Data, GroupChange, GroupContext, Location, LocationError};
+pub use data::{
+    AttachmentPointer, Data, GroupChange, GroupContext, Location, LocationError, MAX_NAME_BYTES,
+};
 pub use link::LinkOffer;
 pub use notice::{Contact, ReadMark, Receipt, ReceiptKind, Sync, Transcript, Typing};
 
@@ -31,8 +33,8 @@ const REVISION: u32 = 0;
 const KNOWN_FIELDS: [u32; 13] = [1, 2, 5, 6, 7, 8, 16, 17, 18, 19, 20, 21, 22];
 /// More numbers than a reader keeps of one stream.
 const MAX_HAVE: usize = 1024;
-/// Longest report token that is read, in bytes: a relay makes shorter ones.
-const MAX_REPORT_TOKEN: usize = 128;
+/// Longest report token that is read, in bytes: a relay makes shorter ones. An empty one is none.
+pub const MAX_REPORT_TOKEN_BYTES: usize = 128;
 /// More messages than a reader names as failed.
 const MAX_FAILED: usize = 64;
 
@@ -56,7 +58,8 @@ pub struct Content {
     pub decryption_error: Option<DecryptionErrorMessage>,
     /// What has not come, so that it can be sent again.
     pub retry: Option<Retry>,
-    /// With this the reader can report the sender to the relay, which made it; nobody else can read it.
+    /// With this the reader can report the sender to the relay, which made it; nobody else can read it. At most
+    /// [`MAX_REPORT_TOKEN_BYTES`], not empty.
     pub report_token: Option<Bytes>,
 }
 
@@ -114,7 +117,16 @@ impl Content {
         Self { body, timestamp, ..Self::default() }
     }
 
-    /// Writes it, without padding.
+    /// Whether a reader takes what is written of it. Ask before it is stored or encrypted: what has too much in it
+    /// is written all the same, and lost at every recipient.
+    ///
+    /// # Errors
+    /// [`DecodeError`] as [`Content::decode`] will find it: [`DecodeError::Field`] names what is too long or too many.
+    pub fn check(&self) -> Result<(), DecodeError> {
+        Self::decode(&self.encode()).map(drop)
+    }
+
+    /// Writes it, without padding. What nobody takes is written, too: see [`Content::check`].
     pub fn encode(&self) -> Vec<u8> {
         self.stored().encode_to_vec()
     }
@@ -234,7 +246,7 @@ impl TryFrom<stored::Retry> for Retry {
 }
 
 fn report_token(token: Bytes) -> Result<Bytes, DecodeError> {
-    let good = (1..=MAX_REPORT_TOKEN).contains(&token.len());
+    let good = (1..=MAX_REPORT_TOKEN_BYTES).contains(&token.len());
     if good { Ok(token) } else { Err(DecodeError::Field { field: "report_token" }) }
 }
 

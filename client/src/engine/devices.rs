@@ -326,12 +326,13 @@ impl Engine {
     ) -> Result<(), DeviceError> {
         let address = self.other(device).ok_or(DeviceError::NoSuchDevice { device })?;
         let us = address.service_id;
+        let content = Content::new(Body::Sync(Sync::History(archive)), turn.now);
+        content.check().map_err(DeviceError::Unreadable)?;
         self.store.commit(|rows| {
             if rows.device(address)?.is_none() {
                 return Err(DeviceError::NoSuchDevice { device });
             }
-            let body = Body::Sync(Sync::History(archive));
-            let content = Content::new(body, rows.timestamp(turn.now)?);
+            let content = Content { timestamp: rows.timestamp(turn.now)?, ..content };
             rows.insert_outbox(us, Some(device), Form::Notice, &content.encode())?;
             Ok(())
         })?;
@@ -377,8 +378,10 @@ mod tests {
     use crate::event::Failure;
     use crate::stage::{Person, Relay, event};
     use crate::store::Store;
+    use bytes::Bytes;
+    use tuckseal::content::MAX_NAME_BYTES;
     use tuckseal::service::Envelope;
-    use tuckseal::{IdentityKey, IdentityKeyPair};
+    use tuckseal::{AttachmentKeys, DecodeError, IdentityKey, IdentityKeyPair};
 
     const US: ServiceId = ServiceId::aci([1; 16]);
     const THEM: ServiceId = ServiceId::aci([2; 16]);
@@ -422,6 +425,30 @@ mod tests {
         let unsure = Contact { identity: None, ..told.clone() };
         assert!(!after(None, unsure).unwrap().verified);
         assert!(after(None, Contact { account: US, ..told }).is_none());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_archive_that_no_device_would_take_is_not_handed_over() {
+        let relay = Relay::start().await;
+        let alice = Person::register(&relay, "alice").await;
+        let send = |bytes: usize| {
+            let archive = AttachmentPointer {
+                path: String::new(),
+                keys: AttachmentKeys::generate(&mut rand::rng()),
+                digest: [0; 32],
+                size: 1,
+                incremental: None,
+                content_type: String::new(),
+                file_name: "x".repeat(bytes),
+                preview: Bytes::new(),
+            };
+            alice.client.send_history(DeviceId::new(2).unwrap(), archive)
+        };
+        let refused = send(MAX_NAME_BYTES + 1).await;
+        let field = DecodeError::Field { field: "file_name" };
+        assert!(matches!(refused, Err(DeviceError::Unreadable(found)) if found == field));
+        let taken = send(MAX_NAME_BYTES).await;
+        assert!(matches!(taken, Err(DeviceError::NoSuchDevice { .. })), "{taken:?}");
     }
 
     #[tokio::test(flavor = "multi_thread")]

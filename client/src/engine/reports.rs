@@ -69,3 +69,34 @@ impl Engine {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Input;
+    use crate::stage::{Person, Relay};
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_token_that_nobody_reads_goes_with_no_message() {
+        let relay = Relay::start_with(|config| config.limits.report_tokens = 1).await;
+        let [alice, bob] =
+            [Person::register(&relay, "alice").await, Person::register(&relay, "bob").await];
+        let tokens: Vec<Bytes> = [0, 129, 52].map(|length| vec![1; length].into()).into();
+        let given = Input::ReportTokens(Ok(ReportTokens { tokens, expires_ms: u64::MAX >> 1 }));
+        let take = |engine: &mut Engine, turn: &mut Turn<'_>| {
+            engine
+                .store
+                .commit(|rows| rows.give_report_token(ServiceId::aci([1; 16]), turn.now))?;
+            engine.handle(given, turn)
+        };
+        alice.client.shell.call(take).await.unwrap();
+        let _running = [alice.spawn(), bob.spawn()];
+        alice.send(&bob, "hello").await;
+        assert_eq!(bob.next().await.text, "hello");
+        let us = alice.client.account();
+        let came = move |engine: &mut Engine, _: &mut Turn<'_>| {
+            engine.store.rows().received_report_token(us)
+        };
+        assert_eq!(bob.client.shell.call(came).await.unwrap(), Some(vec![1; 52].into()));
+    }
+}

@@ -209,30 +209,48 @@ pub(super) fn profile_of(own: &Own) -> Profile {
     Profile { access_key: own.access_key, name: own.name.clone() }
 }
 
-/// Whether this fits an envelope.
+/// Whether this fits an envelope, and those take it who get it.
 pub(super) fn check(data: &Data) -> Result<(), SendError> {
     let (found, limit) = (data.text.len(), MAX_TEXT_BYTES);
     if found > limit {
         return Err(SendError::TooLong { found, limit });
     }
-    let found = Content::new(Body::Data(data.clone()), Timestamp::from_millis(0)).encode().len();
-    let limit = MAX_TEXT_BYTES + MAX_BESIDE_BYTES;
-    if found > limit { Err(SendError::TooLong { found, limit }) } else { Ok(()) }
+    let content = Content::new(Body::Data(data.clone()), Timestamp::from_millis(0));
+    let (found, limit) = (content.encode().len(), MAX_TEXT_BYTES + MAX_BESIDE_BYTES);
+    if found > limit {
+        return Err(SendError::TooLong { found, limit });
+    }
+    content.check().map_err(SendError::Unreadable)
 }
 
 #[cfg(test)]
 mod tests {
-    use tuckseal::content::Location;
-    use tuckseal::{ENVELOPE_SIZES, Timestamp};
+    use tuckseal::content::{AttachmentPointer, Location, MAX_NAME_BYTES};
+    use tuckseal::{AttachmentKeys, DecodeError, ENVELOPE_SIZES, Timestamp};
 
     use super::*;
 
+    fn with_preview(data: Data, bytes: usize) -> Data {
+        let pointer = AttachmentPointer {
+            path: String::new(),
+            keys: AttachmentKeys::generate(&mut rand::rng()),
+            digest: [0; 32],
+            size: 1,
+            incremental: None,
+            content_type: String::new(),
+            file_name: String::new(),
+            preview: vec![1; bytes].into(),
+        };
+        Data { attachments: vec![pointer], ..data }
+    }
+
     #[test]
     fn the_longest_data_that_is_taken_fits_an_envelope_with_all_that_goes_with_it() {
-        let label = "x".repeat(MAX_BESIDE_BYTES - 100);
-        let location = Location::new(1, 1, 1).unwrap().with_label(&label);
-        let data = Data { location: Some(location), ..Data::text("x".repeat(MAX_TEXT_BYTES)) };
+        let text = Data::text("x".repeat(MAX_TEXT_BYTES));
+        let data = with_preview(text.clone(), MAX_BESIDE_BYTES - 150);
         assert!(check(&data).is_ok());
+        let more = check(&with_preview(text, MAX_BESIDE_BYTES));
+        assert!(matches!(more, Err(SendError::TooLong { .. })), "{more:?}");
         let content = Content {
             sequence: u64::MAX,
             stream: u64::MAX,
@@ -242,5 +260,18 @@ mod tests {
         };
         // What a first message has around it, at most.
         assert!(content.encode_padded().len() + 2_250 < ENVELOPE_SIZES[4]);
+    }
+
+    #[test]
+    fn what_no_recipient_would_take_is_not_taken_for_sending() {
+        let labelled = |length| {
+            let place = Location::new(1, 1, 1).unwrap().with_label("x".repeat(length));
+            check(&Data { location: Some(place), ..Data::default() })
+        };
+        let refused = |field| move |it| matches!(it, Err(SendError::Unreadable(DecodeError::Field { field: found })) if found == field);
+        assert!(labelled(MAX_NAME_BYTES).is_ok());
+        assert!(refused("label")(labelled(MAX_NAME_BYTES + 1)));
+        assert!(check(&with_preview(Data::default(), 32 * 1024)).is_ok());
+        assert!(refused("preview")(check(&with_preview(Data::default(), 32 * 1024 + 1))));
     }
 }

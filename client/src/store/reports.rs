@@ -2,11 +2,14 @@
 
 use bytes::Bytes;
 use rusqlite::OptionalExtension;
+use tuckseal::content::MAX_REPORT_TOKEN_BYTES;
 use tuckseal::{ServiceId, Timestamp};
 
 use super::{ProfileError, Rows, to_sql};
 
 impl Rows<'_> {
+    /// Takes what a relay gave into the stock. A token that nobody could read would be lost with the message it goes
+    /// with: it is left out.
     pub(crate) fn add_report_tokens(
         self,
         tokens: &[Bytes],
@@ -14,7 +17,8 @@ impl Rows<'_> {
     ) -> Result<(), ProfileError> {
         let sql = "INSERT INTO report_token (token, expires_ms) VALUES (?1, ?2)";
         let mut statement = self.0.prepare_cached(sql)?;
-        for token in tokens {
+        let is_readable = |token: &&Bytes| (1..=MAX_REPORT_TOKEN_BYTES).contains(&token.len());
+        for token in tokens.iter().filter(is_readable) {
             statement.execute((&token[..], to_sql(expires_ms)))?;
         }
         Ok(())
