@@ -249,12 +249,16 @@ fn nothing_that_people_wrote_is_printed_for_a_log() {
     };
     let content = Content {
         profile: Some(Profile { access_key: [1; 16], name: "secretuser".into() }),
+        sender_key: Some(Bytes::from_static(b"secretkey")),
+        report_token: Some(Bytes::from_static(b"secrettoken")),
         ..Content::new(Body::Data(data.clone()), Timestamp::default())
     };
+    let newer = Body::Unsupported(Bytes::from_static(b"secretbody"));
+    let newer = Content { body: newer, ..content.clone() };
     let pointer = &data.attachments[0];
     let printed = format!(
-        "{content:?} {data:?} {pointer:?} {:?} {:?} {group:?} {:?}",
-        data.location, data.group, pointer.keys
+        "{content:?} {newer:?} {:?} {data:?} {pointer:?} {:?} {:?} {group:?} {:?}",
+        newer.body, data.location, data.group, pointer.keys
     );
     assert!(!printed.contains("secret") && !printed.contains("3872"), "{printed}");
 }

@@ -41,6 +41,23 @@ const SECRET: [&str; 19] = [
     "storage.SenderMessageKey",
 ];
 
+/// What client and server say to each other with a secret in it: what is printed of it stands in `src/wire/redacted.rs`.
+const NOT_PRINTED: [&str; 13] = [
+    "PushRegistration",
+    "WebPush",
+    "SignedRegistration",
+    "Registration",
+    "Registered",
+    "DeviceLink",
+    "SignedDevice",
+    "DeviceRegistration",
+    "RecipientAccess",
+    "StreamSubmission",
+    "ReportTokens",
+    "Report",
+    "AttachmentSlot",
+];
+
 #[test]
 fn checked_in_structs_match_the_schemas() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -61,6 +78,7 @@ fn checked_in_structs_match_the_schemas() {
         let path = format!(".tuckseal.{name}");
         config.type_attribute(path, "#[derive(zeroize::ZeroizeOnDrop)]");
     }
+    config.skip_debug(NOT_PRINTED.map(|name| format!(".tuckseal.service.{name}")));
     config.out_dir(made.path()).compile_fds(schemas).expect("structs can be generated");
     for name in SCHEMAS {
         let fresh = fs::read_to_string(made.path().join(format!("tuckseal.{name}.rs"))).unwrap();

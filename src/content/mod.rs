@@ -21,6 +21,7 @@ use crate::wire::{DecodeError, in_field};
 use alloc::string::String;
 use alloc::vec::Vec;
 use bytes::Bytes;
+use core::fmt;
 use prost::Message;
 use prost::encoding::{DecodeContext, decode_key, skip_field};
 use stored::content::Body as StoredBody;
@@ -39,7 +40,7 @@ pub const MAX_REPORT_TOKEN_BYTES: usize = 128;
 const MAX_FAILED: usize = 64;
 
 /// What is inside one encrypted message.
-#[derive(Clone, PartialEq, Debug, Default)]
+#[derive(Clone, PartialEq, Default)]
 pub struct Content {
     /// What it says.
     pub body: Body,
@@ -64,7 +65,7 @@ pub struct Content {
 }
 
 /// What a content says.
-#[derive(Clone, PartialEq, Debug, Default)]
+#[derive(Clone, PartialEq, Default)]
 #[non_exhaustive]
 pub enum Body {
     /// Nothing: the content is there for its other fields.
@@ -90,12 +91,6 @@ pub struct Profile {
     pub access_key: [u8; 16],
     /// What the sender calls themselves: a hint, not a proof.
     pub name: String,
-}
-
-impl core::fmt::Debug for Profile {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Profile").finish_non_exhaustive()
-    }
 }
 
 /// What of a sender's stream has not come.
@@ -258,6 +253,40 @@ fn exact<const N: usize>(bytes: &[u8], field: &'static str) -> Result<[u8; N], D
 
 fn at_most<T>(limit: usize, list: Vec<T>, field: &'static str) -> Result<Vec<T>, DecodeError> {
     if list.len() > limit { Err(DecodeError::Field { field }) } else { Ok(list) }
+}
+
+// What people write is not for logs, nor what lets others read or write in somebody's name.
+
+impl fmt::Debug for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Content")
+            .field("body", &self.body)
+            .field("sequence", &self.sequence)
+            .field("stream", &self.stream)
+            .field("timestamp", &self.timestamp)
+            .field("decryption_error", &self.decryption_error)
+            .field("retry", &self.retry)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nothing => f.write_str("Nothing"),
+            Self::Data(data) => data.fmt(f),
+            Self::Sync(sync) => f.debug_tuple("Sync").field(sync).finish(),
+            Self::Receipt(receipt) => receipt.fmt(f),
+            Self::Typing(typing) => f.debug_tuple("Typing").field(typing).finish(),
+            Self::Unsupported(encoded) => write!(f, "Unsupported({} bytes)", encoded.len()),
+        }
+    }
+}
+
+impl fmt::Debug for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Profile").finish_non_exhaustive()
+    }
 }
 
 #[cfg(test)]

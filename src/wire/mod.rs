@@ -17,6 +17,7 @@ pub(crate) mod group;
 pub(crate) mod link;
 #[rustfmt::skip]
 pub(crate) mod message;
+mod redacted;
 #[rustfmt::skip]
 pub(crate) mod sealed_sender;
 #[rustfmt::skip]

@@ -31,6 +31,7 @@ pub struct PushOffer {
 }
 /// PUT /v1/push: how to wake this device when something waits for it. Replaces what was registered before.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct PushRegistration {
     #[prost(oneof = "push_registration::Target", tags = "1, 2, 3")]
     pub target: ::core::option::Option<push_registration::Target>,
@@ -38,6 +39,7 @@ pub struct PushRegistration {
 /// Nested message and enum types in `PushRegistration`.
 pub mod push_registration {
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[prost(skip_debug)]
     pub enum Target {
         #[prost(message, tag = "1")]
         Web(super::WebPush),
@@ -51,6 +53,7 @@ pub mod push_registration {
 }
 /// A Web Push or UnifiedPush subscription.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct WebPush {
     /// https, at most 1,024 bytes
     #[prost(string, tag = "1")]
@@ -76,6 +79,7 @@ pub struct Challenge {
 }
 /// POST /v1/accounts
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct SignedRegistration {
     /// an encoded Registration
     #[prost(bytes = "bytes", tag = "1")]
@@ -88,6 +92,7 @@ pub struct SignedRegistration {
     pub work: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct Registration {
     #[prost(bytes = "bytes", tag = "1")]
     pub challenge: ::prost::bytes::Bytes,
@@ -108,6 +113,7 @@ pub struct Registration {
     pub keys: ::core::option::Option<KeysUpload>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct Registered {
     /// 16 bytes, an ACI
     #[prost(bytes = "bytes", tag = "1")]
@@ -121,6 +127,7 @@ pub struct Registered {
 }
 /// POST /v1/devices/links: leave for one further device. Hand the token to it by a way that nobody else reads.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct DeviceLink {
     /// 16 bytes: names the link where the device waits for it
     #[prost(bytes = "bytes", tag = "1")]
@@ -134,6 +141,7 @@ pub struct DeviceLink {
 /// POST /v1/devices, by the new device and without a device token. Answer: Registered. Sent again with the same
 /// registration while the link lives, it answers with the same device and another token.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct SignedDevice {
     /// an encoded DeviceRegistration
     #[prost(bytes = "bytes", tag = "1")]
@@ -143,6 +151,7 @@ pub struct SignedDevice {
     pub signature: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct DeviceRegistration {
     /// 32 bytes
     #[prost(bytes = "bytes", tag = "1")]
@@ -349,6 +358,7 @@ pub struct MultiSubmission {
     pub ttl_secs: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct RecipientAccess {
     /// 16 bytes
     #[prost(bytes = "bytes", tag = "1")]
@@ -455,6 +465,7 @@ pub struct Submissions {
     pub submissions: ::prost::alloc::vec::Vec<StreamSubmission>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct StreamSubmission {
     /// 16 bytes: the recipient
     #[prost(bytes = "bytes", tag = "1")]
@@ -513,6 +524,7 @@ pub struct Ack {
 }
 /// POST /v1/report-tokens. For Content.report_token; opaque to all but the relay.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct ReportTokens {
     /// 52 bytes each
     #[prost(bytes = "bytes", repeated, tag = "1")]
@@ -523,6 +535,7 @@ pub struct ReportTokens {
 }
 /// POST /v1/reports: what came from this account is spam
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct Report {
     /// 16 bytes: the sender, as its certificate named it
     #[prost(bytes = "bytes", tag = "1")]
@@ -533,6 +546,7 @@ pub struct Report {
 }
 /// POST /v1/attachments
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct AttachmentSlot {
     /// path to upload to, by the tus protocol; tell nobody
     #[prost(string, tag = "1")]
