@@ -11,8 +11,8 @@ use crate::wire::storage;
 use alloc::boxed::Box;
 use prost::Message;
 
-/// The only version of a group message (W§10.1).
-const VERSION: u32 = 3;
+/// The only version of a group message (W§10.1), and 0 in what stored none: it means the same (W§12).
+const VERSIONS: [u32; 2] = [0, 3];
 
 impl SenderKeyRecord {
     /// Takes over a peer's sender keys in one distribution: the five newest chains, with the seeds of
@@ -83,7 +83,7 @@ fn read_state(stored: &storage::SenderKeyState) -> Option<State> {
 }
 
 fn read_chain(stored: &storage::SenderKeyState) -> Option<Chain> {
-    if stored.message_version != VERSION {
+    if !VERSIONS.contains(&stored.message_version) {
         return None;
     }
     let key = stored.chain_key.as_ref()?;

@@ -76,6 +76,11 @@ fn sender(file: &Value) {
     assert_eq!(own_in_their_form(&key), bytes(&records[1], "record"));
     let imported = SenderKey::import_libsignal(&bytes(&records[1], "record"), id).unwrap();
     assert_eq!(*imported.encode(), *key.encode());
+    let unversioned = without_version(&bytes(&records[1], "record"));
+    assert_eq!(*SenderKey::import_libsignal(&unversioned, id).unwrap().encode(), *key.encode());
+    let mut other = bytes(&records[1], "record");
+    *other.last_mut().unwrap() = 4;
+    assert!(SenderKey::import_libsignal(&other, id).is_err());
     let of_a_peer = bytes(&cases(file, "receiver_steps")[0], "record_after");
     assert!(SenderKey::import_libsignal(&of_a_peer, id).is_err());
 }
@@ -105,8 +110,33 @@ fn receiver(file: &Value) {
         let imported = SenderKeyRecord::import_libsignal(&stored).unwrap();
         assert_eq!(*imported.encode(), *record.encode(), "{name}");
         assert!(SenderKeyRecord::import_libsignal(&stored[..stored.len() - 1]).is_err());
+        let unversioned = without_version(&stored);
+        let imported = SenderKeyRecord::import_libsignal(&unversioned).unwrap();
+        assert_eq!(*imported.encode(), *record.encode(), "{name}");
         record = SenderKeyRecord::decode(&record.encode()).unwrap();
     }
+}
+
+/// As older releases wrote it: no field 5, which is the last of each state and there means 3.
+fn without_version(record: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut input = Reader(record);
+    while !input.0.is_empty() {
+        assert_eq!(input.number(1), 1 << 3 | 2);
+        let mut shift = 0;
+        let mut len = 0;
+        loop {
+            let byte = input.number(1) as usize;
+            len |= (byte & 0x7F) << shift;
+            shift += 7;
+            if byte < 0x80 {
+                break;
+            }
+        }
+        let state = input.bytes(len).strip_suffix(&[5 << 3, 3]).expect("the version is last");
+        out.extend(field(1, state));
+    }
+    out
 }
 
 /// Reads our stored forms (`src/group/codec.rs`).
