@@ -147,8 +147,7 @@ impl SealedContent {
         now: Timestamp,
     ) -> Result<Address, OpenError> {
         self.sender.validate(trust_roots, known_signers, now)?;
-        self.check_not_self(own, own_e164)?;
-        self.sender.sender().ok_or(OpenError::NotAnAccount)
+        self.sender_but(own, own_e164)
     }
 
     /// [`SealedContent::authenticate`] by a checker that remembers the certificates that held.
@@ -163,12 +162,20 @@ impl SealedContent {
         now: Timestamp,
     ) -> Result<Address, OpenError> {
         checker.check(&self.sender, now)?;
+        self.sender_but(own, own_e164)
+    }
+
+    /// The sender, unless it is this very device. Which it also is when our account is written in upper case: as text that
+    /// is another, as an address it is ours.
+    fn sender_but(&self, own: &Address, own_e164: Option<&str>) -> Result<Address, OpenError> {
         self.check_not_self(own, own_e164)?;
-        self.sender.sender().ok_or(OpenError::NotAnAccount)
+        let sender = self.sender.sender().ok_or(OpenError::NotAnAccount)?;
+        if sender == *own { Err(SelfSend.into()) } else { Ok(sender) }
     }
 
     /// A part of [`SealedContent::authenticate`], for who validates certificates elsewhere: that
-    /// the sender is not this very device. Texts are compared as they are, case included (W§13.2).
+    /// the sender is not this very device. Texts are compared as they are, case included (W§13.2): compare the address
+    /// that you make of the text with your own, too.
     ///
     /// # Errors
     /// [`SelfSend`] when it is.
@@ -199,7 +206,9 @@ mod tests {
     use crate::crypto::PrivateKey;
     use crate::identity::IdentityKey;
     use crate::sealed::{CertificateError, SenderFields};
+    use crate::wire::sealed_sender as wire;
     use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
+    use wire::sender_certificate::{Certificate as InnerWire, certificate::SenderUuid};
 
     const NOW: Timestamp = Timestamp::from_millis(1000);
 
@@ -268,6 +277,29 @@ mod tests {
             authenticate(&[root], &us, late),
             Err(OpenError::Certificate(CertificateError::Expired { expires: NOW }))
         );
+    }
+
+    #[test]
+    fn our_own_address_in_another_spelling_is_ours() {
+        let us = Address::new(ServiceId::aci([0xAB; 16]), device(1));
+        let mut rng = ChaCha20Rng::from_seed([1; 32]);
+        let (content, root) = content_from(us.service_id, None);
+        let key = PrivateKey::generate(&mut rng);
+        let outer = wire::SenderCertificate::decode(content.sender.encode()).unwrap();
+        let mut body = InnerWire::decode(outer.certificate.unwrap()).unwrap();
+        let text = String::from(us.service_id).to_uppercase();
+        body.sender_uuid = Some(SenderUuid::UuidString(text));
+        let body = body.encode_to_vec();
+        let signature = Some(Bytes::copy_from_slice(&key.sign(&body, &mut rng)));
+        let outer = wire::SenderCertificate { certificate: Some(body.into()), signature };
+        let sender = SenderCertificate::decode(&outer.encode_to_vec()).unwrap();
+        let content = SealedContent { sender, ..content };
+        let refused = Err(OpenError::SelfSend(SelfSend));
+        assert_eq!(content.authenticate(&[root], &[], &us, None, NOW), refused);
+        let mut checker = CertificateChecker::new(alloc::vec![root], alloc::vec![], 2);
+        assert_eq!(content.authenticate_by(&mut checker, &us, None, NOW), refused);
+        let ours = Address::new(us.service_id, device(2));
+        assert_eq!(content.authenticate(&[root], &[], &ours, None, NOW), Ok(us));
     }
 
     #[test]
