@@ -163,7 +163,7 @@ impl SenderKeyMessage {
         self.iteration
     }
 
-    /// The encrypted body. May be empty, and then decrypts to nothing.
+    /// The encrypted body. May be empty here, and is then refused when it is decrypted: even nothing encrypts to a block.
     pub fn ciphertext(&self) -> &[u8] {
         &self.ciphertext
     }
