@@ -70,6 +70,21 @@ fn a_bundle_without_kem_prekey_needs_an_explicit_policy() {
     assert_eq!(bob.decrypt(alice.address(), first.kind, &first.body).unwrap(), b"old");
 }
 
+/// Two fields under no MAC: 7 names a KEM prekey, 8 is the ciphertext for it.
+#[test]
+fn a_kem_prekey_that_was_written_behind_a_message_of_version_3_is_not_used_up() {
+    let (mut alice, mut bob) = (Party::new(1), Party::new(2));
+    (alice.policy, bob.policy) = (AgreementPolicy::AllowX3dh, AgreementPolicy::AllowX3dh);
+    let bundle = bob.bundle(Offer::NoKem, KemKind::OneTime);
+    let unused = *bob.kem.keys().next().unwrap();
+    alice.initiate(bob.address(), &bundle).unwrap();
+    let mut first = alice.encrypt(bob.address(), b"old").unwrap();
+    first.body.extend([&[7 << 3, unused.0 as u8, 8 << 3 | 2, 1, 8][..]].concat());
+    assert_eq!(bob.decrypt(alice.address(), first.kind, &first.body).unwrap(), b"old");
+    assert!(bob.kem.contains_key(&unused));
+    assert!(bob.seen_base_keys.is_empty());
+}
+
 #[test]
 fn a_prekey_signed_by_somebody_else_is_refused() {
     let (mut alice, mut bob) = (Party::new(1), Party::new(2));

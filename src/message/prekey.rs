@@ -36,7 +36,7 @@ pub struct Needs {
     pub one_time: Option<PreKeyId>,
     /// The signed EC prekey.
     pub signed: SignedPreKeyId,
-    /// The KEM prekey; always there in version 4.
+    /// The KEM prekey; always there in version 4, and in version 3 of no use.
     pub kem: Option<KemPreKeyId>,
     /// The initiator's base key: what a last-resort KEM prekey must not see twice (W§7.5).
     pub base_key: PublicKey,

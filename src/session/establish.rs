@@ -100,7 +100,7 @@ pub struct PreKeys<'a> {
     pub signed: Option<&'a SignedPreKey>,
     /// The one-time prekey of [`crate::Needs::one_time`].
     pub one_time: Option<&'a PreKey>,
-    /// The KEM prekey of [`crate::Needs::kem`].
+    /// The KEM prekey of [`crate::Needs::kem`]; not looked at in version 3, which has none.
     pub kem: Option<&'a KemPreKey>,
     /// Whether the KEM prekey has seen the base key.
     pub base_key: BaseKeyUse,
@@ -265,6 +265,8 @@ impl SessionRecord {
             }
             _ => None,
         };
+        // Anybody can write the fields of a KEM prekey behind a message of version 3.
+        let used_kem = kem.and(needs.kem);
         let one_time = match needs.one_time {
             Some(id) => Some(&prekeys.one_time.ok_or(missing(PreKeyKind::OneTime, id.0))?.pair),
             None => None,
@@ -306,7 +308,7 @@ impl SessionRecord {
             consumed: Some(Consumed {
                 one_time: needs.one_time,
                 signed: needs.signed,
-                kem: needs.kem,
+                kem: used_kem,
                 base_key: needs.base_key,
             }),
         })
