@@ -86,6 +86,31 @@ fn a_kem_prekey_that_was_written_behind_a_message_of_version_3_is_not_used_up() 
 }
 
 #[test]
+fn whether_a_peer_has_the_post_quantum_ratchet_is_open_until_it_has_answered() {
+    for (policy, open) in
+        [(AgreementPolicy::RequireSpqr, false), (AgreementPolicy::AllowNoSpqr, true)]
+    {
+        let (mut alice, mut bob) = (Party::new(1), Party::new(2));
+        (alice.policy, bob.policy) = (policy, policy);
+        let (to, from) = (bob.address(), alice.address());
+        let bundle = bob.bundle(Offer::Everything, KemKind::OneTime);
+        alice.initiate(to, &bundle).unwrap();
+        let first = alice.encrypt(to, b"first").unwrap();
+        alice.restart();
+        let ratchet = |party: &Party, remote| {
+            let info = party.sessions[&remote].info().unwrap();
+            (info.post_quantum_ratchet, info.post_quantum_open)
+        };
+        assert_eq!(ratchet(&alice, to), (true, open));
+        bob.decrypt(from, first.kind, &first.body).unwrap();
+        assert_eq!(ratchet(&bob, from), (true, false));
+        let answer = bob.encrypt(from, b"answer").unwrap();
+        alice.decrypt(to, answer.kind, &answer.body).unwrap();
+        assert_eq!(ratchet(&alice, to), (true, false));
+    }
+}
+
+#[test]
 fn a_prekey_signed_by_somebody_else_is_refused() {
     let (mut alice, mut bob) = (Party::new(1), Party::new(2));
     let good = bob.bundle(Offer::Everything, KemKind::OneTime);

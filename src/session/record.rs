@@ -69,8 +69,12 @@ pub struct SessionInfo {
     pub base_key: PublicKey,
     /// How the current session was begun.
     pub version: SessionVersion,
-    /// Whether the post-quantum ratchet is on in it.
+    /// Whether the post-quantum ratchet is on in it; what is sent has its keys mixed in, unless
+    /// [`Self::post_quantum_open`].
     pub post_quantum_ratchet: bool,
+    /// Whether the peer may still turn out to have no such ratchet: we began the session with a policy that allows it and have
+    /// heard nothing yet. Until then our messages go without its keys (S§3.2), and the first answer decides.
+    pub post_quantum_open: bool,
     /// How far it has come: the epoch that the two agree on next, from 1. Both sides' numbers differ
     /// by at most one; a pair that talks in turns completes one in 87 messages (S§12).
     pub post_quantum_epoch: Option<u64>,
@@ -94,6 +98,7 @@ impl SessionRecord {
             base_key: session.base_key,
             version: session.version,
             post_quantum_ratchet: !session.ratchet.pq.is_off(),
+            post_quantum_open: session.ratchet.pq.is_open(),
             post_quantum_epoch: session.ratchet.pq.epoch(),
             remote_identity: session.remote_identity,
             remote_registration_id: session.remote_registration_id,

@@ -173,6 +173,11 @@ impl Spqr {
         matches!(self, Self::On(v1) if v1.negotiation.is_some())
     }
 
+    /// Whether it may yet be switched off, so that messages go without a key (S§3.2 step 4).
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self, Self::On(v1) if v1.is_open())
+    }
+
     /// `send` (S§3.2): the next message and its key. Draws 64 or 32 bytes in two of eleven phases,
     /// otherwise none.
     ///
@@ -268,10 +273,12 @@ impl V1 {
     /// No chain before the first message of a peer that may turn out to have no SPQR: it could not
     /// read a message with a key mixed in.
     fn chain_to_send(&self) -> Result<Option<Planned<'_>>, SpqrError> {
-        match (&self.chain, &self.negotiation) {
-            (None, Some(Negotiation { min_version: MinVersion::V0, .. })) => Ok(None),
-            _ => self.chain_to_recv().map(Some),
-        }
+        if self.is_open() { Ok(None) } else { self.chain_to_recv().map(Some) }
+    }
+
+    fn is_open(&self) -> bool {
+        let open = |it: &Negotiation| it.min_version == MinVersion::V0;
+        self.chain.is_none() && self.negotiation.as_ref().is_some_and(open)
     }
 
     fn chain_to_recv(&self) -> Result<Planned<'_>, SpqrError> {
