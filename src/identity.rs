@@ -99,7 +99,7 @@ pub struct LocalParty {
 }
 
 impl LocalParty {
-    /// How far ahead a message of this peer may be; a session with ourselves has no limit (W§11.5).
+    /// How far ahead a message of this peer may be: further in a session with ourselves (W§11.5).
     pub(crate) fn jump_limit(&self, remote: &ServiceId, identity: &IdentityKey) -> JumpLimit {
         let same_account = self.address.service_id == *remote;
         if same_account && self.identity.identity_key() == *identity {

@@ -11,8 +11,9 @@ mod story;
 
 use story::{KemKind, NOW, Offer, Party, begin, talking};
 use tuckseal::{
-    AgreementPolicy, DecryptError, EncryptError, HandshakeError, IdentityKeyPair, MessageKind,
-    PreKeyKind, PublicKey, SessionVersion, SignalMessage, Timestamp,
+    Address, AgreementPolicy, DecryptError, DeviceId, EncryptError, HandshakeError,
+    IdentityKeyPair, MessageKind, PreKeyKind, PreKeySignalMessage, PublicKey, SessionVersion,
+    SignalMessage, Timestamp,
 };
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
@@ -239,6 +240,66 @@ fn a_jump_of_25_000_is_taken_and_one_more_is_not() {
     bob.decrypt(alice.address(), first.kind, &first.body).unwrap();
     exchange(&mut bob, &mut alice);
     jump(&mut alice, &mut bob, 25_000);
+}
+
+/// Two devices of one account.
+fn own_devices() -> (Party, Party) {
+    let (phone, mut laptop) = (Party::new(1), Party::new(2));
+    laptop.local.identity = phone.local.identity.clone();
+    laptop.local.address = Address::new(phone.address().service_id, DeviceId::new(2).unwrap());
+    (phone, laptop)
+}
+
+#[test]
+fn an_own_device_may_have_missed_more_than_a_peer() {
+    let (mut phone, mut laptop) = own_devices();
+    (phone.policy, laptop.policy) = (AgreementPolicy::AllowX3dh, AgreementPolicy::AllowX3dh);
+    let bundle = laptop.bundle(Offer::NoKem, KemKind::OneTime);
+    phone.initiate(laptop.address(), &bundle).unwrap();
+    for _ in 0..30_000 {
+        phone.encrypt(laptop.address(), b"lost").unwrap();
+    }
+    let sent = phone.encrypt(laptop.address(), b"arrives").unwrap();
+    assert_eq!(laptop.decrypt(phone.address(), sent.kind, &sent.body).unwrap(), b"arrives");
+}
+
+fn varint(mut number: usize) -> Vec<u8> {
+    let mut out = Vec::new();
+    while number > 0x7F {
+        out.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+    out
+}
+
+/// The ordinary message inside a first one, which anybody can put another into, with this counter.
+fn with_counter(first: &[u8], counter: usize) -> (Vec<u8>, Vec<u8>) {
+    let message = PreKeySignalMessage::decode(first).unwrap().message().encode().to_vec();
+    let (signed, mac) = message.split_last_chunk::<8>().unwrap();
+    let message = [signed, &[2 << 3], &varint(counter), mac].concat();
+    let outer = [first, &[4 << 3 | 2], &varint(message.len()), &message].concat();
+    (outer, message)
+}
+
+#[test]
+fn who_claims_to_be_an_own_device_has_a_million_steps_at_most_taken_before_the_mac_is_checked() {
+    const LIMIT: u32 = 1_000_000;
+    let refused = |counter: u32| DecryptError::TooFarAhead { ahead: counter, limit: LIMIT };
+    let (mut phone, mut laptop) = own_devices();
+    let bundle = laptop.bundle(Offer::Everything, KemKind::OneTime);
+    phone.initiate(laptop.address(), &bundle).unwrap();
+    let first = phone.encrypt(laptop.address(), b"first").unwrap();
+    let from = phone.address();
+    for counter in [LIMIT + 1, u32::MAX] {
+        let (forged, _) = with_counter(&first.body, counter as usize);
+        let error = laptop.decrypt(from, MessageKind::PreKey, &forged).unwrap_err();
+        assert_eq!(error, refused(counter), "no session yet");
+    }
+    laptop.decrypt(from, first.kind, &first.body).unwrap();
+    let (_, forged) = with_counter(&first.body, u32::MAX as usize);
+    let error = laptop.decrypt(from, MessageKind::Whisper, &forged).unwrap_err();
+    assert_eq!(error, refused(u32::MAX - 1), "in a chain that is there");
 }
 
 #[test]

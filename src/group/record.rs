@@ -7,7 +7,7 @@ use crate::crypto::{InvalidSignature, VerificationKey};
 use crate::keys::ChainKey;
 use crate::ratchet::double::Chain;
 use crate::ratchet::skipped::SkippedSeeds;
-use crate::ratchet::{MAX_JUMP, RatchetError};
+use crate::ratchet::{JumpLimit, RatchetError};
 use alloc::{boxed::Box, vec::Vec};
 
 /// Chains kept per sender and distribution; the oldest goes first. The peers keep as many.
@@ -76,7 +76,9 @@ impl From<RatchetError> for GroupDecryptError {
     fn from(error: RatchetError) -> Self {
         match error {
             RatchetError::Duplicate { counter } => Self::Duplicate { iteration: counter },
-            RatchetError::TooFarAhead { ahead } => Self::TooFarAhead { ahead, limit: MAX_JUMP },
+            RatchetError::TooFarAhead { ahead } => {
+                Self::TooFarAhead { ahead, limit: JumpLimit::Peer.messages() }
+            }
             RatchetError::Exhausted => Self::Exhausted,
             RatchetError::Key(_) => Self::Invalid,
         }

@@ -5,6 +5,7 @@ use super::ready::ReadyKeys;
 use super::skipped::{MAX_SKIPPED, SkippedSeed, SkippedSeeds};
 use crate::crypto::curve::{KeyError, KeyPair, PublicKey};
 use crate::keys::{ChainKey, MessageSeed, RootKey};
+use crate::spqr::ChainLimits;
 use crate::stored::{Reader, Writer};
 use alloc::vec::Vec;
 use rand_core::CryptoRng;
@@ -12,16 +13,24 @@ use rand_core::CryptoRng;
 /// Receiving chains kept per session; the oldest goes first. The peers keep as many.
 pub(crate) const MAX_RECEIVER_CHAINS: usize = 5;
 
-/// How far ahead of a chain a message may be (W§8.7).
-pub(crate) const MAX_JUMP: u32 = 25_000;
-
 /// How far ahead of a chain a message may be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum JumpLimit {
-    /// At most [`MAX_JUMP`].
+    /// As on the wire (W§8.7).
     Peer,
-    /// No limit: one's own device may have been away for long (W§11.5).
+    /// One's own device may have been away for long (W§11.5). The peers have no limit for it. Ours is more than one device
+    /// ever misses of another: the steps are taken before the MAC is checked, for whoever says to be that device.
     OwnDevice,
+}
+
+impl JumpLimit {
+    /// How many messages may be skipped.
+    pub(crate) const fn messages(self) -> u32 {
+        match self {
+            Self::Peer => 25_000,
+            Self::OwnDevice => ChainLimits::LARGEST_JUMP,
+        }
+    }
 }
 
 /// A message does not fit the chains. The state is as it was.
@@ -243,7 +252,7 @@ impl Chain {
         limit: JumpLimit,
     ) -> Result<(MessageSeed, Moved), RatchetError> {
         let ahead = counter - self.index;
-        if limit == JumpLimit::Peer && ahead > MAX_JUMP {
+        if ahead > limit.messages() {
             return Err(RatchetError::TooFarAhead { ahead });
         }
         let next = counter.checked_add(1).ok_or(RatchetError::Exhausted)?;

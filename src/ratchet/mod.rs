@@ -7,5 +7,5 @@ pub(crate) mod ready;
 pub(crate) mod skipped;
 pub(crate) mod triple;
 
-pub(crate) use double::{JumpLimit, MAX_JUMP, RatchetError};
+pub(crate) use double::{JumpLimit, RatchetError};
 pub(crate) use triple::{Refused, TripleRatchet};

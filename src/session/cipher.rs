@@ -8,7 +8,7 @@ use crate::crypto::KeyError;
 use crate::identity::{IdentityKey, LocalParty, Trust, UntrustedIdentity};
 use crate::message::{Addresses, Envelope, Header, Identities, MessageKind, SignalMessage};
 use crate::ratchet::triple::RecvPlan;
-use crate::ratchet::{MAX_JUMP, RatchetError, Refused};
+use crate::ratchet::{JumpLimit, RatchetError, Refused};
 use crate::spqr::SpqrError;
 use alloc::{boxed::Box, vec::Vec};
 use rand_core::CryptoRng;
@@ -119,7 +119,7 @@ pub enum DecryptError {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum TrialError {
     Duplicate { counter: u32 },
-    TooFarAhead { ahead: u32 },
+    TooFarAhead { ahead: u32, limit: u32 },
     Invalid,
 }
 
@@ -127,7 +127,7 @@ impl From<TrialError> for DecryptError {
     fn from(error: TrialError) -> Self {
         match error {
             TrialError::Duplicate { counter } => Self::Duplicate { counter },
-            TrialError::TooFarAhead { ahead } => Self::TooFarAhead { ahead, limit: MAX_JUMP },
+            TrialError::TooFarAhead { ahead, limit } => Self::TooFarAhead { ahead, limit },
             TrialError::Invalid => Self::Invalid,
         }
     }
@@ -155,13 +155,11 @@ impl Session {
             return Err(TrialError::Invalid);
         }
         let limit = local.jump_limit(&remote.service_id, &self.remote_identity);
-        let plan = self.ratchet.plan_receive(
-            message.ratchet_key(),
-            message.counter(),
-            message.pq_ratchet(),
-            limit,
-            rng,
-        )?;
+        let (ratchet_key, counter) = (message.ratchet_key(), message.counter());
+        let plan = self
+            .ratchet
+            .plan_receive(ratchet_key, counter, message.pq_ratchet(), limit, rng)
+            .map_err(|refused| TrialError::of(refused, limit))?;
         let identities =
             Identities { sender: &self.remote_identity, receiver: &self.local_identity };
         let plaintext = message
@@ -184,13 +182,17 @@ impl Session {
     }
 }
 
-impl From<Refused> for TrialError {
-    fn from(refused: Refused) -> Self {
+impl TrialError {
+    /// Why a message was refused under this limit.
+    fn of(refused: Refused, limit: JumpLimit) -> Self {
+        let limit = limit.messages();
         match refused {
             Refused::Ratchet(RatchetError::Duplicate { counter }) => Self::Duplicate { counter },
-            Refused::Ratchet(RatchetError::TooFarAhead { ahead }) => Self::TooFarAhead { ahead },
+            Refused::Ratchet(RatchetError::TooFarAhead { ahead }) => {
+                Self::TooFarAhead { ahead, limit }
+            }
             Refused::Pq(SpqrError::KeyJump { newest, asked }) => {
-                Self::TooFarAhead { ahead: asked.saturating_sub(newest) }
+                Self::TooFarAhead { ahead: asked.saturating_sub(newest), limit }
             }
             Refused::Ratchet(RatchetError::Key(_) | RatchetError::Exhausted) | Refused::Pq(_) => {
                 Self::Invalid

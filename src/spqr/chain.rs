@@ -46,6 +46,10 @@ impl ChainLimits {
     /// What clients pass.
     pub(crate) const DEFAULT: Self = Self { max_jump: 25_000, max_ooo: 2_000 };
 
+    /// Above what anybody has lost of one epoch, though own devices pass 2^32 - 1 (W§11.5): bounds the steps that a
+    /// message can ask for before its MAC is looked at, whatever was passed or stored.
+    pub(crate) const LARGEST_JUMP: u32 = 1_000_000;
+
     /// Above what anybody asks for: bounds the memory of a state whatever was passed or stored.
     const LARGEST_OOO: u32 = 1 << 16;
 
@@ -188,7 +192,7 @@ impl Chain {
         let side = &self.link(key_epoch).ok_or(SpqrError::EpochOutOfRange)?.recv;
         let counter = side.counter;
         if at > counter {
-            if at - counter > self.limits.max_jump {
+            if at - counter > self.limits.max_jump.min(ChainLimits::LARGEST_JUMP) {
                 return Err(SpqrError::KeyJump { newest: counter, asked: at });
             }
             let (message_key, next, skipped) = self.advance(side, at);
@@ -346,6 +350,22 @@ impl Planned<'_> {
         match self {
             Self::There(_) => None,
             Self::New(chain) => Some(chain),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_limit_that_was_passed_or_stored_allows_more_than_a_million_steps() {
+        let limits = ChainLimits { max_jump: u32::MAX, ..ChainLimits::DEFAULT };
+        let chain = Chain::start(&[1; 32], Direction::A2B, limits);
+        assert!(chain.plan_recv(0, 25_001).is_ok());
+        for asked in [ChainLimits::LARGEST_JUMP + 1, u32::MAX] {
+            let refused = chain.plan_recv(0, asked).err();
+            assert_eq!(refused, Some(SpqrError::KeyJump { newest: 0, asked }));
         }
     }
 }
