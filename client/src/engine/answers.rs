@@ -54,8 +54,13 @@ impl Engine {
                 }
                 self.landed(account, turn)
             }
-            Err(SubmitError::Devices(mismatch)) => {
+            Err(SubmitError::Devices(mut mismatch)) => {
                 let is_ours = account == self.us();
+                if is_ours {
+                    // Nobody sends to the very device that sends.
+                    let this = u32::from(self.local.address.device_id.get());
+                    mismatch.missing.retain(|device| *device != this);
+                }
                 let local = &self.local;
                 self.store.commit(|rows| {
                     if is_ours {

@@ -130,7 +130,10 @@ pub(super) fn heard(
 ) -> Result<(), ProfileError> {
     let device = |id: &u32| DeviceId::try_from(*id).ok();
     for gone in mismatch.extra.iter().filter_map(device) {
-        part(rows, Address::new(local.address.service_id, gone), turn)?;
+        let address = Address::new(local.address.service_id, gone);
+        if rows.device(address)?.is_some() {
+            part(rows, address, turn)?;
+        }
     }
     mismatch.missing.iter().filter_map(device).try_for_each(|it| meet(rows, local, it, turn))
 }
@@ -375,9 +378,11 @@ impl Engine {
 mod tests {
     use super::*;
     use crate::engine::Input;
+    use crate::engine::flight::Stage;
     use crate::event::Failure;
     use crate::stage::{Person, Relay, event};
     use crate::store::Store;
+    use crate::transport::SubmitError;
     use bytes::Bytes;
     use tuckseal::content::MAX_NAME_BYTES;
     use tuckseal::service::Envelope;
@@ -532,6 +537,45 @@ mod tests {
         };
         let envelopes = statement.query_map((), envelope).unwrap();
         envelopes.collect::<Result<Vec<_>, _>>().unwrap()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_relay_that_names_this_very_device_or_one_that_never_was_changes_nothing() {
+        let relay = Relay::start().await;
+        let alice = Person::register(&relay, "alice").await;
+        let us = alice.client.account();
+        let (this, other) = (DeviceId::PRIMARY, DeviceId::new(2).unwrap());
+        let heard = move |engine: &mut Engine, turn: &mut Turn<'_>| {
+            engine.handle(Input::Connected, turn)?;
+            engine.device_linked(other, turn)?;
+            let (message, submission_id, body) = (1, [0; 16], bytes::Bytes::new());
+            let stage = Stage::Submission { message, submission_id, body };
+            engine.flights.remove(&us);
+            engine.launch(us, stage, turn)?;
+            let ticket = engine.last_ticket;
+            let (named, never) = (this.get().into(), 9);
+            let mismatch =
+                DeviceMismatch { missing: vec![named], extra: vec![named, never], stale: vec![] };
+            let result = Err(SubmitError::Devices(mismatch));
+            engine.handle(Input::Submitted { account: us, ticket, result }, turn)?;
+            engine.store.rows().devices(us)
+        };
+        let mut events = alice.client.events();
+        let devices = alice.client.shell.call(heard).await.unwrap();
+        assert_eq!(devices.iter().map(|it| it.address.device_id).collect::<Vec<_>>(), [other]);
+        let linked = |event| match event {
+            Event::DeviceRemoved { device_id } => Some(Err(device_id)),
+            Event::DeviceLinked { device_id } => Some(Ok(device_id)),
+            _ => None,
+        };
+        assert_eq!(event(&mut events, linked).await, Ok(other));
+        alice
+            .client
+            .shell
+            .call(move |engine, turn| engine.device_removed(other, turn))
+            .await
+            .unwrap();
+        assert_eq!(event(&mut events, linked).await, Err(other), "the first that was removed");
     }
 
     /// Bob's second device is heard of while something waits that was encrypted for the first alone.

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use prost::Message as _;
-use tuckseal::service::{MultiAccepted, MultiSubmission, RecipientAccess};
+use tuckseal::service::{MultiAccepted, MultiSubmission, RecipientAccess, RecipientRefusal};
 use tuckseal::{
     ContentHint, ContentKind, RecipientDevice, SealedContent, SealedRecipient, SenderCertificate,
     SentMessage, ServiceId, Timestamp, seal_v2_multi,
@@ -153,19 +153,8 @@ impl Engine {
         match result {
             Ok(accepted) => {
                 let Some(waiting) = self.store.rows().waiting(id)? else { return Ok(()) };
-                let mut alone = Vec::new();
                 self.store.commit(|rows| {
-                    for refusal in &accepted.refused {
-                        let Ok(account) = refusal.account[..].try_into().map(ServiceId::aci) else {
-                            continue;
-                        };
-                        match &refusal.devices {
-                            Some(devices) => apply_mismatch(rows, account, id, devices, turn)?,
-                            None => forget_access_key(rows, account)?,
-                        }
-                        alone.push(account);
-                    }
-                    send_alone(rows, id, &waiting.content, &alone)
+                    take_refusals(rows, id, &waiting.content, &accepted.refused, turn)
                 })?;
                 self.group_sent(id, Some(flight.by), turn)?;
             }
@@ -237,6 +226,28 @@ fn show((recipient, key): (&SealedRecipient, Option<[u8; 16]>)) -> Option<Recipi
     })
 }
 
+/// For these the relay has not taken it: they get a message of their own. Only those of this upload who are yet to be
+/// reached can be among them, each once. Whoever else the relay names gets nothing to read by that.
+fn take_refusals(
+    rows: Rows<'_>,
+    message: u64,
+    content: &[u8],
+    refused: &[RecipientRefusal],
+    turn: &mut Turn<'_>,
+) -> Result<(), ProfileError> {
+    let mut pending = rows.recipients(message)?;
+    for refusal in refused {
+        let named = pending.iter().position(|account| account.uuid()[..] == refusal.account[..]);
+        let Some(account) = named.map(|at| pending.swap_remove(at)) else { continue };
+        match &refusal.devices {
+            Some(devices) => apply_mismatch(rows, account, message, devices, turn)?,
+            None => forget_access_key(rows, account)?,
+        }
+        send_alone(rows, message, content, &[account])?;
+    }
+    Ok(())
+}
+
 /// Gives some members a message of their own instead.
 pub(super) fn send_alone(
     rows: Rows<'_>,
@@ -254,4 +265,65 @@ pub(super) fn send_alone(
 fn forget_access_key(rows: Rows<'_>, account: ServiceId) -> Result<(), ProfileError> {
     let Some(peer) = rows.peer(account)? else { return Ok(()) };
     rows.save_peer(&crate::store::Peer { access_key: None, ..peer })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{Input, group::Change};
+    use crate::stage::{Person, Relay, database};
+    use tuckseal::service::DeviceMismatch;
+
+    /// A group message is on its way when one of its members is removed, and the relay refuses it for whomever it likes.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn whom_the_relay_names_gets_a_group_message_only_if_it_was_for_them_and_then_once() {
+        let relay = Relay::start().await;
+        let mut people = Vec::new();
+        for name in ["alice", "bob", "carol", "eve"] {
+            people.push(Person::register(&relay, name).await);
+        }
+        let [alice, bob, carol, eve] = &people[..] else { panic!() };
+        let [bob, carol] = [bob.client.account(), carol.client.account()];
+        let running = alice.spawn();
+        alice.send(eve, "hello").await;
+        let group = alice.client.create_group("three", &[bob, carol]).await.unwrap();
+        alice.sent().await;
+        alice.client.send_to_group(group, "before").await.unwrap();
+        alice.sent().await;
+        running.stop().await;
+
+        let connected =
+            |engine: &mut Engine, turn: &mut Turn<'_>| engine.handle(Input::Connected, turn);
+        alice.client.shell.call(connected).await.unwrap();
+        alice.client.send_to_group(group, "among us").await.unwrap();
+        let profile = database(alice.folder.path());
+        let sql = "SELECT content FROM outbox WHERE form = 4 ORDER BY id DESC LIMIT 1";
+        let content: Vec<u8> = profile.query_row(sql, (), |row| row.get(0)).unwrap();
+
+        let refusal = |account: ServiceId, devices| RecipientRefusal {
+            account: Bytes::copy_from_slice(account.uuid()),
+            devices,
+        };
+        let (nobody, other_devices) = (ServiceId::aci([9; 16]), Some(DeviceMismatch::default()));
+        let refused = vec![
+            refusal(eve.client.account(), None),
+            refusal(nobody, None),
+            refusal(carol, None),
+            refusal(alice.client.account(), None),
+            refusal(bob, other_devices),
+            refusal(bob, None),
+        ];
+        let answer = move |engine: &mut Engine, turn: &mut Turn<'_>| {
+            let ticket = engine.group_flight.as_ref().unwrap().ticket;
+            engine.change_group(group, &Change::Remove(vec![carol]), turn).unwrap();
+            let result = Ok(MultiAccepted { refused });
+            engine.handle(Input::MultiSubmitted { ticket, result }, turn)
+        };
+        alice.client.shell.call(answer).await.unwrap();
+        let sql = "SELECT account FROM outbox WHERE content = ?1";
+        let mut statement = profile.prepare(sql).unwrap();
+        let account = |row: &rusqlite::Row<'_>| Ok(ServiceId::aci(row.get(0)?));
+        let alone = statement.query_map((content,), account).unwrap();
+        assert_eq!(alone.collect::<Result<Vec<_>, _>>().unwrap(), [bob]);
+    }
 }
