@@ -157,10 +157,76 @@ async fn who_is_not_in_a_group_is_not_heard_in_it_and_cannot_change_it() {
         _ => None,
     };
     assert_eq!(event(&mut events, refused).await, eve.client.account());
+    // By now she writes at a revision that nobody else has heard of.
+    eve.client.send_to_group(id, "hear me now").await.unwrap();
+    eve.sent().await;
+    eve.send(&bob, "to you alone").await;
+    assert_eq!(collect(&bob, 1).await, ["to you alone"]);
     says(&alice, id, "among us", &[&bob]).await;
     assert_eq!(group_of(&bob, id).await.unwrap().name, "three");
     let not_in_it = bob.client.rename_group(GroupId([1; 16]), "none").await;
     assert!(matches!(not_in_it, Err(GroupError::NotAMember)));
+}
+
+/// Puts what waits for the device that registered so many-th aside at the relay, or back.
+async fn aside(relay: &mut Relay, device: u32) {
+    relay.stop().await;
+    let sql = "UPDATE envelope SET mailbox = -mailbox WHERE abs(mailbox) = ?1";
+    assert!(stage::relay_database(relay).execute(sql, (device,)).unwrap() > 0);
+    relay.start_again().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_overtakes_the_news_that_its_writer_was_added_waits_for_it() {
+    let mut relay = Relay::start().await;
+    let [alice, bob, carol, dave] = people(&relay, ["alice", "bob", "carol", "dave"]).await;
+    let running = [alice.spawn(), carol.spawn()];
+    let id = alice.client.create_group("two", &accounts(&[&carol])).await.unwrap();
+    says(&alice, id, "before", &[&carol]).await;
+    says(&carol, id, "hello", &[&alice]).await;
+    let [alices, carols] = running;
+    alice.sent().await;
+    carol.sent().await;
+    carols.stop().await;
+    alice.client.add_to_group(id, &accounts(&[&bob])).await.unwrap();
+    alice.sent().await;
+    alices.stop().await;
+    aside(&mut relay, 3).await;
+
+    // He writes, changes it, and somebody whom he has added leaves again.
+    let bobs = bob.spawn();
+    sees(&bob, id, 3).await;
+    bob.client.send_to_group(id, "first").await.unwrap();
+    bob.client.add_to_group(id, &accounts(&[&dave])).await.unwrap();
+    let daves = dave.spawn();
+    sees(&dave, id, 4).await;
+    dave.client.leave_group(id).await.unwrap();
+    dave.sent().await;
+    sees(&bob, id, 3).await;
+    bob.client.rename_group(id, "three").await.unwrap();
+    bob.client.send_to_group(id, "second").await.unwrap();
+    bob.sent().await;
+    bobs.stop().await;
+    daves.stop().await;
+
+    let mut events = carol.client.events();
+    let carols = carol.spawn();
+    event(&mut events, |event| matches!(event, Event::QueueEmpty).then_some(())).await;
+    assert_eq!(carol.client.inbox().await.unwrap(), []);
+    carols.stop().await;
+    let carol = carol.reopen().await;
+    aside(&mut relay, 3).await;
+    let _carols = carol.spawn();
+    assert_eq!(collect(&carol, 2).await, ["first", "second"]);
+    let group = group_of(&carol, id).await.unwrap();
+    assert_eq!((group.name.as_str(), group.members.len()), ("three", 3));
+    let counted = "SELECT count(*) FROM failure";
+    let counted: i64 =
+        database(carol.folder.path()).query_row(counted, (), |row| row.get(0)).unwrap();
+    assert_eq!(counted, 0);
+    let _bobs = bob.spawn();
+    says(&bob, id, "third", &[&carol]).await;
+    says(&carol, id, "welcome", &[&bob]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,8 +1,8 @@
 //! The engine: what follows from what. It decides and writes to the store; it has no socket, thread or
 //! clock. `send.rs` takes messages over, `encrypt.rs` makes their ciphertexts, `flight.rs` knows what is on its way,
 //! `answers.rs` takes what the server says to it, `bundle.rs` begins sessions. `receive.rs` takes envelopes in,
-//! `decrypt.rs` opens them, `order.rs` gives them their turn, `deliver.rs` takes their content, `receipts.rs` tells
-//! their senders. `group.rs` writes to many, `group_upload.rs` in one upload, `recovery.rs` asks for what could not be read,
+//! `decrypt.rs` opens them, `order.rs` gives them their turn, `deliver.rs` takes their content, `membership.rs` what is of
+//! a group, `receipts.rs` tells their senders. `group.rs` writes to many, `group_upload.rs` in one upload, `recovery.rs` asks for what could not be read,
 //! `identity.rs` carries out what the app decides about keys, `prekeys.rs` keeps the server supplied,
 //! `devices.rs` keeps the other devices of the account up to date, `push.rs` has the server told where this one is woken,
 //! `reports.rs` keeps a stock of report tokens.
@@ -20,6 +20,7 @@ mod flight;
 mod group;
 mod group_upload;
 mod identity;
+mod membership;
 mod order;
 mod prekeys;
 mod push;
@@ -237,12 +238,13 @@ impl Engine {
         self.pump_all(turn)
     }
 
-    fn trim_log(&mut self, turn: &Turn<'_>) -> Result<(), ProfileError> {
+    fn trim_log(&mut self, turn: &mut Turn<'_>) -> Result<(), ProfileError> {
         let before = earlier(turn.now, self.settings.sent_kept);
         let newest = self.settings.sent_messages;
         self.store.commit(|rows| {
             rows.delete_passing()?;
-            rows.trim_log(before, newest)
+            rows.trim_log(before, newest)?;
+            membership::trim(rows, before, turn)
         })?;
         self.trim_at = later(turn.now, TRIM);
         Ok(())

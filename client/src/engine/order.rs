@@ -4,7 +4,7 @@
 
 use tuckseal::Address;
 
-use super::deliver;
+use super::deliver::{self, Came};
 use super::receive::tell_all;
 use super::settings::later;
 use super::{Engine, Turn};
@@ -119,7 +119,8 @@ fn deliver(
     ready: &mut Vec<Event>,
 ) -> Result<(), ProfileError> {
     if let Some(content) = &early.content {
-        ready.extend(deliver::deliver(rows, sender, early.sent, missing, content)?);
+        let came = Came { sender, since: early.since, sent: early.sent };
+        ready.extend(deliver::deliver(rows, came, missing, content)?);
     } else if missing > 0 {
         ready.push(Event::Missing { account: sender.service_id, count: missing });
     }

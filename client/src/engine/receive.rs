@@ -11,14 +11,13 @@ use tuckseal::{
 };
 
 use super::decrypt::{consume, note_registration};
-use super::deliver;
+use super::deliver::{self, Came};
 use super::order::{self, Taken};
 use super::receipts;
 use super::recovery::{self, Asked, digest};
 use super::typing;
 use super::{Action, Engine, Link, Settings, Turn, devices};
 use crate::event::{Event, Failure};
-use crate::message::GroupId;
 use crate::store::{
     Decision, Device, Early, Failed, LogKey, Own, Peer, ProfileError, Rows, Store, Want,
 };
@@ -267,7 +266,8 @@ impl Receiver<'_> {
         sender.service_id == self.local.address.service_id
     }
 
-    /// A message to a group (W§12): under the sender's key for it, which came through their session.
+    /// A message to a group (W§12): under the sender's key for it, which came through their session. Whether they may write
+    /// to it depends on the revision, which stands inside.
     fn read_group_message(
         &self,
         rows: Rows<'_>,
@@ -281,9 +281,6 @@ impl Receiver<'_> {
         let message = SenderKeyMessage::from_bytes(sealed.content.clone())
             .map_err(|_| failed(Failure::Undecryptable))?;
         let id = *message.distribution_id();
-        if !deliver::may_write(rows, GroupId(id), account)? {
-            return Err(failed(Failure::NotAMember));
-        }
         let mut record = rows.sender_key(sender, &id)?;
         let plaintext = match record.decrypt(&message) {
             Ok(plaintext) => zeroize::Zeroizing::new(plaintext),
@@ -301,8 +298,8 @@ impl Receiver<'_> {
         let content = Content::decode_padded(&plaintext).ok();
         match content.map(|content| (content.body, content.timestamp)) {
             Some((Body::Data(data), sent)) if data.group.as_ref().is_some_and(|it| it.id == id) => {
-                let event = deliver::take_data(rows, sender, sent, 0, data)?;
-                Ok(tell_all(rows, vec![event], turn)?)
+                let came = Came { sender, since: turn.now, sent };
+                Ok(tell_all(rows, deliver::take_data(rows, came, 0, data)?, turn)?)
             }
             _ => Err(failed(Failure::Content)),
         }

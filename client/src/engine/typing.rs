@@ -19,7 +19,7 @@ pub(super) fn take(
     turn: &mut Turn<'_>,
 ) -> Result<(), ProfileError> {
     let is_theirs = match group_of(typing) {
-        Some(id) => super::deliver::may_write(rows, GroupId(id), account)?,
+        Some(id) => super::membership::may_write(rows, GroupId(id), account)?,
         None => true,
     };
     if link == Link::Live && is_theirs {

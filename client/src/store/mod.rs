@@ -4,6 +4,7 @@
 //! returns, or nothing. The rows of each subject are in the file of its name; what they mean is the
 //! engine's business. No SQL stands anywhere else.
 
+mod ahead;
 mod ca;
 mod error;
 mod groups;
@@ -20,6 +21,7 @@ mod sent_log;
 mod uploads;
 mod witness;
 
+pub(crate) use ahead::{Ahead, AheadForm};
 pub use error::ProfileError;
 pub(crate) use groups::{Group, GroupMessage, NewGroupMessage, Reached, Standing};
 pub(crate) use inbox::Early;

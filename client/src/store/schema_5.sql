@@ -1,5 +1,22 @@
--- The profile's database, version 5: devices of ours that we have perhaps not heard of.
+-- The profile's database, version 5: groups in which things do not come in their order, devices of ours that are not heard of.
 
 -- Another device may come, or have come, up to this time, until a list from after it shows who is there. NULL: there is no
 -- reason to think so.
 ALTER TABLE profile ADD COLUMN unheard_until_ms INTEGER;
+
+-- What came for a group at a revision that has not come yet, from somebody who may be in it by then.
+-- form: 0 a message, 1 what the group is, 2 its sender has left. content: of a message or change, encoded.
+CREATE TABLE ahead (
+  position INTEGER PRIMARY KEY AUTOINCREMENT,
+  chat BLOB NOT NULL,
+  revision INTEGER NOT NULL,
+  form INTEGER NOT NULL,
+  account BLOB NOT NULL,
+  device INTEGER NOT NULL,
+  since_ms INTEGER NOT NULL,
+  sent_ms INTEGER NOT NULL,
+  content BLOB NOT NULL
+) STRICT;
+CREATE INDEX ahead_chat ON ahead (chat, position);
+CREATE INDEX ahead_account ON ahead (account, position);
+CREATE INDEX ahead_since ON ahead (since_ms);

@@ -1,0 +1,349 @@
+//! Who is in a group: what its members tell each other of it, in whatever order that comes; and whose messages to it count.
+
+use sha2::{Digest as _, Sha256};
+use tuckseal::content::{Body, Content, Data, GroupChange, GroupContext};
+use tuckseal::{ServiceId, Timestamp};
+
+use super::Turn;
+use super::deliver::{Came, take_message};
+use super::receive::tell_all;
+use crate::event::{Event, Failure};
+use crate::message::GroupId;
+use crate::store::{Ahead, AheadForm, Group, Peer, ProfileError, Rows, Standing};
+
+/// A message to a group, or a change of it. What is of a revision that we have not heard of is not judged by the members
+/// that we know, who may be others by then: it waits for the change. A revision that somebody makes up who was removed
+/// gains them nothing: until they are in the group again it waits, and in the end it goes.
+pub(super) fn take(
+    rows: Rows<'_>,
+    came: Came,
+    missing: u64,
+    data: Data,
+) -> Result<Vec<Event>, ProfileError> {
+    let Some(GroupContext { id, revision, change }) = data.group.clone() else {
+        return Ok(Vec::new());
+    };
+    let (id, account) = (GroupId(id), came.sender.service_id);
+    let is_ahead = |known: &Group| revision > known.revision;
+    let Some(change) = change else {
+        let waits =
+            !may_write(rows, id, account)? && rows.group(id)?.as_ref().is_some_and(is_ahead);
+        return match waits {
+            true => wait(rows, came, id, revision, AheadForm::Message, data),
+            false => Ok(vec![take_written(rows, came, id, missing, data)?]),
+        };
+    };
+    let form = match change {
+        GroupChange::State { .. } => AheadForm::State,
+        _ => AheadForm::Left,
+    };
+    let mut events = Vec::new();
+    let is_news = take_change(rows, account, id, revision, change)?;
+    if rows.group(id)?.as_ref().is_none_or(is_ahead) {
+        events.extend(wait(rows, came, id, revision, form, data)?);
+    }
+    if is_news {
+        events.push(Event::GroupChanged { group: id });
+        release(rows, id, &mut events)?;
+    }
+    Ok(events)
+}
+
+/// Members write to a group that we are in. Of a group that we have not heard of yet, nobody knows.
+pub(super) fn may_write(
+    rows: Rows<'_>,
+    id: GroupId,
+    account: ServiceId,
+) -> Result<bool, ProfileError> {
+    Ok(rows
+        .group(id)?
+        .is_none_or(|group| group.standing == Standing::Member && group.members.contains(&account)))
+}
+
+fn take_written(
+    rows: Rows<'_>,
+    came: Came,
+    id: GroupId,
+    missing: u64,
+    data: Data,
+) -> Result<Event, ProfileError> {
+    let account = came.sender.service_id;
+    if may_write(rows, id, account)? {
+        take_message(rows, came, missing, data)
+    } else {
+        Ok(not_a_member(account))
+    }
+}
+
+fn not_a_member(account: ServiceId) -> Event {
+    Event::Failure { account: Some(account), reason: Failure::NotAMember, count: 1 }
+}
+
+/// Keeps what is ahead of the group.
+fn wait(
+    rows: Rows<'_>,
+    came: Came,
+    id: GroupId,
+    revision: u32,
+    form: AheadForm,
+    data: Data,
+) -> Result<Vec<Event>, ProfileError> {
+    let Came { sender, since, sent } = came;
+    let content = Content::new(Body::Data(data), sent).encode();
+    let gone = rows.insert_ahead(id, &Ahead { sender, since, sent, revision, form, content })?;
+    Ok(vec![not_a_member(sender.service_id); gone])
+}
+
+/// Takes what was ahead of a group and is not any more, in the order in which it came, as far as the group goes on by it.
+fn release(rows: Rows<'_>, id: GroupId, events: &mut Vec<Event>) -> Result<(), ProfileError> {
+    while let Some(group) = rows.group(id)?
+        && let Some(Ahead { sender, since, sent, content, .. }) = rows.take_ahead(&group)?
+    {
+        let damaged = ProfileError::Damaged { what: "ahead" };
+        let Ok(Content { body: Body::Data(mut data), .. }) = Content::decode(&content) else {
+            return Err(damaged);
+        };
+        let Some(context) = &mut data.group else { return Err(damaged) };
+        match context.change.take() {
+            Some(change) => {
+                if take_change(rows, sender.service_id, id, context.revision, change)? {
+                    events.push(Event::GroupChanged { group: id });
+                }
+            }
+            None => {
+                events.push(take_written(rows, Came { sender, since, sent }, id, 0, data)?);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Drops what has waited since before a time, in which whoever could send the change again has forgotten it.
+pub(super) fn trim(
+    rows: Rows<'_>,
+    before: Timestamp,
+    turn: &mut Turn<'_>,
+) -> Result<(), ProfileError> {
+    let gone = rows.trim_ahead(before)?;
+    tell_all(rows, gone.into_iter().map(not_a_member).collect(), turn)
+}
+
+/// A member changes the group: the higher revision holds, and of two with the same number the one whose
+/// digest is larger, so that all come to the same. Whether it is another group now.
+fn take_change(
+    rows: Rows<'_>,
+    account: ServiceId,
+    id: GroupId,
+    revision: u32,
+    change: GroupChange,
+) -> Result<bool, ProfileError> {
+    let us = rows.own_account()?;
+    let known = rows.group(id)?;
+    let group = match (change, known) {
+        (GroupChange::State { name, members }, None) => {
+            // Who makes a group is in it.
+            if !members.contains(&account) || !members.contains(&us) {
+                return Ok(false);
+            }
+            Group { id, name, revision, standing: Standing::Member, members }
+        }
+        (GroupChange::State { name, members }, Some(known)) => {
+            let standing = if members.contains(&us) { Standing::Member } else { Standing::Former };
+            let new = Group { id, name, revision, standing, members };
+            // Those who were members when we left may not be any more.
+            let takes_us_back = known.standing == Standing::Former
+                && [account, us].iter().all(|it| new.members.contains(it));
+            let may = known.members.contains(&account) || takes_us_back;
+            if !may || rank(&new) <= rank(&known) {
+                return Ok(false);
+            }
+            new
+        }
+        (GroupChange::Left, Some(known)) => {
+            if !known.members.contains(&account) {
+                return Ok(false);
+            }
+            let members = known.members.iter().filter(|it| **it != account).copied().collect();
+            // Another device of ours speaks for us.
+            let standing = if account == us { Standing::Former } else { known.standing };
+            Group { members, standing, ..known }
+        }
+        _ => return Ok(false),
+    };
+    for member in &group.members {
+        if rows.peer(*member)?.is_none() && *member != us {
+            rows.save_peer(&Peer::unknown(*member))?;
+        }
+    }
+    rows.save_group(&group)?;
+    Ok(true)
+}
+
+fn rank(group: &Group) -> (u32, [u8; 32]) {
+    let mut members: Vec<_> = group.members.iter().map(|member| *member.uuid()).collect();
+    members.sort_unstable();
+    let hash = Sha256::new().chain_update(&group.name).chain_update(members.concat());
+    (group.revision, hash.finalize().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{Settings, new_profile};
+    use crate::store::{Account, Own, Profile, Store};
+    use proptest::prelude::*;
+    use tuckseal::{Address, DeviceId, IdentityKeyPair};
+
+    const US: ServiceId = ServiceId::aci([1; 16]);
+    const BOB: ServiceId = ServiceId::aci([2; 16]);
+    const CAROL: ServiceId = ServiceId::aci([3; 16]);
+    const DAVE: ServiceId = ServiceId::aci([4; 16]);
+    const GROUP: GroupId = GroupId([9; 16]);
+    const AT: Timestamp = Timestamp::from_millis(1_000);
+
+    fn told(revision: u32, change: Option<GroupChange>, text: &str) -> Data {
+        let group = Some(GroupContext { id: GROUP.0, revision, change });
+        Data { group, ..Data::text(text) }
+    }
+
+    fn text(from: ServiceId, revision: u32, text: &str) -> (ServiceId, Data) {
+        (from, told(revision, None, text))
+    }
+
+    fn state(from: ServiceId, revision: u32, members: &[ServiceId]) -> (ServiceId, Data) {
+        let (name, members) = (revision.to_string(), members.to_vec());
+        (from, told(revision, Some(GroupChange::State { name, members }), ""))
+    }
+
+    fn left(from: ServiceId, revision: u32) -> (ServiceId, Data) {
+        (from, told(revision, Some(GroupChange::Left), ""))
+    }
+
+    /// What came of something.
+    #[derive(Debug, Default, PartialEq)]
+    struct Outcome {
+        texts: Vec<String>,
+        refused: usize,
+        members: Vec<ServiceId>,
+        is_member: bool,
+    }
+
+    fn store() -> (Store, tempfile::TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = Store::open(folder.path(), Profile::Create).unwrap();
+        let (mut rng, identity) = (rand::rng(), IdentityKeyPair::generate(&mut rand::rng()));
+        let trust_root = *identity.identity_key().public_key();
+        let (server, name) = (String::new(), String::new());
+        let own =
+            Own { server, name, identity, registration_id: 1, access_key: [0; 16], account: None };
+        let address = Address::new(US, DeviceId::PRIMARY);
+        let settings =
+            Settings { one_time_prekeys: 0, one_time_kem_prekeys: 0, ..Settings::default() };
+        let made = store.commit(|rows| {
+            new_profile(rows, &own, &settings, &mut rng, AT)?;
+            rows.set_account(&Account { address, token: [0; 32].into(), trust_root })
+        });
+        made.unwrap();
+        (store, folder)
+    }
+
+    fn outcome(store: &mut Store, things: &[(ServiceId, Data)]) -> Outcome {
+        let taken = store.commit(|rows| {
+            let mut events = Vec::new();
+            for (account, data) in things {
+                let sender = Address::new(*account, DeviceId::PRIMARY);
+                let came = Came { sender, since: AT, sent: AT };
+                events.extend(take(rows, came, 0, data.clone())?);
+            }
+            let group = rows.group(GROUP)?;
+            Ok::<_, ProfileError>((events, group))
+        });
+        let (events, group) = taken.unwrap();
+        let mut outcome = Outcome::default();
+        for event in events {
+            match event {
+                Event::Message(message) => outcome.texts.push(message.text),
+                Event::Failure { reason: Failure::NotAMember, .. } => outcome.refused += 1,
+                _ => {}
+            }
+        }
+        outcome.is_member = group.as_ref().is_some_and(|it| it.standing == Standing::Member);
+        outcome.members = group.map(|it| it.members).unwrap_or_default();
+        outcome
+    }
+
+    fn after(things: &[(ServiceId, Data)]) -> Outcome {
+        outcome(&mut store().0, things)
+    }
+
+    #[test]
+    fn who_leaves_a_revision_that_has_not_come_is_out_at_once_and_after_it() {
+        let all = [US, BOB, CAROL];
+        let things = [state(BOB, 5, &all), left(CAROL, 6)];
+        assert_eq!(after(&things).members, [US, BOB]);
+        let things = [&things[..], &[state(BOB, 6, &all)]].concat();
+        assert_eq!(after(&things).members, [US, BOB]);
+        let unknown = [left(CAROL, 0), state(BOB, 0, &all)];
+        assert_eq!(after(&unknown).members, [US, BOB]);
+    }
+
+    #[test]
+    fn a_made_up_revision_lets_nobody_write_or_change_anything() {
+        let (mut store, _folder) = store();
+        let begun = [state(BOB, 0, &[US, BOB, CAROL]), state(BOB, 1, &[US, BOB])];
+        let waits = Outcome { members: vec![US, BOB], is_member: true, ..Outcome::default() };
+        assert_eq!(outcome(&mut store, &begun), waits);
+        let made_up = [
+            text(CAROL, u32::MAX, "listen"),
+            state(CAROL, u32::MAX, &[US, CAROL]),
+            text(CAROL, 3, ""),
+        ];
+        assert_eq!(outcome(&mut store, &made_up), waits);
+        let next = [state(BOB, 2, &[US, BOB])];
+        assert_eq!(outcome(&mut store, &next), waits);
+        // The revision comes, and she is not in it.
+        let next = [state(BOB, 3, &[US, BOB])];
+        assert_eq!(outcome(&mut store, &next), Outcome { refused: 1, ..waits });
+
+        let many: Vec<_> = (0..300).map(|_| text(CAROL, 9, "")).collect();
+        assert_eq!(outcome(&mut store, &many).refused, 300 - 256 + 1, "those that came first");
+        let gone = store.commit(|rows| {
+            assert_eq!(rows.trim_ahead(AT)?, [], "not yet");
+            rows.trim_ahead(Timestamp::from_millis(AT.as_millis() + 1))
+        });
+        assert_eq!(gone.unwrap(), [CAROL; 256]);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn in_whatever_order_it_comes_the_group_is_the_same_and_every_message_is_read(
+            mut order in Just((0..8).collect::<Vec<usize>>()).prop_shuffle(),
+        ) {
+            let things = [
+                state(BOB, 0, &[US, BOB]),
+                text(BOB, 0, "b"),
+                state(BOB, 1, &[US, BOB, CAROL]),
+                text(CAROL, 1, "c"),
+                state(CAROL, 2, &[US, BOB, CAROL, DAVE]),
+                text(CAROL, 2, "cc"),
+                text(DAVE, 2, "d"),
+                left(DAVE, 2),
+            ];
+            // What one device sends comes in its order.
+            for pair in [[6, 7], [3, 5]] {
+                let at = pair.map(|it| order.iter().position(|other| *other == it).unwrap());
+                order[at[0].min(at[1])] = pair[0];
+                order[at[0].max(at[1])] = pair[1];
+            }
+            let things: Vec<_> = order.iter().map(|it| things[*it].clone()).collect();
+            let mut outcome = after(&things);
+            let of_carol = |text: &&String| text.starts_with('c');
+            prop_assert_eq!(outcome.texts.iter().filter(of_carol).collect::<Vec<_>>(), ["c", "cc"]);
+            outcome.texts.sort();
+            prop_assert_eq!(outcome.texts, ["b", "c", "cc", "d"]);
+            prop_assert_eq!((outcome.members, outcome.refused), (vec![US, BOB, CAROL], 0));
+        }
+    }
+}
