@@ -160,7 +160,8 @@ fn take_change(
             new
         }
         (GroupChange::Left, Some(known)) => {
-            if !known.members.contains(&account) {
+            // Whom a later revision has they have been taken back by.
+            if revision < known.revision || !known.members.contains(&account) {
                 return Ok(false);
             }
             let members = known.members.iter().filter(|it| **it != account).copied().collect();
@@ -274,6 +275,17 @@ mod tests {
 
     fn after(things: &[(ServiceId, Data)]) -> Outcome {
         outcome(&mut store().0, things)
+    }
+
+    #[test]
+    fn who_left_and_was_taken_back_stays_when_the_leaving_comes_late() {
+        let all = [US, BOB, CAROL];
+        let back = [state(BOB, 5, &all), state(BOB, 6, &all), left(CAROL, 5)];
+        let outcome = after(&[&back[..], &[text(CAROL, 6, "here")]].concat());
+        assert_eq!((outcome.members, outcome.texts), (all.to_vec(), vec!["here".to_owned()]));
+        // Another device of ours has left, and we were taken back.
+        assert!(after(&[state(BOB, 5, &all), state(BOB, 6, &all), left(US, 5)]).is_member);
+        assert!(!after(&[state(BOB, 5, &all), left(US, 5)]).is_member);
     }
 
     #[test]
