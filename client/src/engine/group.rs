@@ -4,9 +4,8 @@
 
 use bytes::Bytes;
 use tuckseal::content::{Body, Content, Data, GroupChange, GroupContext};
-use tuckseal::{SenderKey, ServiceId};
+use tuckseal::{Address, SenderKey, ServiceId};
 
-use super::group_upload::send_alone;
 use super::recovery::digest;
 use super::reports::token_for;
 use super::send::profile_of;
@@ -248,39 +247,53 @@ fn hand_out(
     key: &SenderKey,
     turn: &Turn<'_>,
 ) -> Result<(), ProfileError> {
-    let content = Content {
-        profile: Some(profile_of(own)),
-        sender_key: Some(key.distribution_message().encode().to_vec().into()),
-        report_token: token_for(rows, account, turn.now)?,
-        ..Content::new(Body::Nothing, rows.timestamp(turn.now)?)
-    };
+    let content = key_for(rows, own, account, key, turn)?;
     rows.put_out(account, Form::Notice, &content)?;
     rows.mark_told(group, account)
 }
 
-/// Somebody could not read a group message: they get it once in their session, with our key, if they are
-/// in the group still.
+fn key_for(
+    rows: Rows<'_>,
+    own: &Own,
+    account: ServiceId,
+    key: &SenderKey,
+    turn: &Turn<'_>,
+) -> Result<Content, ProfileError> {
+    Ok(Content {
+        profile: Some(profile_of(own)),
+        sender_key: Some(key.distribution_message().encode().to_vec().into()),
+        report_token: token_for(rows, account, turn.now)?,
+        ..Content::new(Body::Nothing, rows.timestamp(turn.now)?)
+    })
+}
+
+/// A device could not read a group message: it gets it once in its session, with our key, if its account is in the group
+/// still. The others of the account have read it.
 pub(super) fn answer(
     rows: Rows<'_>,
     own: &Own,
     log_key: &LogKey,
-    account: ServiceId,
+    device: Address,
     failed: &[crate::store::Digest],
     turn: &Turn<'_>,
 ) -> Result<u64, ProfileError> {
+    let (account, to) = (device.service_id, Some(device.device_id));
     let mut messages = 0;
     for digest in failed {
         let Some((id, group)) = rows.group_message_of(digest)? else { continue };
         let is_member = rows
             .group(group)?
             .is_some_and(|it| it.standing == Standing::Member && it.members.contains(&account));
-        let once = rows.reached(id, account)?.is_some_and(|it| it != Reached::Alone);
+        let was_uploaded = rows.reached(id, account)?.is_some_and(|it| it != Reached::Alone);
         let content = rows.logged_content(log_key, id)?;
-        if let (true, true, Some(content)) = (is_member, once, content) {
+        if let (true, true, Some(content)) = (is_member, was_uploaded, content)
+            && rows.answer_once(id, device)?
+        {
             if let Some(key) = rows.group_key(group)? {
-                hand_out(rows, own, group, account, &key, turn)?;
+                let key = key_for(rows, own, account, &key, turn)?;
+                rows.insert_outbox(account, to, Form::Notice, &key.encode())?;
             }
-            send_alone(rows, id, &content, &[account])?;
+            rows.insert_outbox(account, to, Form::Notice, &content)?;
             messages += 1;
         }
     }

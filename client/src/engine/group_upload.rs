@@ -249,7 +249,7 @@ fn take_refusals(
 }
 
 /// Gives some members a message of their own instead.
-pub(super) fn send_alone(
+fn send_alone(
     rows: Rows<'_>,
     message: u64,
     content: &[u8],

@@ -175,7 +175,10 @@ impl Receiver<'_> {
         if sealed.kind == ContentKind::SenderKey {
             return self.read_group_message(rows, sender, &sealed, server_ms, turn);
         }
-        let mut device = rows.device(sender)?.unwrap_or(Device::unknown(sender));
+        let known = rows.device(sender)?;
+        // One more of an account that we write to: it lacks our keys for groups.
+        let is_another = known.is_none() && rows.has_devices(account)?;
+        let mut device = known.unwrap_or(Device::unknown(sender));
         let server = Timestamp::from_millis(server_ms);
         let decrypted = self.decrypt(rows, &sealed, &mut device, server, turn)?;
         rows.see(&digest(&sealed.content))?;
@@ -187,6 +190,9 @@ impl Receiver<'_> {
         }
         if device.sent_stream == 0 {
             rows.mark_lacking(sender)?;
+        }
+        if is_another {
+            rows.untell(account)?;
         }
         note_registration(rows, &mut device)?;
         peer.identity = Some(decrypted.identity);

@@ -1,7 +1,7 @@
 //! What cannot be read is asked for again, and who asks us gets it from the log, in a new session if the
 //! old one is broken (W§10.6). A device is asked at most once in a time that doubles, and answered at most once
 //! in half of it, whatever it sends: nothing here can become a storm. Group messages are asked for in a
-//! shorter time, because they touch no session: each is sent again at most once to each member.
+//! shorter time, because they touch no session: each is sent again at most once to each device.
 //!
 //! ```text
 //! a group message fails ─► its digest                            ─► in plaintext, to its sender device
@@ -181,7 +181,7 @@ pub(super) fn answer(
     if (state.answered..later(state.answered, interval / 2)).contains(&turn.now) {
         let failed = &asked.retry.failed;
         let (account, device_id) = (address.service_id, address.device_id);
-        let messages = super::group::answer(rows, own, key, account, failed, turn)?;
+        let messages = super::group::answer(rows, own, key, address, failed, turn)?;
         if messages == 0 {
             return count(rows, Some(account), Failure::AskedTooSoon, turn);
         }
@@ -224,7 +224,7 @@ pub(super) fn answer(
         // What is on its way was perhaps encrypted in the session that failed.
         rows.encrypt_again(account)?;
     }
-    let mut messages = super::group::answer(rows, own, key, account, &retry.failed, turn)?;
+    let mut messages = super::group::answer(rows, own, key, address, &retry.failed, turn)?;
     for (logged, number) in chosen {
         if number == Number::New || logged.stream != device.sent_stream {
             rows.forget_number(logged.id, address)?;

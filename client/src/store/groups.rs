@@ -267,6 +267,13 @@ impl Rows<'_> {
         Ok(())
     }
 
+    /// Whether a device has not been sent a message again; from now on it has.
+    pub(crate) fn answer_once(self, message: u64, device: Address) -> Result<bool, ProfileError> {
+        let sql = "INSERT OR IGNORE INTO answered (message, account, device) VALUES (?1, ?2, ?3)";
+        let columns = (to_sql(message), device.service_id.uuid(), device.device_id.get());
+        Ok(self.0.prepare_cached(sql)?.execute(columns)? > 0)
+    }
+
     /// Whether something waits for an account that was taken over before a message.
     pub(crate) fn waits_before(self, account: ServiceId, id: u64) -> Result<bool, ProfileError> {
         let sql = "SELECT 1 FROM outbox WHERE account = ?1 AND state < 2 AND id < ?2";

@@ -20,3 +20,11 @@ CREATE TABLE ahead (
 CREATE INDEX ahead_chat ON ahead (chat, position);
 CREATE INDEX ahead_account ON ahead (account, position);
 CREATE INDEX ahead_since ON ahead (since_ms);
+
+-- Devices that have asked for a message to a group and got it, each once.
+CREATE TABLE answered (
+  message INTEGER NOT NULL REFERENCES outbox (id) ON DELETE CASCADE,
+  account BLOB NOT NULL,
+  device INTEGER NOT NULL,
+  PRIMARY KEY (message, account, device)
+) STRICT, WITHOUT ROWID;

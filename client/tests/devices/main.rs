@@ -186,6 +186,67 @@ async fn groups_and_reading_are_shared_by_the_devices_of_an_account() {
     assert!(matches!(laptop.client.send_to_group(new, "x").await, Err(SendError::NotAMember)));
 }
 
+fn undecryptable(person: &Person) -> i64 {
+    let sql = "SELECT coalesce(sum(count), 0) FROM failure WHERE reason = 4";
+    database(person.folder.path()).query_row(sql, (), |row| row.get(0)).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_is_met_by_what_it_writes_reads_the_next_group_message_and_the_other_shows_it_once()
+ {
+    let relay = Relay::start().await;
+    let [alice, phone] =
+        [Person::register(&relay, "alice").await, Person::register(&relay, "bob").await];
+    let _running = [alice.spawn(), phone.spawn()];
+    let to_bob = phone.client.account();
+    let group = alice.client.create_group("two", &[to_bob]).await.unwrap();
+    alice.sent().await;
+    alice.client.send_to_group(group, "before").await.unwrap();
+    assert_eq!(collect(&phone, 1).await, ["before"]);
+    let laptop = link(&phone, "laptop").await;
+    let _laptop_runs = laptop.spawn();
+    laptop.send(&alice, "from the laptop").await;
+    assert_eq!(collect(&alice, 1).await, ["from the laptop"]);
+    assert_eq!(collect(&phone, 1).await, ["from the laptop"]);
+    alice.sent().await;
+
+    alice.client.send_to_group(group, "to both").await.unwrap();
+    assert_eq!(collect(&laptop, 1).await, ["to both"]);
+    alice.sent().await;
+    alice.send(&phone, "the end").await;
+    assert_eq!(collect(&laptop, 1).await, ["the end"]);
+    assert_eq!(collect(&phone, 2).await, ["to both", "the end"]);
+    assert_eq!(undecryptable(&laptop), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_message_that_one_device_asks_for_again_comes_to_that_one_alone() {
+    let relay = Relay::start().await;
+    let [alice, phone] =
+        [Person::register(&relay, "alice").await, Person::register(&relay, "bob").await];
+    let laptop = link(&phone, "laptop").await;
+    let _running = [alice.spawn(), phone.spawn()];
+    let laptop_runs = laptop.spawn();
+    let group = alice.client.create_group("two", &[phone.client.account()]).await.unwrap();
+    alice.sent().await;
+    alice.client.send_to_group(group, "before").await.unwrap();
+    for device in [&phone, &laptop] {
+        assert_eq!(collect(device, 1).await, ["before"]);
+    }
+    laptop_runs.stop().await;
+    let laptop = laptop.tampered("DELETE FROM sender_key").await;
+    let _laptop_runs = laptop.spawn();
+    for text in ["one", "two"] {
+        alice.client.send_to_group(group, text).await.unwrap();
+        assert_eq!(collect(&laptop, 1).await, [text]);
+    }
+    alice.sent().await;
+    alice.send(&phone, "the end").await;
+    assert_eq!(collect(&laptop, 1).await, ["the end"]);
+    assert_eq!(collect(&phone, 3).await, ["one", "two", "the end"]);
+    assert_eq!(undecryptable(&laptop), 1);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn row_30_what_was_said_before_comes_to_a_new_device_if_a_person_wants_it() {
     let relay = Relay::start().await;
