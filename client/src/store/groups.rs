@@ -7,7 +7,8 @@ use zeroize::Zeroizing;
 use super::{Digest, ProfileError, Rows, Waiting, from_sql, to_sql};
 use crate::message::GroupId;
 
-/// Keys of other devices that are kept; those that came first go first.
+/// Keys of other devices that are kept. Beyond it the first goes of the account that has most: nobody pushes out the keys of
+/// others by handing out their own.
 const SENDER_KEYS_MAX: i64 = 20_000;
 
 /// What a group is.
@@ -175,16 +176,23 @@ impl Rows<'_> {
         distribution: &[u8; 16],
         record: &SenderKeyRecord,
     ) -> Result<(), ProfileError> {
-        let mut statement = self.0.prepare_cached(
-            "INSERT INTO sender_key (account, device, distribution, record) VALUES (?1, ?2, ?3, ?4)
-             ON CONFLICT (account, device, distribution) DO UPDATE SET record = ?4 RETURNING position",
-        )?;
         let (account, device) = (sender.service_id.uuid(), sender.device_id.get());
-        let columns = (account, device, distribution, &record.encode()[..]);
-        let position: i64 = statement.query_row(columns, |row| row.get(0))?;
+        let record = record.encode();
+        let columns = (account, device, distribution, &record[..]);
+        // Not in one statement with the other: one that inserts nothing would use up a position all the same.
+        let sql = "UPDATE sender_key SET record = ?4 WHERE account = ?1 AND device = ?2 AND distribution = ?3";
+        if self.0.prepare_cached(sql)?.execute(columns)? > 0 {
+            return Ok(());
+        }
+        let sql = "INSERT INTO sender_key (account, device, distribution, record) VALUES (?1, ?2, ?3, ?4)";
+        self.0.prepare_cached(sql)?.execute(columns)?;
         self.0
-            .prepare_cached("DELETE FROM sender_key WHERE position <= ?1")?
-            .execute((position - SENDER_KEYS_MAX,))?;
+            .prepare_cached(
+                "DELETE FROM sender_key WHERE position = (SELECT min(position) FROM sender_key WHERE account =
+                 (SELECT account FROM sender_key GROUP BY account ORDER BY count(*) DESC, account LIMIT 1))
+                 AND (SELECT count(*) FROM sender_key) > ?1",
+            )?
+            .execute((SENDER_KEYS_MAX,))?;
         Ok(())
     }
 
@@ -299,4 +307,58 @@ pub(crate) struct NewGroupMessage<'a> {
     pub(crate) content: &'a [u8],
     pub(crate) digest: Digest,
     pub(crate) body: &'a [u8],
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Profile, Store};
+    use tuckseal::DeviceId;
+
+    const BOB: Address = Address::new(ServiceId::aci([2; 16]), DeviceId::PRIMARY);
+    const EVE: Address = Address::new(ServiceId::aci([3; 16]), DeviceId::PRIMARY);
+
+    fn record(distribution: [u8; 16]) -> SenderKeyRecord {
+        let key = SenderKey::generate(distribution, &mut rand::rng());
+        let mut record = SenderKeyRecord::new();
+        record.process(&key.distribution_message());
+        record
+    }
+
+    fn has(rows: Rows<'_>, sender: Address, distribution: [u8; 16]) -> bool {
+        rows.sender_key(sender, &distribution).unwrap().chain_ids().count() > 0
+    }
+
+    #[test]
+    fn a_key_stays_however_often_it_is_used_and_whatever_another_account_hands_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = Store::open(folder.path(), Profile::Create).unwrap();
+        let done = store.commit(|rows| {
+            let (a, b, c, d) = ([1; 16], [2; 16], [3; 16], [4; 16]);
+            rows.save_sender_key(BOB, &a, &record(a))?;
+            let used = record(b);
+            for _ in 0..=SENDER_KEYS_MAX {
+                rows.save_sender_key(BOB, &b, &used)?;
+            }
+            rows.save_sender_key(BOB, &c, &record(c))?;
+            assert!([a, b, c].iter().all(|it| has(rows, BOB, *it)));
+            // As many as there is room for, and one more.
+            let sql =
+                "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?2)
+                       INSERT INTO sender_key (account, device, distribution, record)
+                       SELECT ?1, 1, CAST(printf('%016d', i) AS BLOB), x'' FROM n";
+            rows.0.execute(sql, (EVE.service_id.uuid(), SENDER_KEYS_MAX - 3))?;
+            rows.save_sender_key(EVE, &a, &record(a))?;
+            rows.save_sender_key(BOB, &d, &record(d))?;
+            assert!([a, b, c, d].iter().all(|it| has(rows, BOB, *it)) && has(rows, EVE, a));
+            let sql = "SELECT count(*) FROM sender_key";
+            assert_eq!(rows.0.query_row(sql, (), |row| row.get::<_, i64>(0))?, SENDER_KEYS_MAX);
+            let sql =
+                "SELECT 1 FROM sender_key WHERE distribution = CAST(printf('%016d', ?1) AS BLOB)";
+            let there = |i: u8| rows.0.prepare(sql)?.exists((i,));
+            assert_eq!((there(1)?, there(2)?, there(3)?), (false, false, true), "the first go");
+            Ok::<_, ProfileError>(())
+        });
+        done.unwrap();
+    }
 }

@@ -80,10 +80,11 @@ fn read_message(row: &rusqlite::Row<'_>) -> Result<Message, ProfileError> {
 impl Rows<'_> {
     /// Whether an envelope was dealt with, or a message read before; remembers it in any case.
     pub(crate) fn see(self, id: &[u8]) -> Result<bool, ProfileError> {
-        let mut statement = self.0.prepare_cached("INSERT OR IGNORE INTO seen (id) VALUES (?1)")?;
-        if statement.execute((id,))? == 0 {
+        // An insert that is ignored would use up a position, and the place of another.
+        if self.has_seen(id)? {
             return Ok(true);
         }
+        self.0.prepare_cached("INSERT INTO seen (id) VALUES (?1)")?.execute((id,))?;
         let last = self.0.last_insert_rowid();
         self.0
             .prepare_cached("DELETE FROM seen WHERE position <= ?1")?
@@ -331,5 +332,26 @@ impl Rows<'_> {
             )?;
         }
         Ok(from_sql(count))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Profile, Store};
+
+    #[test]
+    fn what_was_seen_is_not_forgotten_for_what_comes_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = Store::open(folder.path(), Profile::Create).unwrap();
+        let done = store.commit(|rows| {
+            assert!(!rows.see(b"first")? && !rows.see(b"again")?);
+            for _ in 0..=SEEN_MAX {
+                assert!(rows.see(b"again")?);
+            }
+            assert!(!rows.see(b"last")? && rows.see(b"first")?);
+            Ok::<_, ProfileError>(())
+        });
+        done.unwrap();
     }
 }
