@@ -255,7 +255,7 @@ impl Client {
         Ok(account)
     }
 
-    /// Everybody that we know.
+    /// Everybody that we have looked up, written to or heard from.
     ///
     /// # Errors
     /// [`ProfileError`].

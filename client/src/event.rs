@@ -200,4 +200,6 @@ pub enum Failure {
     AskedTooSoon = 12,
     /// Somebody wrote to a group that they, or we, are not in.
     NotAMember = 13,
+    /// Somebody wanted to put us into another group, and we have not written to the 200 that they have put us into.
+    TooManyGroups = 14,
 }

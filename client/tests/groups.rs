@@ -168,6 +168,36 @@ async fn who_is_not_in_a_group_is_not_heard_in_it_and_cannot_change_it() {
     assert!(matches!(not_in_it, Err(GroupError::NotAMember)));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_put_into_a_group_knows_its_members_and_has_answered_once_they_write() {
+    let relay = Relay::start().await;
+    let [alice, bob, carol] = people(&relay, ["alice", "bob", "carol"]).await;
+    let _running = [alice.spawn(), bob.spawn(), carol.spawn()];
+    let unanswered = || -> i64 {
+        let sql = "SELECT count(*) FROM chat_group WHERE inviter IS NOT NULL";
+        database(bob.folder.path()).query_row(sql, (), |row| row.get(0)).unwrap()
+    };
+    let known = async || {
+        let contacts = bob.client.contacts().await.unwrap();
+        contacts.iter().map(|it| it.account).collect::<Vec<_>>()
+    };
+    for done in ["write", "rename", "leave"] {
+        let id = alice.client.create_group(done, &accounts(&[&bob, &carol])).await.unwrap();
+        sees(&bob, id, 3).await;
+        assert_eq!(unanswered(), 1);
+        match done {
+            "write" => {
+                assert_eq!(known().await, accounts(&[&alice]));
+                says(&bob, id, "hello", &[&alice, &carol]).await;
+                assert!(known().await.contains(&carol.client.account()));
+            }
+            "rename" => bob.client.rename_group(id, "renamed").await.unwrap(),
+            _ => bob.client.leave_group(id).await.unwrap(),
+        }
+        assert_eq!(unanswered(), 0, "{done}");
+    }
+}
+
 /// Puts what waits for the device that registered so many-th aside at the relay, or back.
 async fn aside(relay: &mut Relay, device: u32) {
     relay.stop().await;

@@ -7,6 +7,7 @@ use tuckseal::{Address, SenderKeyDistributionMessage, Timestamp};
 
 use super::{devices, membership};
 use crate::event::Event;
+use crate::message::GroupId;
 use crate::store::{Peer, ProfileError, Rows};
 
 /// From whom and when something came.
@@ -71,6 +72,9 @@ fn take_sync(
                 && rows.peer(to)?.is_none()
             {
                 rows.save_peer(&Peer::unknown(to))?;
+            }
+            if let Some(context) = &transcript.data.group {
+                rows.answer_inviter(GroupId(context.id))?;
             }
             let at = transcript.timestamp;
             let content = Content::new(Body::Sync(Sync::Sent(transcript)), at);

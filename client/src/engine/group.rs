@@ -102,6 +102,7 @@ impl Engine {
         let everybody = with(group.members.clone(), before);
         self.store.commit(|rows| {
             rows.save_group(group)?;
+            rows.answer_inviter(group.id)?;
             let key = SenderKey::generate(group.id.0, &mut turn.rng);
             rows.save_group_key(group.id, &key)?;
             let change =
@@ -141,6 +142,7 @@ impl Engine {
             let left =
                 Group { standing: Standing::Former, members: others.clone(), ..group.clone() };
             rows.save_group(&left)?;
+            rows.answer_inviter(id)?;
             for account in &others {
                 let content = notice(rows, own, &group, Some(GroupChange::Left), turn)?;
                 rows.put_out(*account, Form::Notice, &content)?;
@@ -165,6 +167,7 @@ impl Engine {
         let group = self.own_group(id)?.ok_or(SendError::NotAMember)?;
         let (own, us) = (&self.own, self.local.address.service_id);
         let sent = self.store.commit(|rows| {
+            rows.answer_inviter(id)?;
             let mut key = match rows.group_key(id)? {
                 Some(key) if key.iteration() < u32::MAX => key,
                 _ => {

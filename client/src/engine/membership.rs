@@ -9,7 +9,10 @@ use super::deliver::{Came, take_message};
 use super::receive::tell_all;
 use crate::event::{Event, Failure};
 use crate::message::GroupId;
-use crate::store::{Ahead, AheadForm, Group, Peer, ProfileError, Rows, Standing};
+use crate::store::{Ahead, AheadForm, Group, ProfileError, Rows, Standing};
+
+/// Groups that one account can make us a member of before we have written to one of them, changed or left it.
+const UNANSWERED_MAX: u64 = 200;
 
 /// A message to a group, or a change of it. What is of a revision that we have not heard of is not judged by the members
 /// that we know, who may be others by then: it waits for the change. A revision that somebody makes up who was removed
@@ -38,12 +41,13 @@ pub(super) fn take(
         _ => AheadForm::Left,
     };
     let mut events = Vec::new();
-    let is_news = take_change(rows, account, id, revision, change)?;
+    let taken = take_change(rows, account, id, revision, change)?;
     if rows.group(id)?.as_ref().is_none_or(is_ahead) {
         events.extend(wait(rows, came, id, revision, form, data)?);
     }
+    let is_news = matches!(taken, Some(Event::GroupChanged { .. }));
+    events.extend(taken);
     if is_news {
-        events.push(Event::GroupChanged { group: id });
         release(rows, id, &mut events)?;
     }
     Ok(events)
@@ -106,9 +110,8 @@ fn release(rows: Rows<'_>, id: GroupId, events: &mut Vec<Event>) -> Result<(), P
         let Some(context) = &mut data.group else { return Err(damaged) };
         match context.change.take() {
             Some(change) => {
-                if take_change(rows, sender.service_id, id, context.revision, change)? {
-                    events.push(Event::GroupChanged { group: id });
-                }
+                let account = sender.service_id;
+                events.extend(take_change(rows, account, id, context.revision, change)?);
             }
             None => {
                 events.push(take_written(rows, Came { sender, since, sent }, id, 0, data)?);
@@ -129,21 +132,22 @@ pub(super) fn trim(
 }
 
 /// A member changes the group: the higher revision holds, and of two with the same number the one whose
-/// digest is larger, so that all come to the same. Whether it is another group now.
+/// digest is larger, so that all come to the same. What the app hears of it.
 fn take_change(
     rows: Rows<'_>,
     account: ServiceId,
     id: GroupId,
     revision: u32,
     change: GroupChange,
-) -> Result<bool, ProfileError> {
+) -> Result<Option<Event>, ProfileError> {
     let us = rows.own_account()?;
     let known = rows.group(id)?;
+    let was_member = known.as_ref().is_some_and(|known| known.standing == Standing::Member);
     let group = match (change, known) {
         (GroupChange::State { name, members }, None) => {
             // Who makes a group is in it.
             if !members.contains(&account) || !members.contains(&us) {
-                return Ok(false);
+                return Ok(None);
             }
             Group { id, name, revision, standing: Standing::Member, members }
         }
@@ -155,29 +159,34 @@ fn take_change(
                 && [account, us].iter().all(|it| new.members.contains(it));
             let may = known.members.contains(&account) || takes_us_back;
             if !may || rank(&new) <= rank(&known) {
-                return Ok(false);
+                return Ok(None);
             }
             new
         }
         (GroupChange::Left, Some(known)) => {
             // Whom a later revision has they have been taken back by.
             if revision < known.revision || !known.members.contains(&account) {
-                return Ok(false);
+                return Ok(None);
             }
             let members = known.members.iter().filter(|it| **it != account).copied().collect();
             // Another device of ours speaks for us.
             let standing = if account == us { Standing::Former } else { known.standing };
             Group { members, standing, ..known }
         }
-        _ => return Ok(false),
+        _ => return Ok(None),
     };
-    for member in &group.members {
-        if rows.peer(*member)?.is_none() && *member != us {
-            rows.save_peer(&Peer::unknown(*member))?;
-        }
+    let is_invited = account != us && !was_member && group.standing == Standing::Member;
+    if is_invited && rows.unanswered(account, id)? >= UNANSWERED_MAX {
+        let reason = Failure::TooManyGroups;
+        return Ok(Some(Event::Failure { account: Some(account), reason, count: 1 }));
     }
     rows.save_group(&group)?;
-    Ok(true)
+    if is_invited {
+        rows.set_inviter(id, account)?;
+    } else if account == us {
+        rows.answer_inviter(id)?;
+    }
+    Ok(Some(Event::GroupChanged { group: id }))
 }
 
 fn rank(group: &Group) -> (u32, [u8; 32]) {
@@ -324,6 +333,42 @@ mod tests {
             rows.trim_ahead(Timestamp::from_millis(AT.as_millis() + 1))
         });
         assert_eq!(gone.unwrap(), [CAROL; 256]);
+    }
+
+    #[test]
+    fn one_account_puts_us_into_so_many_groups_until_we_say_something() {
+        let (mut store, _folder) = store();
+        let done = store.commit(|rows| {
+            let invite = |account, number: u8, revision| {
+                let group = Some(GroupContext {
+                    id: [number; 16],
+                    revision,
+                    change: Some(GroupChange::State {
+                        name: String::new(),
+                        members: vec![account, US, DAVE],
+                    }),
+                });
+                let sender = Address::new(account, DeviceId::PRIMARY);
+                let came = Came { sender, since: AT, sent: AT };
+                let events = take(rows, came, 0, Data { group, ..Data::default() })?;
+                Ok::<_, ProfileError>(match &events[..] {
+                    [Event::GroupChanged { .. }] => true,
+                    [Event::Failure { reason: Failure::TooManyGroups, .. }] => false,
+                    other => panic!("{other:?}"),
+                })
+            };
+            for number in 0..200 {
+                assert!(invite(BOB, number, 0)?);
+            }
+            assert!(!invite(BOB, 200, 0)? && invite(CAROL, 201, 0)?);
+            assert!(invite(BOB, 0, 1)?, "of one that is there");
+            rows.answer_inviter(GroupId([7; 16]))?;
+            assert!(invite(BOB, 200, 0)? && !invite(BOB, 202, 0)?);
+            assert!(invite(US, 202, 0)?, "another device of ours");
+            assert_eq!(rows.peers()?.len(), 0, "whom nobody has written to");
+            Ok::<_, ProfileError>(())
+        });
+        done.unwrap();
     }
 
     proptest! {

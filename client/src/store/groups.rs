@@ -97,6 +97,27 @@ impl Rows<'_> {
         Ok(())
     }
 
+    /// An account has made us a member.
+    pub(crate) fn set_inviter(self, id: GroupId, account: ServiceId) -> Result<(), ProfileError> {
+        let sql = "UPDATE chat_group SET inviter = ?2 WHERE id = ?1";
+        self.0.prepare_cached(sql)?.execute((id.0, account.uuid()))?;
+        Ok(())
+    }
+
+    /// We have done something in a group.
+    pub(crate) fn answer_inviter(self, id: GroupId) -> Result<(), ProfileError> {
+        let sql = "UPDATE chat_group SET inviter = NULL WHERE id = ?1 AND inviter IS NOT NULL";
+        self.0.prepare_cached(sql)?.execute((id.0,))?;
+        Ok(())
+    }
+
+    /// How many groups an account has made us a member of, this one not counted, in which we have done nothing since.
+    pub(crate) fn unanswered(self, account: ServiceId, id: GroupId) -> Result<u64, ProfileError> {
+        let sql = "SELECT count(*) FROM chat_group WHERE inviter = ?1 AND id <> ?2";
+        let mut statement = self.0.prepare_cached(sql)?;
+        Ok(from_sql(statement.query_row((account.uuid(), id.0), |row| row.get(0))?))
+    }
+
     /// Our key for a group, if there is one.
     pub(crate) fn group_key(self, id: GroupId) -> Result<Option<SenderKey>, ProfileError> {
         let mut statement = self.0.prepare_cached("SELECT key FROM chat_group WHERE id = ?1")?;

@@ -28,3 +28,7 @@ CREATE TABLE answered (
   device INTEGER NOT NULL,
   PRIMARY KEY (message, account, device)
 ) STRICT, WITHOUT ROWID;
+
+-- Who has made us a member, until we have written to the group, changed or left it.
+ALTER TABLE chat_group ADD COLUMN inviter BLOB;
+CREATE INDEX chat_group_inviter ON chat_group (inviter) WHERE inviter IS NOT NULL;
