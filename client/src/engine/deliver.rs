@@ -48,7 +48,9 @@ pub(super) fn deliver(
     if let Some(key) = content.sender_key {
         take_key(rows, came.sender, &key)?;
     }
-    if missing > 0 && !events.iter().any(|event| matches!(event, Event::Message(_))) {
+    // One that had waited and comes with a change says nothing of it.
+    let is_said = |event: &Event| matches!(event, Event::Message(it) if it.missing_before > 0);
+    if missing > 0 && !events.iter().any(is_said) {
         events.push(Event::Missing { account: came.sender.service_id, count: missing });
     }
     Ok(events)

@@ -199,7 +199,7 @@ fn rank(group: &Group) -> (u32, [u8; 32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{Settings, new_profile};
+    use crate::engine::{Settings, deliver, new_profile};
     use crate::store::{Account, Own, Profile, Store};
     use proptest::prelude::*;
     use tuckseal::{Address, DeviceId, IdentityKeyPair};
@@ -333,6 +333,28 @@ mod tests {
             rows.trim_ahead(Timestamp::from_millis(AT.as_millis() + 1))
         });
         assert_eq!(gone.unwrap(), [CAROL; 256]);
+    }
+
+    #[test]
+    fn what_is_missing_before_a_change_is_told_also_when_a_message_waited_for_the_change() {
+        let (mut store, _folder) = store();
+        outcome(&mut store, &[state(BOB, 0, &[US, BOB]), text(CAROL, 1, "early")]);
+        let (from, change) = state(BOB, 1, &[US, BOB, CAROL]);
+        let sender = Address::new(from, DeviceId::PRIMARY);
+        let kept = Content::new(Body::Data(change), AT).encode();
+        let events = store
+            .commit(|rows| deliver::deliver(rows, Came { sender, since: AT, sent: AT }, 2, &kept));
+        let events = events.unwrap();
+        let [
+            Event::GroupChanged { .. },
+            Event::Message(message),
+            Event::Missing { account, count },
+        ] = &events[..]
+        else {
+            panic!("{events:?}")
+        };
+        assert_eq!((message.text.as_str(), message.missing_before), ("early", 0));
+        assert_eq!((*account, *count), (BOB, 2));
     }
 
     #[test]
