@@ -59,13 +59,13 @@ async fn secure(
     tls: Option<TlsAcceptor>,
     router: Router,
     app: Arc<App>,
-    _place: Option<OwnedSemaphorePermit>,
+    place: Option<OwnedSemaphorePermit>,
 ) {
     if let Err(error) = socket.set_nodelay(true) {
         tracing::debug!(%error, "nodelay");
     }
     let write_limit = Duration::from_secs(app.services.limits.stream_write_secs);
-    let socket = Patient::new(socket, write_limit);
+    let socket = Patient::new(socket, write_limit, place);
     let Some(tls) = tls else { return serve(socket, router, app).await };
     let patience = Duration::from_secs(app.services.limits.header_timeout_secs);
     let handshake = tokio::time::timeout(patience, tls.accept(socket));

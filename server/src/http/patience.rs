@@ -1,5 +1,6 @@
 //! A socket whose other side takes nothing for too long is at its end: a reader that stalls would hold its place, and what
-//! is read for it from a disk or a bucket, for as long as it likes.
+//! is read for it from a disk or a bucket, for as long as it likes. The place goes with the socket: a stream keeps it after
+//! the connection was upgraded.
 
 use std::future::Future;
 use std::io;
@@ -8,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Sleep, sleep};
 
 /// Writes fail when none gets on for so long. Reads are as they were.
@@ -16,11 +18,13 @@ pub(super) struct Patient<S> {
     patience: Duration,
     /// Since a write has not got on.
     waiting: Option<Pin<Box<Sleep>>>,
+    /// Among the connections that may be open.
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 impl<S: Unpin> Patient<S> {
-    pub(super) fn new(inner: S, patience: Duration) -> Self {
-        Self { inner, patience, waiting: None }
+    pub(super) fn new(inner: S, patience: Duration, place: Option<OwnedSemaphorePermit>) -> Self {
+        Self { inner, patience, waiting: None, _place: place }
     }
 
     fn inner(&mut self) -> Pin<&mut S> {
@@ -96,7 +100,7 @@ mod tests {
     #[tokio::test]
     async fn write_fails_when_nothing_is_taken_and_not_while_a_little_is() {
         let (near, mut far) = duplex(1_000);
-        let mut near = Patient::new(near, Duration::from_secs(2));
+        let mut near = Patient::new(near, Duration::from_secs(2), None);
         // For longer than its patience, in all.
         let slow = async {
             let mut taken = [0; 1_000];

@@ -1,13 +1,16 @@
 //! Submissions over the stream: answered one by one, by the same rules as over HTTP.
 
+use std::time::Duration;
+
 use bytes::Bytes;
-use futures_util::SinkExt;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{SinkExt, StreamExt};
 use prost::Message;
 use tokio_tungstenite::tungstenite::Message as Frame;
 use tuckseal::service::submission_answer::Result as Answer;
 use tuckseal::service::{Ack, ClientFrame, StreamSubmission, client_frame};
 
-use crate::world::{Party, World, rows, texts};
+use crate::world::{PATIENCE, Party, World, rows, texts};
 
 fn id(submission: &StreamSubmission) -> Bytes {
     submission.submission.as_ref().unwrap().submission_id.clone()
@@ -113,4 +116,26 @@ async fn more_than_may_be_under_way_waits_in_the_socket() {
     }
     let answers = stream.answers(100).await;
     assert!(answers.values().all(|answer| matches!(answer, Answer::Accepted(_))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stream_keeps_its_place_among_the_connections_until_it_is_closed() {
+    let world = World::with(|limits| limits.connections = 2).await;
+    let bob = Party::new(world.address, "bob");
+    let mut opening: FuturesUnordered<_> = (0..5).map(|_| bob.bare_stream()).collect();
+    let mut open = Vec::new();
+    for place in 0..5 {
+        if place >= 2 {
+            // Nobody else comes in before somebody leaves.
+            let early = tokio::time::timeout(Duration::from_millis(300), opening.next()).await;
+            assert!(early.is_err(), "{} are open", open.len() + 1);
+            open.remove(0);
+        }
+        let next = tokio::time::timeout(PATIENCE, opening.next()).await;
+        open.push(next.expect("no place became free").unwrap());
+    }
+    let left: Vec<_> =
+        std::mem::take(&mut open).into_iter().map(crate::world::Stream::leave).collect();
+    futures_util::future::join_all(left).await;
+    world.stop().await;
 }
