@@ -19,6 +19,7 @@ use crate::peers::{Peer, python, script};
 use crate::world::{PATIENCE, Party, World, refusal};
 
 pub(crate) const SIZE: usize = 300_000;
+const DAY: i64 = 86_400_000;
 
 /// A server of S3 with one bucket.
 pub(crate) struct S3 {
@@ -343,7 +344,6 @@ pub(crate) async fn message_bytes(response: Response) -> Vec<u8> {
 }
 
 async fn day_that_is_over_is_dropped_and_the_next_one_stays(mut place: Place) {
-    const DAY: i64 = 86_400_000;
     let folder = tempfile::tempdir().unwrap();
     let store = match &place {
         Place::Folder => AttachmentStore::folder(folder.path().join("attachments")),
@@ -366,6 +366,33 @@ async fn day_that_is_over_is_dropped_and_the_next_one_stays(mut place: Place) {
     if let Place::Bucket(s3) = &mut place {
         assert!(s3.keys().await.is_empty());
     }
+}
+
+#[tokio::test]
+async fn what_is_not_the_relays_own_stays_and_what_cannot_be_dropped_keeps_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    let photos = ["2024", "100", "-5", "tuckseal-", "tuckseal-x", "tuckseal-0100", "tuckseal-+100"];
+    for name in photos {
+        std::fs::create_dir(root.join(name)).unwrap();
+        std::fs::write(root.join(name).join("photo"), "a photo").unwrap();
+    }
+    let store = AttachmentStore::folder(root.into());
+    let name = |day: i64| AttachmentName { id: [7; 16], expires_ms: day * DAY, size: 3 };
+    for day in 100..120 {
+        store.create(name(day)).await.unwrap();
+    }
+    // A file in the place of a day.
+    std::fs::write(root.join("tuckseal-99"), "").unwrap();
+    store.purge(20_000 * DAY).await.unwrap_err();
+    for day in 100..120 {
+        assert!(store.uploaded(name(day)).await.is_err(), "{day}");
+    }
+    for name in photos {
+        assert!(root.join(name).join("photo").exists(), "{name}");
+    }
+    std::fs::remove_file(root.join("tuckseal-99")).unwrap();
+    assert_eq!(store.purge(20_000 * DAY).await.unwrap(), 0);
 }
 
 async fn path_of_a_hanging_upload_does_not_hold_the_shutdown(place: Place) {

@@ -1,8 +1,8 @@
 //! Attachments as objects of a bucket that speaks S3.
 //!
 //! ```text
-//! PREFIX/DAY/ID/open             an upload was begun; 0 bytes
-//! PREFIX/DAY/ID/OFFSET           a piece: the bytes from OFFSET (16 digits, hex) on
+//! PREFIX/tuckseal-DAY/ID/open    an upload was begun; 0 bytes
+//! PREFIX/tuckseal-DAY/ID/OFFSET  a piece: the bytes from OFFSET (16 digits, hex) on
 //! ```
 //! A piece is put as a whole, and only if there is none at its offset. So the list of the pieces is all there is to
 //! know: bytes up to the end of the last piece are durable, every node sees the same ones, and of two writers at one
@@ -191,15 +191,17 @@ impl AttachmentBucket {
 
     pub(super) async fn purge(&self, now_ms: i64) -> io::Result<u64> {
         let days = self.store.list_with_delimiter(Some(&self.prefix)).await.map_err(io_error)?;
-        let mut dropped = 0;
+        let (mut dropped, mut failed) = (0, Ok(()));
         for day in days.common_prefixes {
             if day.filename().is_some_and(|name| is_over(name, now_ms)) {
                 let keys = self.store.list(Some(&day)).map_ok(|object| object.location).boxed();
-                self.delete_all(keys).await?;
-                dropped += 1;
+                match self.delete_all(keys).await {
+                    Ok(()) => dropped += 1,
+                    Err(error) => failed = Err(error),
+                }
             }
         }
-        Ok(dropped)
+        failed.map(|()| dropped)
     }
 
     async fn delete_all(
@@ -248,7 +250,7 @@ impl AttachmentBucket {
     }
 
     fn folder(&self, name: AttachmentName) -> Path {
-        self.prefix.clone().join(day(name).to_string()).join(hex::encode(name.id))
+        self.prefix.clone().join(day(name.expires_ms)).join(hex::encode(name.id))
     }
 }
 
@@ -330,6 +332,17 @@ mod tests {
         assert_eq!(refused.kind(), io::ErrorKind::QuotaExceeded);
         let there = bucket.uploaded(NAME).await.unwrap();
         assert_eq!(there, Uploaded::Part(most_pieces(NAME)));
+    }
+
+    #[tokio::test]
+    async fn what_is_not_the_relays_own_stays() {
+        let bucket = bucket();
+        let photo = Path::from("2024/photo");
+        bucket.put_new(&photo, Bytes::from_static(b"x")).await.unwrap();
+        bucket.create(NAME).await.unwrap();
+        assert_eq!(bucket.purge(i64::MAX / 2).await.unwrap(), 1);
+        let left: Vec<_> = bucket.store.list(None).try_collect().await.unwrap();
+        assert_eq!(left.into_iter().map(|object| object.location).collect::<Vec<_>>(), [photo]);
     }
 
     #[tokio::test]

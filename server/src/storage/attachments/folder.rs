@@ -87,21 +87,25 @@ impl AttachmentFolder {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
                 folders => folders?,
             };
-            let mut dropped = 0;
+            let (mut dropped, mut failed) = (0, Ok(()));
             for folder in folders {
                 let folder = folder?;
                 if folder.file_name().to_str().is_some_and(|name| is_over(name, now_ms)) {
-                    fs::remove_dir_all(folder.path())?;
-                    dropped += 1;
+                    match fs::remove_dir_all(folder.path()) {
+                        Ok(()) => dropped += 1,
+                        // Another node was faster.
+                        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                        Err(error) => failed = Err(error),
+                    }
                 }
             }
-            Ok(dropped)
+            failed.map(|()| dropped)
         })
         .await
     }
 
     fn whole(&self, name: AttachmentName) -> PathBuf {
-        self.root.join(day(name).to_string()).join(hex::encode(name.id))
+        self.root.join(day(name.expires_ms)).join(hex::encode(name.id))
     }
 
     fn part(&self, name: AttachmentName) -> PathBuf {

@@ -1,6 +1,9 @@
 //! Attachments in a folder or in a bucket of S3, by the day on which they expire: the old go by the day, and no table
 //! knows of any.
 //!
+//! A day is called `tuckseal-DAY`, in days since 1970, as nothing else is: what somebody else keeps in the same folder or bucket,
+//! by years for instance, is never dropped.
+//!
 //! What an upload has come to is what is durable, wherever it is asked: another node, or the same one after a crash,
 //! finds the same offset. One writer goes on from an offset; a second one is refused.
 
@@ -17,6 +20,8 @@ pub use bucket::{AttachmentBucket, BucketError, BucketUpload, Pieces};
 pub use folder::{AttachmentFolder, FileUpload};
 
 const DAY_MS: i64 = 86_400_000;
+/// Before the number of the day in the name of a folder.
+const DAY_PREFIX: &str = "tuckseal-";
 
 /// Bytes of an attachment, as they come.
 pub type Content = BoxStream<'static, io::Result<Bytes>>;
@@ -142,7 +147,7 @@ impl AttachmentStore {
     /// Drops the days that are over at `now_ms`. Says how many.
     ///
     /// # Errors
-    /// A day cannot be read or removed.
+    /// A day cannot be read or removed; the others are.
     pub async fn purge(&self, now_ms: i64) -> io::Result<u64> {
         match self {
             Self::Folder(folder) => folder.purge(now_ms).await,
@@ -209,12 +214,37 @@ impl Stored {
     }
 }
 
-/// The day on which it expires, since 1970.
-fn day(name: AttachmentName) -> i64 {
-    name.expires_ms.div_euclid(DAY_MS)
+/// The folder of the day of so many milliseconds.
+fn day(ms: i64) -> String {
+    format!("{DAY_PREFIX}{}", ms.div_euclid(DAY_MS))
 }
 
-/// Whether this is the name of a day before that of `now_ms`.
-fn is_over(day: &str, now_ms: i64) -> bool {
-    day.parse::<i64>().is_ok_and(|day| day < now_ms.div_euclid(DAY_MS))
+/// Whether this is the folder of a day before that of `now_ms`, written as [`day`] does it.
+fn is_over(folder: &str, now_ms: i64) -> bool {
+    let number = folder.strip_prefix(DAY_PREFIX).and_then(|number| number.parse::<i64>().ok());
+    let begins = number.and_then(|number| number.checked_mul(DAY_MS));
+    begins.is_some_and(|ms| day(ms) == folder && ms.div_euclid(DAY_MS) < now_ms.div_euclid(DAY_MS))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folder_of_a_day_is_known_by_its_whole_name() {
+        let now_ms = 20_800 * DAY_MS;
+        assert!(is_over(&day(now_ms - 1), now_ms) && !is_over(&day(now_ms), now_ms));
+        for foreign in [
+            "2024",
+            "20000",
+            "-1",
+            "tuckseal-",
+            "tuckseal-020000",
+            "tuckseal-+20000",
+            "tuckseal-20000x",
+            "xtuckseal-20000",
+        ] {
+            assert!(!is_over(foreign, now_ms), "{foreign}");
+        }
+    }
 }
