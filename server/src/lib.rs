@@ -12,6 +12,7 @@ pub mod bus;
 mod check;
 pub mod config;
 pub mod hook;
+mod house;
 mod http;
 mod https;
 mod identity;

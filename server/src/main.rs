@@ -81,7 +81,10 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
         Some(Task::Backup { to }) => backup(&config.data_dir.join("tuckseal.db"), &to)?,
         Some(Task::Bench(_) | Task::Rotate { .. }) | None => {
             start_log(&config)?;
-            runtime.block_on(serve(config))?;
+            let served = runtime.block_on(serve(config));
+            // A purge of files that is still under way has nothing that would be lost.
+            runtime.shutdown_background();
+            served?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -1,4 +1,4 @@
-//! The life of a server: opening its files, listening, house-keeping, stopping.
+//! The life of a server: opening its files, listening, stopping.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::future::Future;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::time::{interval, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 use crate::bus::{Bus, BusError, LocalBus, NodesBus};
 use crate::config::{AttachmentPlace, Config};
 use crate::hook::{HookOpenError, HttpHook, OperatorHook};
+use crate::house;
 use crate::http::acme::{self, Renewal};
 use crate::http::tls::{self, TlsError};
 use crate::http::{self, App};
@@ -186,7 +187,7 @@ impl Server {
         }
         let waking = app.services.push.clone().run(app.stopping.clone());
         let waking = tokio::spawn(waking);
-        let keeping = tokio::spawn(keep_house(Arc::clone(&app)));
+        let mut keeping = house::keep(&app);
         shutdown.await;
         drain(&app).await;
         tracing::info!("stopping");
@@ -198,7 +199,9 @@ impl Server {
         if timeout(grace, app.open.wait()).await.is_err() {
             tracing::warn!(open = app.open.len(), "connections did not end in time");
         }
-        let _ = tokio::join!(keeping, waking);
+        // Both end with `stopping`, whatever they wait for.
+        while keeping.join_next().await.is_some() {}
+        let _ = waking.await;
         app.services.push.flush(grace).await;
         app.store.close().await.map_err(ServerError::Close)?;
         tracing::info!("stopped");
@@ -338,44 +341,5 @@ fn open_data_dir(path: &Path) -> Result<File, ServerError> {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(ServerError::InUse { path: path.into() }),
         Err(TryLockError::Error(source)) => Err(failed(source)),
-    }
-}
-
-/// Drops what has expired and forgets budgets that are full, until the server is to stop. Where nothing is written nothing is
-/// dropped, and there is nothing that a sweep could find.
-async fn keep_house(app: Arc<App>) {
-    if app.read_only {
-        return;
-    }
-    let limits = &app.services.limits;
-    let mut rounds = interval(Duration::from_secs(limits.purge_interval_secs));
-    let mut sweeps = interval(Duration::from_secs(limits.sweep_interval_secs));
-    loop {
-        tokio::select! {
-            () = app.stopping.cancelled() => return,
-            _ = sweeps.tick() => {
-                if let Err(error) = app.services.relay.sweep().await {
-                    tracing::warn!(%error, "sweep");
-                }
-                continue;
-            }
-            _ = rounds.tick() => {}
-        }
-        if let Err(error) = app.services.relay.purge().await {
-            tracing::warn!(%error, "expired envelopes");
-        }
-        if let Err(error) = app.services.attachments.purge().await {
-            tracing::warn!(%error, "expired attachments");
-        }
-        if let Err(error) = app.services.reports.purge().await {
-            tracing::warn!(%error, "expired report tokens");
-        }
-        if let Err(error) = app.services.keys.tidy().await {
-            tracing::warn!(%error, "kept answers");
-        }
-        if let Err(error) = app.services.devices.tidy().await {
-            tracing::warn!(%error, "expired links");
-        }
-        app.services.push.tidy();
     }
 }

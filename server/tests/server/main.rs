@@ -21,6 +21,7 @@ mod drain;
 mod ephemeral;
 mod hooks;
 mod hostile;
+mod house;
 mod keys;
 mod multi;
 mod nodes;
