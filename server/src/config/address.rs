@@ -32,12 +32,18 @@ impl FromStr for Address {
     }
 }
 
-/// Without user and password, and without what follows `?`.
+/// Without user and password, and without what follows `?`. Where a password may be on either side of that, nothing is printed.
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some((scheme, rest)) = self.0.split_once("://") else { return f.write_str("…") };
-        let rest = rest.split_once('?').map_or(rest, |(rest, _)| rest);
-        let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+        if !scheme.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+            return f.write_str("…");
+        }
+        let (place, more) = rest.split_once('?').unwrap_or((rest, ""));
+        if more.contains('@') {
+            return write!(f, "{scheme}://…");
+        }
+        let host = place.rsplit_once('@').map_or(place, |(_, host)| host);
         write!(f, "{scheme}://{host}")
     }
 }
@@ -61,6 +67,11 @@ mod tests {
         );
         assert_eq!(shown("nats://host:4222"), "nats://host:4222");
         assert_eq!(shown("redis://:p@host:6379/0"), "redis://host:6379/0");
-        assert_eq!(shown("host=h password=p"), "…");
+        for open in ["u:pa?ss@host/db", "host/db?password=p@ss", "u:p@ss?w@host/db"] {
+            assert_eq!(shown(&format!("postgresql://{open}")), "postgresql://…");
+        }
+        for pairs in ["host=h password=p", "host=h password=a://b"] {
+            assert_eq!(shown(pairs), "…");
+        }
     }
 }
