@@ -76,19 +76,8 @@ impl ServerIdentity {
     /// A file is missing, unreadable or holds something else, or the three do not belong together.
     pub fn load_or_create(config: &Config) -> Result<Self, IdentityError> {
         let files = Files::new(config);
-        let all = files.all();
-        if !files.named(config) && all.iter().all(|path| !path.exists()) {
+        if !files.named(config) && files.all().iter().all(|path| !path.exists()) {
             create(&files)?;
-        } else if let Some(missing) = all.into_iter().find(|path| !path.exists()) {
-            return Err(IdentityError::Incomplete { missing: missing.clone() });
-        }
-        if !files.relay_secret.exists() {
-            if config.relay_secret_file.is_some() {
-                return Err(IdentityError::Incomplete { missing: files.relay_secret });
-            }
-            let mut secret = Zeroizing::new([0; 32]);
-            rand::rng().fill_bytes(&mut *secret);
-            write(&files.relay_secret, &*secret, Access::Private)?;
         }
         load(&files)
     }
@@ -162,8 +151,8 @@ struct Files {
 
 impl Files {
     /// Those that are made together.
-    fn all(&self) -> [&PathBuf; 3] {
-        [&self.trust_root, &self.key, &self.certificate]
+    fn all(&self) -> [&PathBuf; 4] {
+        [&self.trust_root, &self.key, &self.certificate, &self.relay_secret]
     }
 
     fn named(&self, config: &Config) -> bool {
@@ -218,6 +207,9 @@ fn create(files: &Files) -> Result<(), IdentityError> {
     let root = PrivateKey::generate(&mut rand::rng());
     write(&files.trust_root_private, &*root.to_bytes(), Access::Private)?;
     write_signer(&root, &files.key, &files.certificate)?;
+    let mut secret = Zeroizing::new([0; 32]);
+    rand::rng().fill_bytes(&mut *secret);
+    write(&files.relay_secret, &*secret, Access::Private)?;
     // Last: a first start that broke off before this line is reported, not half used.
     write(&files.trust_root, &root.public_key().serialize(), Access::Public)?;
     tracing::warn!(
@@ -228,6 +220,10 @@ fn create(files: &Files) -> Result<(), IdentityError> {
 }
 
 fn load(files: &Files) -> Result<ServerIdentity, IdentityError> {
+    // None is made anew beside others: a node with another secret than the rest would go by other envelope ids.
+    if let Some(missing) = files.all().into_iter().find(|path| !path.exists()) {
+        return Err(IdentityError::Incomplete { missing: missing.clone() });
+    }
     let trust_root =
         read(&files.trust_root, "a public key", |bytes| PublicKey::decode(bytes).ok())?;
     let key = read(&files.key, "a private key", |bytes| PrivateKey::from_bytes(bytes).ok())?;
@@ -311,11 +307,28 @@ mod tests {
         fs::copy(other.path().join("server.private"), folder.path().join("server.private"))
             .unwrap();
         assert!(matches!(ServerIdentity::load_or_create(&config), Err(IdentityError::Mismatch)));
-        fs::remove_file(folder.path().join("server.private")).unwrap();
-        assert!(matches!(
-            ServerIdentity::load_or_create(&config),
-            Err(IdentityError::Incomplete { .. })
-        ));
+    }
+
+    #[test]
+    fn file_that_is_missing_beside_others_is_not_made_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config::new(folder.path());
+        ServerIdentity::load_or_create(&config).unwrap();
+        let kept = tempfile::tempdir().unwrap();
+        for name in ["trust-root.public", "server.private", "server.certificate", "relay.secret"] {
+            let (path, aside) = (folder.path().join(name), kept.path().join(name));
+            fs::rename(&path, &aside).unwrap();
+            for read in [
+                ServerIdentity::load_or_create(&config).map(drop),
+                ServerIdentity::load(&config).map(drop),
+            ] {
+                let Err(IdentityError::Incomplete { missing }) = read else { panic!("{name}") };
+                assert_eq!(missing, path);
+            }
+            assert!(!path.exists());
+            fs::rename(&aside, &path).unwrap();
+        }
+        ServerIdentity::load_or_create(&config).unwrap();
     }
 
     #[cfg(unix)]

@@ -8,6 +8,7 @@ use tuckseal_server::storage::{AttachmentName, AttachmentStore, Uploaded};
 
 use crate::attachments::{S3, bare, offset, patch, slot};
 use crate::crash::{program, start_with};
+use crate::nodes::KEYS;
 use crate::world::{Party, World, refusal};
 
 const PIECE: usize = 4 * 1024 * 1024;
@@ -38,8 +39,9 @@ async fn upload_goes_on_at_another_node_after_its_own_was_killed() {
     let Some(s3) = S3::start().await else { return };
     let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     let (mut first, address) = start_with(folders[0].path(), &settings(&s3)).await;
-    std::fs::copy(folders[0].path().join("relay.secret"), folders[1].path().join("relay.secret"))
-        .unwrap();
+    for name in KEYS {
+        std::fs::copy(folders[0].path().join(name), folders[1].path().join(name)).unwrap();
+    }
     let (_second, other) = start_with(folders[1].path(), &settings(&s3)).await;
     let mut alice = Party::register(address, "alice").await;
     let content: Vec<u8> = (0..PIECE + 300_000).map(|n| (n % 251) as u8).collect();

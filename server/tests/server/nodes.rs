@@ -18,7 +18,7 @@ pub(crate) struct Cluster {
     pub(crate) nodes: Vec<World>,
 }
 
-const KEYS: [&str; 4] =
+pub(crate) const KEYS: [&str; 4] =
     ["trust-root.public", "server.private", "server.certificate", "relay.secret"];
 
 impl Cluster {
