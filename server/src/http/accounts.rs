@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use tuckseal::service::{AccountAnswer, Challenge, Registered, SignedRegistration};
 
 use super::App;
 use super::body::Protobuf;
 use super::error::Refusal;
 use super::openapi::{CredentialRefusals, Problem, Refusals};
+use super::path::Path;
 use crate::service::accounts::Caller;
 
 #[utoipa::path(

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use axum::body::Body;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
@@ -13,6 +13,7 @@ use super::App;
 use super::body::Protobuf;
 use super::error::Refusal;
 use super::openapi::{CredentialRefusals, Problem, Refusals};
+use super::path::Path;
 use crate::metrics;
 use crate::service::ServiceError;
 use crate::service::accounts::Caller;

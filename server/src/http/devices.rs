@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use tuckseal::service::{DeviceLink, DeviceName, Devices, Registered, SignedDevice};
@@ -13,6 +13,7 @@ use super::error::Refusal;
 use super::ids;
 use super::messages::to_the_end;
 use super::openapi::{CredentialRefusals, Problem, Refusals};
+use super::path::Path;
 use crate::service::accounts::Caller;
 
 #[utoipa::path(

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use tuckseal::service::{KeyCounts, KeysUpload};
 
@@ -12,6 +12,7 @@ use super::body::{Encoded, Protobuf};
 use super::error::Refusal;
 use super::ids;
 use super::openapi::{CredentialRefusals, Problem};
+use super::path::Path;
 use crate::service::accounts::Caller;
 use crate::service::keys::{Fetcher, Wanted};
 

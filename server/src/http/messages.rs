@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use axum::extract::{FromRequestParts, Path, State};
+use axum::extract::{FromRequestParts, State};
 use axum::http::request::Parts;
 use tuckseal::service::{Accepted, MultiAccepted, MultiSubmission, Submission};
 
@@ -12,6 +12,7 @@ use super::auth::{Credential, account};
 use super::body::Protobuf;
 use super::error::Refusal;
 use super::openapi::{CredentialRefusals, Problem};
+use super::path::Path;
 use crate::service::ServiceError;
 use crate::service::accounts::Caller;
 use crate::service::multi::MultiRight;

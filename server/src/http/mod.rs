@@ -14,6 +14,7 @@ mod ids;
 mod keys;
 mod messages;
 mod openapi;
+mod path;
 mod patience;
 mod push;
 mod reports;

@@ -164,7 +164,7 @@ async fn wrong_methods_paths_types_and_headers_are_refused() {
         "/%00",
     ] {
         let response = alice.own(Method::GET, path).send().await.unwrap();
-        assert_refused(response.status(), path);
+        assert_refused(refusal(response).await, path);
     }
     for account in
         ["x", "%F0%9F%98%80", "%FF%FE", &"a".repeat(3000), "00000000-0000-0000-0000-00000000000g"]
@@ -179,9 +179,10 @@ async fn wrong_methods_paths_types_and_headers_are_refused() {
                 .send()
                 .await
                 .unwrap();
-            assert_refused(response.status(), &path);
+            assert_refused(refusal(response).await, &path);
         }
     }
+    not_utf8(alice).await;
     let json = alice
         .http
         .put(format!("http://{}{messages}", alice.address))
@@ -197,6 +198,26 @@ async fn wrong_methods_paths_types_and_headers_are_refused() {
         assert_refused(response.status(), "access-key");
     }
     scene.unchanged().await;
+}
+
+/// Whatever part of a path is no text.
+async fn not_utf8(alice: &Party) {
+    for (method, path) in [
+        (Method::PUT, "/v1/messages/%FF"),
+        (Method::GET, "/v1/keys/%FF/*"),
+        (Method::GET, "/v1/keys/00000000-0000-0000-0000-000000000000/%FF"),
+        (Method::GET, "/v1/usernames/%FF"),
+        (Method::GET, "/v1/devices/links/%FF"),
+        (Method::PUT, "/v1/devices/%FF/name"),
+        (Method::DELETE, "/v1/devices/%FF"),
+        (Method::GET, "/v1/attachments/%FF"),
+        (Method::PATCH, "/v1/attachments/%FF"),
+        (Method::DELETE, "/v1/attachments/%FF"),
+        (Method::GET, "/v2/%FF"),
+    ] {
+        let response = alice.own(method, path).send().await.unwrap();
+        assert_refused(refusal(response).await, path);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
