@@ -8,6 +8,7 @@ use tuckseal::service::{AccountAnswer, Challenge, Registered, SignedRegistration
 use super::App;
 use super::body::Protobuf;
 use super::error::Refusal;
+use super::messages::to_the_end;
 use super::openapi::{CredentialRefusals, Problem, Refusals};
 use super::path::Path;
 use crate::service::accounts::Caller;
@@ -37,7 +38,8 @@ pub(super) async fn register(
     State(app): State<Arc<App>>,
     Protobuf(signed): Protobuf<SignedRegistration>,
 ) -> Result<Protobuf<Registered>, Refusal> {
-    Ok(Protobuf(app.services.accounts.register(signed).await?))
+    let registering = async move { app.services.accounts.register(signed).await };
+    Ok(Protobuf(to_the_end(registering).await?))
 }
 
 #[utoipa::path(

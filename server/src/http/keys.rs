@@ -11,6 +11,7 @@ use super::auth::{Credential, account};
 use super::body::{Encoded, Protobuf};
 use super::error::Refusal;
 use super::ids;
+use super::messages::to_the_end;
 use super::openapi::{CredentialRefusals, Problem};
 use super::path::Path;
 use crate::service::accounts::Caller;
@@ -74,7 +75,8 @@ pub(super) async fn fetch(
             (Fetcher::KeyHolder(target.row), target)
         }
     };
-    Ok(Encoded(app.services.keys.fetch(fetcher, target, wanted, request).await?))
+    let taking = async move { app.services.keys.fetch(fetcher, target, wanted, request).await };
+    Ok(Encoded(to_the_end(taking).await?))
 }
 
 fn wanted(device: &str) -> Result<Wanted, Refusal> {

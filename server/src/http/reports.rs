@@ -9,6 +9,7 @@ use tuckseal::service::{Report, ReportTokens};
 use super::App;
 use super::body::Protobuf;
 use super::error::Refusal;
+use super::messages::to_the_end;
 use super::openapi::CredentialRefusals;
 use crate::service::accounts::Caller;
 
@@ -41,6 +42,6 @@ pub(super) async fn report(
     caller: Caller,
     Protobuf(report): Protobuf<Report>,
 ) -> Result<StatusCode, Refusal> {
-    app.services.reports.report(&caller, &report).await?;
+    to_the_end(async move { app.services.reports.report(&caller, &report).await }).await?;
     Ok(StatusCode::NO_CONTENT)
 }

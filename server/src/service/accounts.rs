@@ -104,6 +104,8 @@ impl Accounts {
     /// Makes or renews the account of the name, once the signature proves possession of the identity key. Further devices of an
     /// account that is renewed stay as they are: whoever wants to be rid of one removes it.
     ///
+    /// Drive it to its end: dropped after the commit, it leaves the stream of the old token open.
+    ///
     /// # Errors
     /// [`ServiceError::NotAdmitted`], [`ServiceError::NotProven`], [`ServiceError::NameTaken`], [`ServiceError::Invalid`], the
     /// hook's or the store's.

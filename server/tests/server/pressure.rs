@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use prost::Message;
 use reqwest::StatusCode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tuckseal::service::Submission;
@@ -66,6 +67,46 @@ async fn server_that_is_behind_refuses_before_it_reads_and_keeps_what_it_took() 
     let texts = texts(&bob.stream().await.backlog().await);
     assert!(texts.contains(&"first".to_owned()));
     assert_eq!(texts.last().unwrap(), "later");
+}
+
+fn token_hash(world: &World) -> Vec<u8> {
+    world.database().query_row("SELECT token_hash FROM device", [], |row| row.get(0)).unwrap()
+}
+
+/// Registers again while the database is held, and hangs up before the answer. Whether it was registered all the same.
+async fn hang_up_while_registering(world: &World, bob: &Party) -> bool {
+    let (before, held) = (token_hash(world), hold(world));
+    let body = bob.signed(&bob.registration().await).encode_to_vec();
+    let head = format!(
+        "POST /v1/accounts HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-protobuf\r\n\
+         content-length: {}\r\n\r\n",
+        body.len()
+    );
+    let mut socket = tokio::net::TcpStream::connect(bob.address).await.unwrap();
+    socket.write_all(&[head.as_bytes(), &body].concat()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    drop(socket);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    held.execute_batch("ROLLBACK").unwrap();
+    for _ in 0..50 {
+        if token_hash(world) != before {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    false
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stream_of_the_old_token_ends_also_when_who_registers_again_hangs_up() {
+    let world = World::start().await;
+    let bob = world.party("bob").await;
+    let mut stream = bob.stream().await;
+    stream.backlog().await;
+    // A machine that is slow has not begun when the connection breaks: then there is nothing to see.
+    let registered = async { while !hang_up_while_registering(&world, &bob).await {} };
+    tokio::time::timeout(PATIENCE, registered).await.expect("it is never registered");
+    assert_eq!(stream.closed().await, Some(4409));
 }
 
 #[tokio::test(flavor = "multi_thread")]
