@@ -129,7 +129,7 @@ limits! {
     one_time_prekeys = 1_000, "TUCKSEAL_ONE_TIME_PREKEYS";
     /// A device is told when fewer one-time prekeys than this are left
     prekeys_low = 20, "TUCKSEAL_PREKEYS_LOW";
-    /// Bundles that one caller may fetch at once
+    /// Bundles that one caller may fetch at once; those who show one access key are one caller, and get no one-time prekeys beyond it
     fetch_caller_burst = 100, "TUCKSEAL_FETCH_CALLER_BURST";
     /// Bundles that one caller may fetch in an hour, after the burst
     fetch_caller_per_hour = 1_200, "TUCKSEAL_FETCH_CALLER_PER_HOUR";

@@ -31,7 +31,7 @@ const KEM_LEN: usize = 1569;
 pub enum Fetcher {
     /// A device with its token.
     Device(MailboxId),
-    /// Somebody with the access key of this account.
+    /// Somebody with the access key of this account; all who have it are one.
     KeyHolder(i64),
 }
 
@@ -121,7 +121,8 @@ impl Keys {
         counts.one_time < self.low || counts.one_time_kem < self.low
     }
 
-    /// Bundles of the account, encoded. With a request id, a repetition gets the same bytes and takes nothing, at whatever
+    /// Bundles of the account, encoded. Those who have its access key share a budget, so that none of them may be refused for what
+    /// another has used up: then one-time prekeys are left out, as when the budget of the device is used up. With a request id, a repetition gets the same bytes and takes nothing, at whatever
     /// node.
     ///
     /// # Errors
@@ -133,7 +134,7 @@ impl Keys {
         wanted: Wanted,
         request: Option<[u8; 16]>,
     ) -> Result<Bytes, ServiceError> {
-        self.callers.spend(&fetcher).map_err(ServiceError::TooMany)?;
+        let pace = self.pace_for(fetcher)?;
         let account_row = target.row;
         let answer: MakeAnswer = Arc::new(move |taken: &[TakenDevice]| bundles(&target, taken));
         let keep = request.map(|id| Keep {
@@ -144,7 +145,7 @@ impl Keys {
             Wanted::One(device) => Some(device),
             Wanted::All => None,
         };
-        let fetch = Fetch { account_row, device, now_ms: now_ms(), pace: self.pace, keep };
+        let fetch = Fetch { account_row, device, now_ms: now_ms(), pace, keep };
         match self.store.take(fetch).await? {
             Taken::Before(answer) => Ok(answer),
             Taken::Now(taken) if taken.is_empty() => Err(ServiceError::NotFound("device")),
@@ -152,6 +153,14 @@ impl Keys {
                 self.note(&taken);
                 Ok(answer(&taken))
             }
+        }
+    }
+
+    fn pace_for(&self, fetcher: Fetcher) -> Result<Pace, ServiceError> {
+        match (self.callers.spend(&fetcher), fetcher) {
+            (Ok(()), _) => Ok(self.pace),
+            (Err(_), Fetcher::KeyHolder(_)) => Ok(Pace { burst: 0, ..self.pace }),
+            (Err(wait), Fetcher::Device(_)) => Err(ServiceError::TooMany(wait)),
         }
     }
 

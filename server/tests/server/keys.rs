@@ -176,6 +176,25 @@ async fn used_up_caller_budget_is_told_and_does_not_touch_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn those_who_share_an_access_key_cannot_keep_each_other_from_bundles() {
+    let world = World::with(|limits| limits.fetch_caller_burst = 2).await;
+    let (alice, bob) = (world.party("alice").await, world.party("bob").await);
+    bob.upload(&one_time_keys(&bob.identity, 1..=10)).await;
+    let path = format!("/v1/keys/{}/*", bob.account_text());
+    let request = || bob.request(Method::GET, &path).header("access-key", bob.access_header());
+    for taken in [true, true, false, false] {
+        let bundles: Bundles = message(request().send().await.unwrap()).await;
+        let bundle = &bundles.devices[0];
+        assert_eq!(bundle.one_time.is_some(), taken);
+        assert_eq!(bundle.kem == bob.keys.last_resort_kem, !taken);
+        assert_eq!(bundle.signed_prekey, bob.keys.signed_prekey);
+    }
+    assert_eq!(bob.counts().await.one_time, 8);
+    // Whoever shows a token has a budget of his own.
+    assert!(alice.bundles(&bob).await.devices[0].one_time.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn uploaded_again_is_ignored_and_used_ids_with_other_bytes_are_refused_whole() {
     let world = World::start().await;
     let (alice, bob) = (world.party("alice").await, world.party("bob").await);
