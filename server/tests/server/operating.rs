@@ -214,6 +214,56 @@ async fn copy_made_while_the_server_runs_is_whole_and_gives_no_prekey_or_id_agai
     assert_ne!(carol.stream().await.envelope().await.id, hers.id);
 }
 
+/// What has to be done with a restored copy of PostgreSQL, as operators read it.
+fn restoring() -> &'static str {
+    let manual = include_str!("../../../docs/operating.md");
+    let begin = manual.find("DELETE FROM prekey_once;").unwrap();
+    manual[begin..].split('`').next().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn restored_copy_of_postgres_gives_no_prekey_or_id_again() {
+    let database = Database::create().await;
+    let on = |folder, database: &Database| {
+        let setting = database.setting().parse().unwrap();
+        World::set(folder, |config| config.database = Some(setting))
+    };
+    let world = on(tempfile::tempdir().unwrap(), &database).await;
+    let bob = world.party("bob").await;
+    bob.upload(&one_time_keys(&bob.identity, 1..=5)).await;
+    bob.receive_text("before").await;
+    let folder = world.stop().await;
+    let copy = database.copy().await;
+    // Somebody comes after the copy.
+    let world = on(folder, &database).await;
+    let carol = world.party("carol").await;
+    carol.receive_text("hers").await;
+    let hers = carol.stream().await.envelope().await;
+    let bob = Party { address: world.address, ..bob };
+    bob.receive_text("after").await;
+    let original = bob.stream().await.backlog().await;
+    let folder = world.stop().await;
+
+    let (client, connection) =
+        tokio_postgres::connect(&copy.setting(), tokio_postgres::NoTls).await.unwrap();
+    let connection = tokio::spawn(connection);
+    client.batch_execute(restoring()).await.unwrap();
+    drop(client);
+    connection.await.unwrap().unwrap();
+    let world = on(folder, &copy).await;
+    let bob = Party { address: world.address, ..bob };
+    let mut stream = bob.stream().await;
+    assert_eq!(texts(&stream.backlog().await), ["before"]);
+    assert!(bob.bundles(&bob).await.devices[0].one_time.is_none());
+    bob.receive_text("other").await;
+    let other = stream.envelope().await;
+    assert!(other.content == "other" && other.id != original[1].id);
+    let carol = world.party("carol").await;
+    carol.receive_text("hers").await;
+    assert_ne!(carol.stream().await.envelope().await.id, hers.id);
+    world.stop().await;
+}
+
 /// The certificate that the server gives out, which has to be good under this root.
 async fn sender_certificate(of: &Party, root: &PublicKey) -> SenderCertificate {
     let answer = of.own(Method::GET, "/v1/certificates/sender").send().await.unwrap();

@@ -29,6 +29,14 @@ impl Database {
         database
     }
 
+    /// Another one with all that is in this one, to which nobody may be connected.
+    pub(crate) async fn copy(&self) -> Self {
+        let name = format!("tuckseal_test_{:032x}", u128::from_be_bytes(crate::world::random()));
+        let copy = Self { server: self.server.clone(), name };
+        self.execute(&format!("CREATE DATABASE {} TEMPLATE {}", copy.name, self.name)).await;
+        copy
+    }
+
     /// The setting that opens it.
     pub(crate) fn setting(&self) -> String {
         let (server, _) = self.server.rsplit_once('/').expect("postgresql://user@host:port/name");
