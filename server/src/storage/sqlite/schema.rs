@@ -74,7 +74,13 @@ pub(super) fn prepare_once(db: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
+/// Writes nothing where nothing is new: a server that reads alone starts on a full disk.
 fn migrate(db: &mut Connection) -> Result<(), OpenError> {
+    let found: u32 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if found == KNOWN {
+        return Ok(());
+    }
+    // Another start may be migrating.
     let changing = db.transaction_with_behavior(TransactionBehavior::Exclusive)?;
     let found: u32 = changing.pragma_query_value(None, "user_version", |row| row.get(0))?;
     if found > KNOWN {
@@ -97,6 +103,19 @@ mod tests {
         let path = folder.path().join("db");
         open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
         assert!(matches!(open(&path), Err(OpenError::Newer { found: 99, .. })));
+    }
+
+    #[test]
+    fn opening_what_is_up_to_date_writes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("db");
+        let first = open(&path).unwrap();
+        let log = || std::fs::metadata(folder.path().join("db-wal")).unwrap().len();
+        let version = || first.pragma_query_value(None, "data_version", |row| row.get::<_, i64>(0));
+        let before = (log(), version().unwrap());
+        // The first one is open, so that the log stays.
+        drop(open(&path).unwrap());
+        assert_eq!((log(), version().unwrap()), before);
     }
 
     #[test]
