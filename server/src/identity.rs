@@ -21,6 +21,9 @@ use zeroize::Zeroizing;
 
 use crate::config::Config;
 
+/// Beside the public one.
+const PRIVATE_ROOT: &str = "trust-root.private";
+
 /// The keys that a running server needs.
 pub struct ServerIdentity {
     /// What clients pin.
@@ -54,9 +57,9 @@ pub enum IdentityError {
         /// What it should hold.
         expected: &'static str,
     },
-    /// Some of the files are there and some are not.
+    /// Some of the files are there and some are not, or the settings name one that is not.
     #[error(
-        "key file {missing} is missing while others are there; restore it, or name the files in the settings"
+        "key file {missing} is missing; restore it, copy it from another node, or make all of them for a new relay with `tuckseal-server keys`"
     )]
     Incomplete {
         /// The first that is missing.
@@ -169,14 +172,42 @@ impl Files {
         let at = |named: &Option<PathBuf>, name: &str| {
             named.clone().unwrap_or_else(|| config.data_dir.join(name))
         };
+        let trust_root = at(&config.trust_root_file, "trust-root.public");
         Self {
-            trust_root: at(&config.trust_root_file, "trust-root.public"),
-            trust_root_private: at(&None, "trust-root.private"),
+            trust_root_private: trust_root.with_file_name(PRIVATE_ROOT),
             key: at(&config.server_key_file, "server.private"),
             certificate: at(&config.server_certificate_file, "server.certificate"),
             relay_secret: at(&config.relay_secret_file, "relay.secret"),
+            trust_root,
         }
     }
+}
+
+/// Makes the key files where the settings have them, if none of them is there; those that are there stay as they are. Gives where the
+/// private trust root was put, if they were made.
+///
+/// # Errors
+/// Some are there and some are not, a file cannot be written, or what is there does not belong together.
+pub fn make_keys(config: &Config) -> Result<Option<PathBuf>, IdentityError> {
+    let files = Files::new(config);
+    if files.all().iter().any(|path| path.exists()) {
+        return load(&files).map(|_| None);
+    }
+    for folder in files.all().into_iter().filter_map(|path| path.parent()) {
+        let failed = |source| IdentityError::File { path: folder.into(), source };
+        private_folder(folder).map_err(failed)?;
+    }
+    create(&files)?;
+    Ok(Some(files.trust_root_private))
+}
+
+/// Makes a folder for the owner alone, if it is not there.
+pub(crate) fn private_folder(path: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)
 }
 
 /// Makes another server key and its certificate under the trust root, in a folder that is made if it is not there. Gives the
@@ -261,7 +292,8 @@ fn write(path: &Path, bytes: &[u8], access: Access) -> Result<(), IdentityError>
     let line = Zeroizing::new(format!("{}\n", hex::encode(bytes)));
     let mut file = options.open(path).map_err(failed)?;
     file.write_all(line.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
-    path.parent().map_or(Ok(()), sync_folder).map_err(failed)
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    sync_folder(folder.unwrap_or(Path::new("."))).map_err(failed)
 }
 
 /// The file's name must survive a power cut too.

@@ -27,6 +27,6 @@ pub use bench::{BenchArguments, BenchError, run as bench};
 pub use check::{Verdict, check};
 pub use config::{Arguments, Config, ConfigError};
 pub use http::tls::TlsError;
-pub use identity::{IdentityError, ServerIdentity, new_signer};
+pub use identity::{IdentityError, ServerIdentity, make_keys, new_signer};
 pub use log::{LogError, start as start_log};
 pub use server::{Extensions, Server, ServerError, serve};

@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use clap::Parser;
 use tuckseal_server::storage::sqlite::backup;
 use tuckseal_server::{
-    Arguments, BenchArguments, Config, Verdict, bench, check, new_signer, serve, start_log,
+    Arguments, BenchArguments, Config, Verdict, bench, check, make_keys, new_signer, serve,
+    start_log,
 };
 
 /// Threads for readings of the database and checks of signatures; more would only wait for each other.
@@ -31,6 +32,8 @@ enum Task {
     Config,
     /// See whether a start with these settings would work: files, keys, database, clocks, bus, certificate
     Check,
+    /// Make the keys of a new relay where the settings have them, before its nodes start; keys that are there stay
+    Keys,
     /// Copy the embedded database to a new file while the server runs (PostgreSQL: use its own tools)
     Backup {
         /// The new file
@@ -75,6 +78,13 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
             return Ok(ExitCode::FAILURE);
         }
         Some(Task::Check) => {}
+        Some(Task::Keys) => match make_keys(&config)? {
+            Some(root) => println!(
+                "made the keys; move {} to a safe place offline, no node needs it",
+                root.display()
+            ),
+            None => println!("the keys are there and belong together"),
+        },
         Some(Task::Backup { .. }) if config.database.is_some() => {
             return Err("backup is for the embedded database; use PostgreSQL's own tools".into());
         }

@@ -1,6 +1,6 @@
 //! The life of a server: opening its files, listening, stopping.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -21,7 +21,7 @@ use crate::house;
 use crate::http::acme::{self, Renewal};
 use crate::http::tls::{self, TlsError};
 use crate::http::{self, App};
-use crate::identity::{IdentityError, ServerIdentity};
+use crate::identity::{IdentityError, ServerIdentity, private_folder};
 use crate::push::{PushError, Senders};
 use crate::service::Services;
 use crate::service::gate::{OpenGate, ProofOfWork, RegistrationGate};
@@ -326,11 +326,7 @@ fn signals() -> io::Result<impl Future<Output = ()>> {
 
 fn open_data_dir(path: &Path) -> Result<File, ServerError> {
     let failed = |source| ServerError::DataDir { path: path.into(), source };
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path).map_err(failed)?;
+    private_folder(path).map_err(failed)?;
     let file = OpenOptions::new()
         .create(true)
         .truncate(false)

@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 use clap::Parser;
 use tuckseal_server::{Arguments, Config};
 
+use crate::nodes::KEYS;
+use crate::operating::run;
+use crate::stores::{BusServer, Database};
 use crate::world::{PATIENCE, World, http};
 
 fn deploy(name: &str) -> PathBuf {
@@ -69,6 +72,50 @@ fn every_alarm_is_in_the_runbook() {
 struct Command {
     #[command(flatten)]
     arguments: Arguments,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_are_made_where_the_settings_name_them_and_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let (keys, data) = (folder.path().join("keys"), folder.path().join("data"));
+    let here = text("settings.toml")
+        .replace("/keys/", &format!("{}/", keys.display()))
+        .replace("\"/attachments", &format!("\"{}/attachments", folder.path().display()));
+    let settings = folder.path().join("settings.toml");
+    std::fs::write(&settings, here).unwrap();
+    let config = ["--config", settings.to_str().unwrap()];
+    let read = || KEYS.map(|name| std::fs::read(keys.join(name)).unwrap());
+
+    let (database, nats) = (Database::create().await, BusServer::nats().await);
+    let (database, bus) = (database.setting(), nats.address());
+    let own = ["--metrics-listen", "127.0.0.1:0", "--database", &database, "--bus", &bus, "check"];
+    let check = [&config[..], &own].concat();
+    let (good, out, _) = run(&data, &check).await;
+    assert!(!good && out.contains("tuckseal-server keys"), "{out}");
+    let (good, out, error) = run(&data, &[&config[..], &["keys"]].concat()).await;
+    let root = keys.join("trust-root.private");
+    assert!(good && out.contains(root.to_str().unwrap()), "{out}{error}");
+    let made = read();
+    std::fs::remove_file(root).unwrap();
+    let (good, out, error) = run(&data, &[&config[..], &["keys"]].concat()).await;
+    assert!(good && out.contains("are there") && read() == made, "{out}{error}");
+    let (good, out, error) = run(&data, &check).await;
+    assert!(good && !out.contains("FAIL") && !out.contains("warn"), "{out}{error}");
+    std::fs::remove_file(keys.join("relay.secret")).unwrap();
+    let (good, _, error) = run(&data, &[&config[..], &["keys"]].concat()).await;
+    assert!(!good && error.contains("relay.secret is missing"), "{error}");
+}
+
+/// A volume belongs to the user of the image if the image has its folder.
+#[test]
+fn image_has_the_folders_of_the_volumes_for_its_user() {
+    let (image, compose) = (text("Dockerfile"), text("compose.yaml"));
+    let made = image.lines().find(|line| line.contains("install --directory --owner tuckseal"));
+    for folder in ["keys", "attachments"] {
+        assert!(made.unwrap().contains(&format!(" /{folder}")), "{folder}");
+        assert!(compose.contains(&format!("- {folder}:/{folder}")), "{folder}");
+        assert!(text("settings.toml").contains(&format!("\"/{folder}")), "{folder}");
+    }
 }
 
 #[test]
