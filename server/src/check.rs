@@ -22,13 +22,30 @@ const CLOCKS: Duration = Duration::from_secs(2);
 /// What was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// All of it would work.
+    /// A start would work; a line may say what would not be there then.
     Good,
-    /// A line says what would not.
+    /// A line says what has to be put right first.
     Bad,
 }
 
-/// Looks at everything that a start needs and prints a line for each.
+/// What is wrong.
+enum Fault {
+    /// It has to be put right before a start.
+    Stop(String),
+    /// A start works without it, and it may come back by itself.
+    Warning(String),
+}
+
+fn stop(fault: impl ToString) -> Fault {
+    Fault::Stop(fault.to_string())
+}
+
+fn warning(fault: impl ToString) -> Fault {
+    Fault::Warning(fault.to_string())
+}
+
+/// Looks at everything that a start needs and prints a line for each. What a server can do without for a while, such as a bucket or a
+/// hook, is a warning: a supervisor that asks first must not keep the relay down for it.
 pub async fn check(config: &Config) -> Verdict {
     let findings = [
         ("data", data(&config.data_dir)),
@@ -44,23 +61,30 @@ pub async fn check(config: &Config) -> Verdict {
     for (name, finding) in &findings {
         match finding {
             Ok(good) => println!("ok    {name:9} {good}"),
-            Err(bad) => println!("FAIL  {name:9} {bad}"),
+            Err(Fault::Warning(fault)) => println!("warn  {name:9} {fault}"),
+            Err(Fault::Stop(fault)) => println!("FAIL  {name:9} {fault}"),
         }
     }
-    if findings.iter().all(|(_, finding)| finding.is_ok()) { Verdict::Good } else { Verdict::Bad }
+    let stops = |finding: &Finding| matches!(finding, Err(Fault::Stop(_)));
+    if findings.iter().any(|(_, finding)| stops(finding)) { Verdict::Bad } else { Verdict::Good }
 }
 
-type Finding = Result<String, String>;
+type Finding = Result<String, Fault>;
 
 fn data(folder: &Path) -> Finding {
-    if !folder.exists() {
-        return Ok(format!("{} will be made at the first start", folder.display()));
-    }
-    let probe = folder.join(format!("check-{:x}", rand::random::<u64>()));
-    std::fs::write(&probe, []).and_then(|()| std::fs::remove_file(&probe)).map_err(|error| {
-        format!("{}: {error}; make it writable for this user", folder.display())
-    })?;
-    Ok(folder.display().to_string())
+    writable(folder)?;
+    let later = if folder.exists() { "" } else { " will be made at the first start" };
+    Ok(format!("{}{later}", folder.display()))
+}
+
+/// Whether files can be put there. A folder that is not there is made in the one that is.
+fn writable(folder: &Path) -> Result<(), Fault> {
+    let there = folder.ancestors().find(|path| path.exists()).unwrap_or(Path::new("."));
+    let probe = there.join(format!("check-{:x}", rand::random::<u64>()));
+    let written = std::fs::write(&probe, []).and_then(|()| std::fs::remove_file(&probe));
+    written.map_err(|error| {
+        stop(format!("{}: {error}; make it writable for this user", folder.display()))
+    })
 }
 
 fn keys(config: &Config) -> Finding {
@@ -70,7 +94,7 @@ fn keys(config: &Config) -> Finding {
             Ok("will be made at the first start; copy them to the other nodes then".into())
         }
         Ok(None) => Ok("will be made at the first start".into()),
-        Err(error) => Err(error.to_string()),
+        Err(error) => Err(stop(error)),
     }
 }
 
@@ -80,14 +104,14 @@ async fn database(config: &Config) -> Finding {
         if !path.exists() {
             return Ok("SQLite, will be made at the first start".into());
         }
-        let version = SqliteStore::version(&path).map_err(|error| error.to_string())?;
+        let version = SqliteStore::version(&path).map_err(stop)?;
         return Ok(format!("SQLite, schema {version}"));
     };
-    let (version, now) =
-        PostgresStore::inspect(setting.revealed()).await.map_err(|error| error.to_string())?;
+    let (version, now) = PostgresStore::inspect(setting.revealed()).await.map_err(stop)?;
     let apart = Duration::from_millis(now.abs_diff(now_ms()));
     if apart > CLOCKS {
-        return Err(format!("its clock is {} s away from this machine's", apart.as_secs()));
+        let fault = format!("its clock is {} s away from this machine's", apart.as_secs());
+        return Err(warning(fault));
     }
     Ok(match version {
         Some(version) => format!("{setting}, schema {version}"),
@@ -98,27 +122,36 @@ async fn database(config: &Config) -> Finding {
 async fn bus(config: &Config) -> Finding {
     let Some(address) = &config.bus else { return Ok("none: a single node".into()) };
     let name = format!("check-{:x}", rand::random::<u64>());
-    NodesBus::connect(address, name, NodeId(0)).await.map_err(|error| error.to_string())?;
+    NodesBus::connect(address, name, NodeId(0)).await.map_err(stop)?;
     Ok(format!("{address} gives back what is sent"))
 }
 
 async fn attachments(config: &Config) -> Finding {
-    let AttachmentPlace::Bucket(place) = &config.attachments else {
-        return Ok(config.attachments.to_string());
+    let place = match &config.attachments {
+        AttachmentPlace::Bucket(place) => place,
+        AttachmentPlace::Folder(folder) => {
+            writable(folder)?;
+            return Ok(config.attachments.to_string());
+        }
     };
     // The server's answer may be many lines of XML.
     let line =
         |error: BucketError| error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
     let memory_kib = config.limits.attachment_memory_kib;
-    let bucket = AttachmentBucket::new(place, &config.s3, memory_kib).map_err(line)?;
-    bucket.probe().await.map_err(line)?;
+    let bucket = AttachmentBucket::new(place, &config.s3, memory_kib);
+    let bucket = bucket.map_err(|error| stop(line(error)))?;
+    bucket.probe().await.map_err(|error| match error {
+        // That does not pass.
+        BucketError::NoConditions => stop(line(error)),
+        error => warning(line(error)),
+    })?;
     Ok(format!("{} takes, lists, gives back and forgets", config.attachments))
 }
 
 fn push(config: &Config) -> Finding {
     let push = &config.push;
-    Apns::open(push).map_err(|error| error.to_string())?;
-    Fcm::open(push).map_err(|error| error.to_string())?;
+    Apns::open(push).map_err(stop)?;
+    Fcm::open(push).map_err(stop)?;
     let named = [("APNs", &push.apns_key_file), ("FCM", &push.fcm_account_file)];
     let named = named.into_iter().filter(|(_, file)| file.is_some()).map(|(name, _)| name);
     Ok(["Web Push"].into_iter().chain(named).collect::<Vec<_>>().join(", "))
@@ -126,18 +159,18 @@ fn push(config: &Config) -> Finding {
 
 /// Asks it about nobody.
 async fn hook(config: &Config) -> Finding {
-    let hook = HttpHook::open(&config.hook).map_err(|error| error.to_string())?;
+    let hook = HttpHook::open(&config.hook).map_err(stop)?;
     let Some(hook) = hook else { return Ok("none: nobody is asked".into()) };
     let patience = Duration::from_millis(config.limits.hook_timeout_ms);
     let answer = tokio::time::timeout(patience, hook.probe()).await;
-    let answer = answer.map_err(|_| "it does not answer within hook_timeout_ms".to_owned())?;
-    answer.map_err(|error| error.to_string())?;
+    let answer = answer.map_err(|_| warning("it does not answer within hook_timeout_ms"))?;
+    answer.map_err(warning)?;
     Ok("answers as it should".into())
 }
 
 fn listen(config: &Config) -> Finding {
     for address in [Some(config.listen), config.metrics_listen].into_iter().flatten() {
-        TcpListener::bind(address).map_err(|error| format!("{address}: {error}"))?;
+        TcpListener::bind(address).map_err(|error| stop(format!("{address}: {error}")))?;
     }
     Ok(config.listen.to_string())
 }
@@ -149,27 +182,26 @@ async fn certificate(config: &Config) -> Finding {
     let Some((certificate, key)) = config.tls_files() else {
         return Ok("none: put a proxy in front".into());
     };
-    tls::acceptor(certificate, key).map_err(|error| error.to_string())?;
+    tls::acceptor(certificate, key).map_err(stop)?;
     Ok(certificate.display().to_string())
 }
 
 /// All but the proof, which the authority alone can try.
 async fn by_acme(config: &Config) -> Finding {
+    // A certificate that is not kept is asked for at every start, and authorities count.
+    writable(&acme::folder(config))?;
     for name in &config.acme.acme_domains {
         if let Err(error) = tokio::net::lookup_host((name.as_str(), 443)).await {
-            return Err(format!("{name} has no address ({error}); enter it in the DNS"));
+            let fault = format!("{name} has no address ({error}); enter it in the DNS");
+            return Err(warning(fault));
         }
-    }
-    let folder = acme::folder(config);
-    if folder.exists() {
-        data(&folder)?;
     }
     let directory = config.acme.directory();
     let answer = directory_of(directory).await.map_err(|error| {
-        format!("acme_directory {directory}: {error}; is it a directory of ACME with a trusted certificate?")
+        warning(format!("acme_directory {directory}: {error}; is it a directory of ACME with a trusted certificate?"))
     })?;
     if answer.get("newOrder").is_none() {
-        return Err(format!("acme_directory {directory}: this is no directory of ACME"));
+        return Err(warning(format!("acme_directory {directory}: this is no directory of ACME")));
     }
     let names = config.acme.acme_domains.join(", ");
     let port = config.listen.port();

@@ -30,7 +30,8 @@ struct Command {
 enum Task {
     /// Print the settings that are in force, as a settings file, without passwords
     Config,
-    /// See whether a start with these settings would work: files, keys, database, clocks, bus, certificate
+    /// See whether a start with these settings would work: files, keys, database, clocks, bus, certificate. `FAIL` has to be put
+    /// right before it, and the status is 1; with `warn` alone it is 0, and a start works
     Check,
     /// Make the keys of a new relay where the settings have them, before its nodes start; keys that are there stay
     Keys,

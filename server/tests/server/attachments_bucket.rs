@@ -30,7 +30,8 @@ async fn checked(s3: &S3) -> String {
     let output = program(folder.path()).envs(settings(s3)).arg("check").output().await.unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     let line = text.lines().find(|line| line.contains(" files ")).unwrap();
-    assert_eq!(output.status.success(), line.starts_with("ok"), "{text}");
+    // A bucket that is away keeps no relay down.
+    assert!(output.status.success(), "{text}");
     line.to_owned()
 }
 
@@ -128,7 +129,7 @@ async fn check_names_a_refused_key_and_uploads_are_to_be_tried_again() {
     assert_eq!(patch(&alice, &slot, 0, b"abc").await.status(), StatusCode::NO_CONTENT);
     std::fs::write(s3.folder.path().join("secret"), "hunter2").unwrap();
     let said = checked(&s3).await;
-    assert!(said.starts_with("FAIL") && said.contains("SignatureDoesNotMatch"), "{said}");
+    assert!(said.starts_with("warn") && said.contains("SignatureDoesNotMatch"), "{said}");
     assert!(!said.contains("hunter2"));
     let folder = world.stop().await;
     let world = World::set(folder, |config| s3.set(config)).await;

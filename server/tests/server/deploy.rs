@@ -127,6 +127,10 @@ fn settings_and_flags_are_understood() {
     let unit = text("tuckseal-server.service");
     let start = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap();
     Config::load(Command::parse_from(start.split(' ')).arguments).unwrap();
+    // However often it has to, and on port 443 too.
+    for line in ["StartLimitIntervalSec=0", "AmbientCapabilities=CAP_NET_BIND_SERVICE"] {
+        assert!(unit.lines().any(|it| it == line), "{line}");
+    }
     // What the balancer waits for is longer than what a node gives.
     let balancer = text("haproxy.cfg");
     let client = balancer.lines().find_map(|line| line.trim().strip_prefix("timeout client "));
