@@ -57,6 +57,8 @@ struct Device {
     /// A wake-up is under way since then: what comes now is covered by it.
     taken: Option<Instant>,
     woken: Option<Instant>,
+    /// It is not tried before, whatever comes for it: the push service failed, or asked for patience.
+    not_before: Option<Instant>,
     failures: u32,
 }
 
@@ -72,7 +74,7 @@ impl Queue {
         self.order.first().map(|(due, _)| *due)
     }
 
-    /// Joins it with a plan that is there: the earlier time, the higher urgency.
+    /// Joins it with a plan that is there: the earlier time, the higher urgency. What is to be tried again keeps its time.
     pub(super) fn plan(&mut self, mailbox: MailboxId, new: Plan, pace: Pace) -> Planned {
         if self.devices.len() >= DEVICES && !self.devices.contains_key(&mailbox) {
             metrics::PUSH_FAILED.add(1);
@@ -95,6 +97,7 @@ impl Queue {
                 urgency: before.urgency.max(new.urgency),
             };
         }
+        plan.due = device.not_before.map_or(plan.due, |least| plan.due.max(least));
         device.plan = Some(plan);
         self.order.insert((plan.due, mailbox));
         if first.is_none_or(|first| plan.due < first) { Planned::First } else { Planned::Later }
@@ -141,7 +144,9 @@ impl Queue {
     pub(super) fn spared(&mut self, mailbox: MailboxId) {
         let Some(device) = self.devices.get_mut(&mailbox) else { return };
         (device.taken, device.failures) = (None, 0);
-        if device.plan.is_none() && device.woken.is_none() {
+        let now = Instant::now();
+        let may = device.not_before.is_none_or(|least| least <= now);
+        if device.plan.is_none() && device.woken.is_none() && may {
             self.devices.remove(&mailbox);
         }
     }
@@ -152,13 +157,22 @@ impl Queue {
         device.failures += 1;
         device.taken = None;
         let wait = RETRY.saturating_mul(4_u32.saturating_pow(device.failures.min(RETRIES) - 1));
-        let wait = wait.max(asked.unwrap_or_default().min(RETRY_MAX));
-        (device.failures <= RETRIES).then(|| Instant::now() + wait)
+        let least = Instant::now() + wait.max(asked.unwrap_or_default().min(RETRY_MAX));
+        device.not_before = Some(least);
+        // What came meanwhile waits as long.
+        if let Some(plan) = device.plan.as_mut().filter(|plan| plan.due < least) {
+            self.order.remove(&(plan.due, mailbox));
+            self.order.insert((least, mailbox));
+            plan.due = least;
+        }
+        (device.failures <= RETRIES).then_some(least)
     }
 
     pub(super) fn tidy(&mut self, after: Duration) {
+        let now = Instant::now();
         self.devices.retain(|_, device| {
             device.plan.is_some()
+                || device.not_before.is_some_and(|least| least > now)
                 || device.taken.is_some()
                 || device.woken.is_some_and(|woken| woken.elapsed() < after)
         });
@@ -218,6 +232,28 @@ mod tests {
         let asked = queue.devices.remove(&DEVICE).map(|_| queue.retry(DEVICE, Some(RETRY_MAX * 9)));
         let longest = Instant::now() + RETRY_MAX;
         assert!(asked.flatten().is_some_and(|at| at <= longest));
+    }
+
+    #[test]
+    fn messages_in_an_outage_use_up_no_attempt_and_do_not_shorten_what_the_service_asked_for() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        queue.plan(DEVICE, plan(now, Urgency::Urgent), PACE);
+        queue.take_due(now);
+        // While the first attempt is under way, and after it has failed.
+        queue.plan(DEVICE, plan(now, Urgency::Urgent), PACE);
+        let asked = Duration::from_secs(600);
+        let again = queue.retry(DEVICE, Some(asked)).unwrap();
+        queue.plan(DEVICE, plan(again, Urgency::Urgent), PACE);
+        queue.plan(DEVICE, plan(now, Urgency::Urgent), PACE);
+        assert!(again >= now + asked);
+        assert_eq!((queue.first(), queue.order.len()), (Some(again), 1));
+        // After the last attempt the wait holds as well.
+        queue.take_due(again);
+        while queue.retry(DEVICE, Some(asked)).is_some() {}
+        queue.done(DEVICE);
+        queue.tidy(Duration::ZERO);
+        queue.plan(DEVICE, plan(now, Urgency::Urgent), PACE);
+        assert!(queue.first().unwrap() >= again);
     }
 
     #[test]
