@@ -40,6 +40,25 @@ pub enum Target {
     Fcm(String),
 }
 
+impl Target {
+    pub(crate) fn service(&self) -> PushService {
+        match self {
+            Self::Web(target) => PushService::Web(target.host().into()),
+            Self::Apns(_) => PushService::Apns,
+            Self::Fcm(_) => PushService::Fcm,
+        }
+    }
+}
+
+/// Who is asked to wake a device.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(crate) enum PushService {
+    Apns,
+    Fcm,
+    /// The host of an endpoint, which a client has named.
+    Web(String),
+}
+
 /// Whether somebody is to be disturbed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Urgency {

@@ -42,6 +42,10 @@ impl WebTarget {
         let auth = registered.auth.as_ref().try_into().ok()?;
         (registered.p256dh.len() == 65).then_some(Self { endpoint, p256dh, auth })
     }
+
+    pub(super) fn host(&self) -> &str {
+        self.endpoint.host_str().unwrap_or_default()
+    }
 }
 
 /// http is refused later, unless the settings allow it.
@@ -67,7 +71,8 @@ impl WebPush {
     pub(super) fn new(secret: &[u8; 32], settings: &PushSettings) -> Result<Self, PushError> {
         let key = SigningKey::from_slice(secret).map_err(|_| PushError::Vapid)?;
         let (client, private) = (client(Http2::May)?, settings.push_private_endpoints);
-        let client = if private { client } else { client.dns_resolver(guard::PublicOnly) };
+        let client =
+            if private { client } else { client.dns_resolver(guard::PublicOnly) };
         Ok(Self { key, client: client.build()?, contact: settings.push_contact.clone(), private })
     }
 

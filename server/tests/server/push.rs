@@ -1,9 +1,14 @@
 //! Waking devices that are away: when, how often, and what a push service sees of it.
 
 use bytes::Bytes;
+use futures_util::{StreamExt, stream};
 use prost::Message;
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::time::timeout;
 use tuckseal::service::{
     PushOffer, PushRegistration, ServerInfo, WebPush, push_registration::Target,
 };
@@ -12,7 +17,7 @@ use tuckseal_server::config::Limits;
 use crate::nodes::Cluster;
 use crate::peers::{Peer, python, script};
 use crate::stores::BusServer;
-use crate::world::{Party, World, message, one_time_keys, refusal, rows};
+use crate::world::{PATIENCE, Party, World, message, one_time_keys, refusal, rows};
 
 /// The process that plays push service and device.
 struct Endpoint {
@@ -246,6 +251,75 @@ async fn device_of_a_node_that_died_is_woken_by_another() {
     bob.receive_text("for whoever is left").await;
     stream.envelope().await;
     endpoint.request().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn devices_beyond_the_line_of_their_host_are_woken_when_the_server_stops() {
+    const DEVICES: usize = 60;
+    let Some(mut endpoint) = Endpoint::start().await else { return };
+    let mut world = World::set(tempfile::tempdir().unwrap(), |config| {
+        config.push.push_private_endpoints = true;
+        config.limits.push_delay_secs = 1_000_000;
+    })
+    .await;
+    for n in 0..DEVICES {
+        let party = world.party(&format!("party{n}")).await;
+        registered(&party, &endpoint.subscription(201)).await;
+        party.receive_text("x").await;
+    }
+    world.signal_stop();
+    for _ in 0..DEVICES {
+        endpoint.request().await;
+    }
+    world.ended().await;
+}
+
+/// An endpoint that accepts connections and says nothing. Tells of each connection, and of its end.
+async fn silent_endpoint() -> (String, UnboundedReceiver<bool>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (tell, told) = unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let tell = tell.clone();
+            let _ = tell.send(true);
+            tokio::spawn(async move {
+                let mut bytes = [0; 1024];
+                while matches!(socket.read(&mut bytes).await, Ok(1..)) {}
+                let _ = tell.send(false);
+            });
+        }
+    });
+    (format!("http://localhost:{}/push", address.port()), told)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn push_service_that_keeps_silent_keeps_the_devices_of_no_other_waiting() {
+    let Some(mut endpoint) = Endpoint::start().await else { return };
+    let (silent, mut connections) = silent_endpoint().await;
+    let world = world().await;
+    let bob = world.party("bob").await;
+    registered(&bob, &endpoint.subscription(201)).await;
+    let silent = web(&silent, &endpoint.p256dh, &endpoint.auth);
+    // More than are woken at the same time.
+    let (world, silent) = (&world, &silent);
+    let crowd = (0..300).map(|n| async move {
+        let party = world.party(&format!("crowd{n}")).await;
+        registered(&party, silent).await;
+        party.receive_text("x").await;
+    });
+    stream::iter(crowd.collect::<Vec<_>>()).buffer_unordered(16).collect::<Vec<()>>().await;
+    // All are due, and one of them at least is on its way.
+    tokio::time::sleep(std::time::Duration::from_millis(1_500)).await;
+    assert!(timeout(PATIENCE, connections.recv()).await.unwrap().unwrap());
+    while connections.try_recv().is_ok() {}
+    bob.receive_text("x").await;
+    let woken = endpoint.request();
+    tokio::select! {
+        biased;
+        request = woken => assert_eq!(request["urgency"], "high"),
+        open = connections.recv() => panic!("a silent request ended first: open {open:?}"),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,8 @@
 //! Which device is woken through its push service, and when: soon after something came while it was away, once more
-//! after a while when it was connected and has not fetched, at most so often. Who waits is `queue.rs`.
+//! after a while when it was connected and has not fetched, at most so often. Who waits is `queue.rs`, who is on the way
+//! `places.rs`.
 
+mod places;
 mod queue;
 
 use std::collections::HashMap;
@@ -12,10 +14,12 @@ use bytes::Bytes;
 use lru::LruCache;
 use prost::Message;
 use rand::RngExt;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tuckseal::service::{PushOffer, PushRegistration, push_registration};
 
+use places::{Places, Turn};
 pub(crate) use queue::Reason;
 use queue::{BATCH, Pace, Plan, Planned, Queue, RETRY};
 
@@ -33,8 +37,6 @@ use crate::storage::{MailboxId, PushRow, Store};
 const KEYS_TOLD: NonZeroUsize = NonZeroUsize::new(65_536).unwrap();
 /// Time between two queries.
 const PAUSE: Duration = Duration::from_millis(250);
-/// Wake-ups on their way at the same time.
-const SENDING: usize = 256;
 const TOKEN_MAX: usize = 1024;
 
 /// Registration and waking.
@@ -54,7 +56,8 @@ struct Inner {
     registrations: Budget<MailboxId>,
     queue: Mutex<Queue>,
     earlier: Notify,
-    sending: Arc<Semaphore>,
+    places: Arc<Places>,
+    sending: TaskTracker,
 }
 
 impl Push {
@@ -81,7 +84,8 @@ impl Push {
             registrations: Budget::new(limits.push_burst, limits.push_per_hour),
             queue: Mutex::default(),
             earlier: Notify::new(),
-            sending: Arc::new(Semaphore::new(SENDING)),
+            places: Arc::default(),
+            sending: TaskTracker::new(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -184,6 +188,7 @@ impl Push {
         let all = self.inner.queue().take_all().into_iter();
         let all: Vec<_> =
             all.map(|(at, plan)| (at, Plan { reason: Reason::Away, ..plan })).collect();
+        let end = Instant::now() + patience;
         let work = async {
             // What was acknowledged last does not wait for anybody.
             if let Err(error) = self.inner.store.settle().await {
@@ -192,8 +197,12 @@ impl Push {
             for part in all.chunks(BATCH) {
                 self.wake(part.to_vec()).await;
             }
-            // Those under way hold a place each.
-            let _ = self.inner.sending.acquire_many(SENDING as u32).await;
+            // Those that found no room in a line come again, and those that failed, if there is time.
+            while self.inner.is_more_before(end).await {
+                self.inner.wait().await;
+                let due = self.inner.queue().take_due(Instant::now());
+                self.wake(due).await;
+            }
         };
         if tokio::time::timeout(patience, work).await.is_err() {
             tracing::warn!("not all devices that left something behind were woken in time");
@@ -215,17 +224,14 @@ impl Push {
             Err(error) => {
                 tracing::warn!(%error, "push");
                 let due = Instant::now() + RETRY;
-                plans.into_iter().for_each(|(at, plan)| self.plan(at, Plan { due, ..plan }));
+                plans.into_iter().for_each(|(at, plan)| self.put_back(at, plan, due));
                 return;
             }
         };
         for row in rows {
-            if let Some(plan) = plans.remove(&row.mailbox)
-                && self.is_due(&row, plan)
-            {
-                self.begin(row, plan).await;
-            } else {
-                inner.queue().spared(row.mailbox);
+            match plans.remove(&row.mailbox).filter(|plan| self.is_due(&row, *plan)) {
+                Some(plan) => self.begin(row, plan),
+                None => inner.queue().spared(row.mailbox),
             }
         }
         plans.into_keys().for_each(|mailbox| inner.queue().spared(mailbox));
@@ -242,25 +248,40 @@ impl Push {
         plan.reason == Reason::Away || i64::try_from(patience).is_ok_and(|least| waiting >= least)
     }
 
-    async fn begin(&self, row: PushRow, plan: Plan) {
-        // The semaphore is never closed.
-        let place = Arc::clone(&self.inner.sending).acquire_owned().await.ok();
-        let push = self.clone();
-        tokio::spawn(async move {
-            let _place = place;
-            push.send(row, plan).await;
-        });
-    }
-
-    async fn send(&self, row: PushRow, plan: Plan) {
+    /// Goes into the line of the push service; where that has no room, back to those that wait.
+    fn begin(&self, row: PushRow, plan: Plan) {
         let PushRow { mailbox, registration, .. } = row;
         let registered = PushRegistration::decode(registration.clone()).ok();
-        let outcome = match registered.as_ref().and_then(target) {
-            Some(target) => {
-                let (senders, ttl_secs) = (&self.inner.senders, self.inner.pace.ttl_secs);
-                senders.wake(&target, plan.urgency, ttl_secs).await
+        let target = registered.as_ref().and_then(target);
+        let turn = target.map(|to| self.inner.places.line_up(to.service()).map(|turn| (to, turn)));
+        match turn.transpose() {
+            Ok(target) => {
+                let push = self.clone();
+                let sending = async move { push.send((mailbox, registration), target, plan).await };
+                self.inner.sending.spawn(sending);
             }
-            None => Outcome::Gone,
+            Err(due) => self.put_back(mailbox, plan, due),
+        }
+    }
+
+    fn put_back(&self, mailbox: MailboxId, plan: Plan, due: Instant) {
+        self.inner.queue().put_back(mailbox, due);
+        self.plan(mailbox, Plan { due, ..plan });
+    }
+
+    async fn send(
+        &self,
+        (mailbox, registration): (MailboxId, Bytes),
+        target: Option<(Target, Turn)>,
+        plan: Plan,
+    ) {
+        let outcome = match target {
+            Some((target, turn)) => self.ask(mailbox, &target, &turn, plan.urgency).await,
+            None => Some(Outcome::Gone),
+        };
+        let Some(outcome) = outcome else {
+            self.inner.queue().spared(mailbox);
+            return;
         };
         match outcome {
             Outcome::Sent => metrics::PUSH_SENT.add(1),
@@ -286,11 +307,39 @@ impl Push {
         }
         self.inner.queue().done(mailbox);
     }
+
+    /// None if the device has come while it was in the line.
+    async fn ask(
+        &self,
+        mailbox: MailboxId,
+        target: &Target,
+        turn: &Turn,
+        urgency: Urgency,
+    ) -> Option<Outcome> {
+        let _place = turn.place().await;
+        if self.inner.bus.has_listener(mailbox) {
+            return None;
+        }
+        let begun = Instant::now();
+        let outcome = self.inner.senders.wake(target, urgency, self.inner.pace.ttl_secs).await;
+        turn.ended(begun.elapsed(), Instant::now());
+        Some(outcome)
+    }
 }
 
 impl Inner {
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether something is due before that. All that is on its way has ended if nothing is.
+    async fn is_more_before(&self, end: Instant) -> bool {
+        let is_more = || self.queue().first().is_some_and(|first| first < end);
+        if !is_more() {
+            self.sending.close();
+            self.sending.wait().await;
+        }
+        is_more()
     }
 
     /// Until something is due.

@@ -168,6 +168,12 @@ impl Queue {
         (device.failures <= RETRIES).then_some(least)
     }
 
+    /// It is not woken now, but then.
+    pub(super) fn put_back(&mut self, mailbox: MailboxId, due: Instant) {
+        let device = self.devices.entry(mailbox).or_default();
+        (device.taken, device.not_before) = (None, Some(due));
+    }
+
     pub(super) fn tidy(&mut self, after: Duration) {
         let now = Instant::now();
         self.devices.retain(|_, device| {
