@@ -18,6 +18,7 @@ mod https;
 mod identity;
 mod log;
 mod metrics;
+mod names;
 pub mod push;
 mod server;
 pub mod service;

@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 use super::{Asking, HookAnswer, HookEvent, HookFailure, HookKind, OperatorHook, ReasonCode};
 use crate::config::HookSettings;
 use crate::https;
+use crate::names::Names;
 use crate::storage::AccountId;
 
 /// An answer has a few words.
@@ -66,6 +67,7 @@ impl HttpHook {
         let client = Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
+            .dns_resolver(Names::default())
             .tls_backend_preconfigured(tls)
             .build()?;
         let authorization = settings.hook_token_file.as_ref().map(authorization).transpose()?;

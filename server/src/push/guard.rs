@@ -6,13 +6,17 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use reqwest::Url;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
+use crate::names::Names;
+
 /// Looks names up and keeps the public addresses.
-pub(super) struct PublicOnly;
+#[derive(Default)]
+pub(super) struct PublicOnly(Names);
 
 impl Resolve for PublicOnly {
     fn resolve(&self, name: Name) -> Resolving {
+        let names = self.0.clone();
         Box::pin(async move {
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
+            let found = names.addresses(name.as_str()).await?.into_iter();
             let public: Vec<SocketAddr> = found.filter(|found| is_public(found.ip())).collect();
             if public.is_empty() {
                 return Err("the name has no public address".into());
@@ -104,6 +108,6 @@ mod tests {
 
     #[tokio::test]
     async fn name_of_this_machine_resolves_to_nothing() {
-        assert!(PublicOnly.resolve("localhost".parse().unwrap()).await.is_err());
+        assert!(PublicOnly::default().resolve("localhost".parse().unwrap()).await.is_err());
     }
 }

@@ -25,6 +25,7 @@ pub use web::{WebPush, WebTarget};
 use crate::config::Config;
 use crate::https;
 use crate::identity::ServerIdentity;
+use crate::names::Names;
 
 /// A push service that does not answer within this time is behind.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -185,6 +186,7 @@ fn client(http2: Http2) -> Result<reqwest::ClientBuilder, rustls::Error> {
     let client = reqwest::Client::builder()
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()
+        .dns_resolver(Names::default())
         .timeout(PATIENCE);
     Ok(match http2 {
         Http2::Must => {

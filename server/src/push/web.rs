@@ -72,7 +72,7 @@ impl WebPush {
         let key = SigningKey::from_slice(secret).map_err(|_| PushError::Vapid)?;
         let (client, private) = (client(Http2::May)?, settings.push_private_endpoints);
         let client =
-            if private { client } else { client.dns_resolver(guard::PublicOnly) };
+            if private { client } else { client.dns_resolver(guard::PublicOnly::default()) };
         Ok(Self { key, client: client.build()?, contact: settings.push_contact.clone(), private })
     }
 

@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 use super::BucketError;
 use crate::config::{BucketPlace, S3Settings};
 use crate::https;
+use crate::names::Names;
 
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 /// Time between two bytes of an answer.
@@ -56,6 +57,7 @@ pub(super) fn builder(
 
 fn client() -> Result<reqwest::Client, BucketError> {
     let client = reqwest::Client::builder()
+        .dns_resolver(Names::default())
         .tls_backend_preconfigured(https::client_config()?)
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(CONNECT_PATIENCE)
