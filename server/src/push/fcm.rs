@@ -2,6 +2,8 @@
 //!
 //! The message has no notification and no content; `collapse_key` lets the newest take the place of the others.
 
+use std::time::{Duration, Instant};
+
 use reqwest::{Client, Url};
 use ring::signature::RsaKeyPair;
 use serde::Deserialize;
@@ -23,6 +25,8 @@ const SCOPE: &str = "https://www.googleapis.com/auth/firebase.messaging";
 const GRANT: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 /// An access token is renewed so many seconds before its end.
 const EARLY_SECS: i64 = 60;
+/// After a failure nobody asks for one for so long.
+const PAUSE: Duration = Duration::from_secs(2);
 /// Google keeps no message longer than 28 days.
 const TTL_MAX_SECS: u64 = 28 * 24 * 60 * 60;
 
@@ -48,8 +52,17 @@ pub struct Fcm {
     server: Url,
     account: AccountFile,
     key: RsaKeyPair,
-    /// When it ends, in seconds, and the access token.
-    token: Mutex<(i64, String)>,
+    /// Held while one is asked for: the others wait for what comes of it.
+    token: Mutex<Token>,
+}
+
+#[derive(Default)]
+struct Token {
+    text: String,
+    /// In seconds.
+    ends: i64,
+    /// None was given out then, and why.
+    refused: Option<(Instant, Outcome)>,
 }
 
 impl Fcm {
@@ -73,13 +86,35 @@ impl Fcm {
 
     /// An access token, asked for if the one that is there is at its end.
     async fn token(&self) -> Result<String, Outcome> {
-        let now = now_ms() / 1000;
         let mut token = self.token.lock().await;
-        if token.0.saturating_sub(EARLY_SECS) <= now {
-            let granted = self.granted(now).await?;
-            *token = (now.saturating_add(granted.expires_in), granted.access_token);
+        let now = now_ms() / 1000;
+        if token.ends.saturating_sub(EARLY_SECS) > now {
+            return Ok(token.text.clone());
         }
-        Ok(token.1.clone())
+        if let Some((at, outcome)) = token.refused
+            && at.elapsed() < PAUSE
+        {
+            return Err(outcome);
+        }
+        match self.granted(now).await {
+            Ok(granted) => {
+                let ends = now.saturating_add(granted.expires_in);
+                *token = Token { text: granted.access_token, ends, refused: None };
+                Ok(token.text.clone())
+            }
+            Err(outcome) => {
+                token.refused = Some((Instant::now(), outcome));
+                Err(outcome)
+            }
+        }
+    }
+
+    /// It is worth nothing any more. One that took its place is.
+    async fn forget(&self, token: &str) {
+        let mut current = self.token.lock().await;
+        if current.text == token {
+            current.ends = 0;
+        }
     }
 
     async fn granted(&self, now: i64) -> Result<Granted, Outcome> {
@@ -124,11 +159,12 @@ impl Fcm {
             "data": { "wake": "" },
             "android": { "priority": priority, "ttl": ttl, "collapse_key": "wake" },
         }});
-        let request = self.client.post(url).bearer_auth(self.token().await?);
+        let token = self.token().await?;
+        let request = self.client.post(url).bearer_auth(&token);
         let request = request.header("content-type", "application/json").body(message.to_string());
         let response = request.send().await.map_err(unreachable_now)?;
         if response.status() == 401 {
-            *self.token.lock().await = Default::default();
+            self.forget(&token).await;
             return Ok(Outcome::Later(None));
         }
         Ok(if response.status().is_success() { Outcome::Sent } else { refused(&response) })

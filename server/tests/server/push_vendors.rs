@@ -15,6 +15,7 @@ use prost::Message;
 use reqwest::Method;
 use ring::signature::{self, KeyPair, UnparsedPublicKey};
 use serde_json::{Value, json};
+use tokio::sync::RwLock;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tuckseal::service::{PushRegistration, push_registration::Target};
 use tuckseal_server::Config;
@@ -37,6 +38,8 @@ struct Vendor {
     came: UnboundedSender<Came>,
     /// The answers to wake-ups that come next; 200 when there is none.
     answers: Arc<Mutex<Vec<(StatusCode, Value)>>>,
+    /// The same for access tokens, which are given out when nobody holds this.
+    tokens: Arc<RwLock<Vec<StatusCode>>>,
 }
 
 async fn wake(
@@ -61,7 +64,8 @@ async fn token(
 ) -> (StatusCode, String) {
     vendor.came.send(Came { uri, headers, body }).unwrap();
     let granted = json!({ "access_token": "ya29.x", "expires_in": 3599, "token_type": "Bearer" });
-    (StatusCode::OK, granted.to_string())
+    let status = vendor.tokens.write().await.pop().unwrap_or(StatusCode::OK);
+    (status, granted.to_string())
 }
 
 /// A stand-in for both vendors, over plain HTTP/1.1 and HTTP/2.
@@ -74,7 +78,7 @@ struct StandIn {
 impl StandIn {
     async fn start() -> Self {
         let (sender, came) = unbounded_channel();
-        let vendor = Vendor { came: sender, answers: Arc::default() };
+        let vendor = Vendor { came: sender, answers: Arc::default(), tokens: Arc::default() };
         let router = Router::new()
             .route("/3/device/{token}", post(wake))
             .route("/v1/projects/{project}/messages:send", post(wake))
@@ -207,22 +211,53 @@ async fn apns_request_is_what_apple_publishes() {
     forgotten(&world).await;
 }
 
+async fn google_world(keys: &World, google: &StandIn) -> World {
+    let account = json!({
+        "type": "service_account", "project_id": "a-project", "private_key_id": "key-1",
+        "private_key": RSA_KEY, "client_email": "push@a-project.iam.example",
+        "client_id": "1", "token_uri": format!("{}/token", google.address),
+    });
+    let account_file = write(keys, "account.json", &account.to_string());
+    world(|config| {
+        config.push.fcm_account_file = Some(account_file);
+        config.push.fcm_server = Some(google.address.clone());
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn access_token_that_is_not_given_out_is_asked_for_once_for_all_who_wait() {
+    const WAITING: usize = 5;
+    let mut google = StandIn::start().await;
+    let keys = world(|_| ()).await;
+    let world = google_world(&keys, &google).await;
+    let tokens = Arc::clone(&google.vendor.tokens);
+    let mut answers = tokens.write().await;
+    for n in 0..WAITING {
+        let party = world.party(&format!("party{n}")).await;
+        register(&party, Target::Fcm(format!("device{n}"))).await;
+        party.receive_text("x").await;
+    }
+    assert_eq!(google.request().await.uri.path(), "/token");
+    // All are due by then.
+    tokio::time::sleep(std::time::Duration::from_millis(1_500)).await;
+    answers.push(StatusCode::SERVICE_UNAVAILABLE);
+    drop(answers);
+    // They fail together, and are tried again together.
+    let second = tokio::time::timeout(std::time::Duration::from_secs(1), google.came.recv()).await;
+    assert!(second.is_err(), "another one asked at once");
+    assert_eq!(google.request().await.uri.path(), "/token");
+    for _ in 0..WAITING {
+        assert_eq!(google.request().await.uri.path(), "/v1/projects/a-project/messages:send");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn fcm_requests_are_what_google_publishes() {
     let mut google = StandIn::start().await;
     let keys = world(|_| ()).await;
+    let world = google_world(&keys, &google).await;
     let token_uri = format!("{}/token", google.address);
-    let account = json!({
-        "type": "service_account", "project_id": "a-project", "private_key_id": "key-1",
-        "private_key": RSA_KEY, "client_email": "push@a-project.iam.example",
-        "client_id": "1", "token_uri": token_uri,
-    });
-    let account_file = write(&keys, "account.json", &account.to_string());
-    let world = world(|config| {
-        config.push.fcm_account_file = Some(account_file);
-        config.push.fcm_server = Some(google.address.clone());
-    });
-    let world = world.await;
     let bob = world.party("bob").await;
     register(&bob, Target::Fcm("device:token_-1".into())).await;
     bob.receive_text("a secret").await;
