@@ -70,7 +70,9 @@ impl Relay {
             .collect();
         let taking_in = |part| self.take_in(part, sent.shared.clone(), keeping);
         let answers = parts.into_iter().map(taking_in);
-        let answers = futures_util::future::try_join_all(answers).await?;
+        // All to their end: one that is stored wakes its recipients, whatever became of another.
+        let answers = futures_util::future::join_all(answers).await.into_iter();
+        let answers: Vec<Vec<Outcome>> = answers.collect::<Result<_, _>>()?;
         for (to, answer) in sent.recipients.iter().zip(answers.into_iter().flatten()) {
             match answer {
                 Outcome::Accepted => {}

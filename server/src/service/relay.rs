@@ -19,7 +19,7 @@ use super::intake::{Keeping, Outcome};
 use super::loops::Loops;
 use super::pressure::Pressure;
 use super::push::{Push, Reason};
-use super::waking::{count, envelopes, reason, wake, wake_elsewhere};
+use super::waking::{Envelopes, count, reason, stored, wake, wake_elsewhere};
 use super::{millis, now_ms};
 use crate::bus::{Bus, Ended, Notice, Subscription, Wake};
 use crate::config::Limits;
@@ -27,8 +27,8 @@ use crate::identity::ServerIdentity;
 use crate::metrics;
 use crate::push::Urgency;
 use crate::storage::{
-    AccountId, Append, AppendAnswer, Authority, Backlog, Life, MailboxId, MailboxState, NewMessage,
-    NodeId, Quota, ReadLimit, Recipient, Store, StoredEnvelope,
+    AccountId, Append, AppendAnswer, Authority, Backlog, Life, Location, MailboxId, MailboxState,
+    NewMessage, NodeId, Quota, ReadLimit, Recipient, Store, StoredEnvelope,
 };
 
 /// Mailboxes that one query of a sweep asks for.
@@ -122,11 +122,11 @@ impl Relay {
     }
 
     /// Stores a submission for all devices of its recipient and wakes those that are connected. The answer comes
-    /// when it is durable; the same submission id again stores nothing. What a device hands in for its own account is for the
+    /// when it is durable; the same submission id again stores nothing and wakes again. What a device hands in for its own account is for the
     /// others of it.
     ///
-    /// Drive it to its end: dropped between the commit and the wake-up, it leaves the wake-up to the sweep, and no push
-    /// is sent.
+    /// Drive it to its end: dropped between the commit and the wake-up, it leaves the wake-up to the sweep, and a push to whoever
+    /// repeats it.
     ///
     /// # Errors
     /// [`ServiceError::Devices`], [`ServiceError::Unauthorised`], [`ServiceError::NotFound`],
@@ -157,22 +157,50 @@ impl Relay {
         append: Append,
         urgency: Urgency,
     ) -> Result<Vec<AppendAnswer>, ServiceError> {
-        let (envelopes, received_ms) = (envelopes(&append), append.now_ms);
+        let (envelopes, received_ms) = (Envelopes::from(&append), append.now_ms);
         let answers = {
             let _waiting = self.pressure.enter();
             self.store.append(append).await?
         };
         count(&answers);
-        for (answer, contents) in answers.iter().zip(envelopes.contents) {
-            if let AppendAnswer::Stored(placed) = answer {
-                let away = wake(&*self.bus, placed, contents, (&envelopes.shared, received_ms));
-                for placed in away {
-                    self.push.note(placed.mailbox, reason(placed, self.node), urgency);
+        let mut repeated = Vec::new();
+        for (answer, to) in answers.iter().zip(envelopes.recipients) {
+            match answer {
+                AppendAnswer::Stored(placed) => {
+                    let away = wake(&*self.bus, placed, to, (&envelopes.shared, received_ms));
+                    for placed in away {
+                        self.push.note(placed.mailbox, reason(placed.node, self.node), urgency);
+                    }
                 }
+                AppendAnswer::Repeated => repeated.push(to),
+                _ => {}
             }
         }
-        wake_elsewhere(&*self.bus, self.node, &answers);
+        wake_elsewhere(&*self.bus, self.node, stored(&answers));
+        self.wake_again(repeated, urgency).await;
         Ok(answers)
+    }
+
+    /// Whoever repeats a submission was not answered: the node that stored it may have ended before it woke anybody.
+    async fn wake_again(&self, repeated: Vec<Recipient>, urgency: Urgency) {
+        if repeated.is_empty() {
+            return;
+        }
+        let located = match self.store.locate(repeated).await {
+            Ok(located) => located,
+            Err(error) => {
+                tracing::debug!(%error, "nobody is woken for what was there already");
+                return;
+            }
+        };
+        let locations: Vec<Location> = located.into_iter().flatten().flatten().collect();
+        for Location { mailbox, node } in &locations {
+            if !self.bus.wake(*mailbox, Wake::Look) {
+                self.push.note(*mailbox, reason(*node, self.node), urgency);
+            }
+        }
+        let places = locations.into_iter().map(|location| (location.mailbox, location.node));
+        wake_elsewhere(&*self.bus, self.node, places);
     }
 
     pub(super) fn new_append(

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::push::Reason;
 use crate::bus::{Bus, Notice, Wake};
 use crate::metrics;
-use crate::storage::{Append, AppendAnswer, MailboxId, NodeId, Placed, StoredEnvelope};
+use crate::storage::{Append, AppendAnswer, MailboxId, NodeId, Placed, Recipient, StoredEnvelope};
 
 pub(super) fn count(answers: &[AppendAnswer]) {
     for answer in answers {
@@ -24,14 +24,15 @@ pub(super) fn count(answers: &[AppendAnswer]) {
 }
 
 /// One notice for each other node that has a recipient: numbers of mailboxes, no envelope.
-pub(super) fn wake_elsewhere(bus: &dyn Bus, here: NodeId, answers: &[AppendAnswer]) {
+pub(super) fn wake_elsewhere(
+    bus: &dyn Bus,
+    here: NodeId,
+    places: impl Iterator<Item = (MailboxId, Option<NodeId>)>,
+) {
     let mut nodes: BTreeMap<NodeId, Vec<MailboxId>> = BTreeMap::new();
-    for answer in answers {
-        let AppendAnswer::Stored(placed) = answer else { continue };
-        for placed in placed {
-            if let Some(node) = placed.node.filter(|node| *node != here) {
-                nodes.entry(node).or_default().push(placed.mailbox);
-            }
+    for (mailbox, node) in places {
+        if let Some(node) = node.filter(|node| *node != here) {
+            nodes.entry(node).or_default().push(mailbox);
         }
     }
     for (node, mailboxes) in nodes {
@@ -39,29 +40,39 @@ pub(super) fn wake_elsewhere(bus: &dyn Bus, here: NodeId, answers: &[AppendAnswe
     }
 }
 
-/// The envelopes of a submission, to be handed over once they are stored.
+/// Where envelopes were stored now.
+pub(super) fn stored(
+    answers: &[AppendAnswer],
+) -> impl Iterator<Item = (MailboxId, Option<NodeId>)> {
+    let placed = answers.iter().filter_map(|answer| match answer {
+        AppendAnswer::Stored(placed) => Some(placed),
+        _ => None,
+    });
+    placed.flatten().map(|placed| (placed.mailbox, placed.node))
+}
+
+/// A submission as it is handed over once it is stored.
 pub(super) struct Envelopes {
-    /// By recipient, by device.
-    pub(super) contents: Vec<Vec<Bytes>>,
+    pub(super) recipients: Vec<Recipient>,
     pub(super) shared: Bytes,
 }
 
-pub(super) fn envelopes(append: &Append) -> Envelopes {
-    let contents = append.recipients.iter();
-    let contents = contents.map(|to| to.messages.iter().map(|m| m.content.clone()).collect());
-    Envelopes { contents: contents.collect(), shared: append.shared.clone() }
+impl From<&Append> for Envelopes {
+    fn from(append: &Append) -> Self {
+        Self { recipients: append.recipients.clone(), shared: append.shared.clone() }
+    }
 }
 
 /// Gives those whose device is not connected here.
 pub(super) fn wake<'a>(
     bus: &dyn Bus,
     placed: &'a [Placed],
-    contents: Vec<Bytes>,
+    to: Recipient,
     (shared, received_ms): (&Bytes, i64),
 ) -> Vec<&'a Placed> {
     let mut away = Vec::new();
-    for (placed, content) in placed.iter().zip(contents) {
-        let shared = shared.clone();
+    for (placed, message) in placed.iter().zip(to.messages) {
+        let (content, shared) = (message.content, shared.clone());
         let envelope = StoredEnvelope { seq: placed.seq, received_ms, content, shared };
         if !bus.wake(placed.mailbox, Wake::Stored(envelope)) {
             away.push(placed);
@@ -75,8 +86,8 @@ pub(super) fn wake<'a>(
 }
 
 /// A device that is at another node is woken only if it does not fetch there: the node may be no more.
-pub(super) fn reason(placed: &Placed, here: NodeId) -> Reason {
-    match placed.node {
+pub(super) fn reason(node: Option<NodeId>, here: NodeId) -> Reason {
+    match node {
         Some(node) if node != here => Reason::Unfetched,
         _ => Reason::Away,
     }
