@@ -126,7 +126,21 @@ fn settings_and_flags_are_understood() {
     assert!(config.bus.is_some() && config.database.is_some());
     let unit = text("tuckseal-server.service");
     let start = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap();
-    Config::load(Command::parse_from(start.split(' ')).arguments).unwrap();
+    let alone = Config::load(Command::parse_from(start.split(' ')).arguments).unwrap();
+    // Whoever stops a node gives it the time that it takes.
+    let secs = |name: &str, setting: &str| -> u64 {
+        let text = text(name);
+        let value = text.lines().find_map(|line| line.trim().strip_prefix(setting));
+        value.unwrap().trim().trim_end_matches('s').parse().unwrap()
+    };
+    for (given, config) in [
+        (secs("compose.yaml", "stop_grace_period:"), &config),
+        (secs("tuckseal-server.service", "TimeoutStopSec="), &alone),
+    ] {
+        let limits = &config.limits;
+        let taken = limits.drain_notice_secs + limits.drain_spread_secs + 2 * limits.shutdown_secs;
+        assert!(given >= taken + 10, "{given} s for {taken}");
+    }
     // However often it has to, and on port 443 too.
     for line in ["StartLimitIntervalSec=0", "AmbientCapabilities=CAP_NET_BIND_SERVICE"] {
         assert!(unit.lines().any(|it| it == line), "{line}");

@@ -6,9 +6,10 @@ use prost::Message;
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::timeout;
+use tokio_postgres::{NoTls, connect};
 use tuckseal::service::{
     PushOffer, PushRegistration, ServerInfo, WebPush, push_registration::Target,
 };
@@ -16,7 +17,7 @@ use tuckseal_server::config::Limits;
 
 use crate::nodes::Cluster;
 use crate::peers::{Peer, python, script};
-use crate::stores::BusServer;
+use crate::stores::{BusServer, Database};
 use crate::world::{PATIENCE, Party, World, message, one_time_keys, refusal, rows};
 
 /// The process that plays push service and device.
@@ -278,12 +279,44 @@ async fn device_is_woken_when_a_submission_is_repeated_whose_node_woke_nobody() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn device_that_is_being_looked_up_when_the_server_stops_is_woken() {
+    let Some(mut endpoint) = Endpoint::start().await else { return };
+    let database = Database::create().await;
+    let mut world = World::set(tempfile::tempdir().unwrap(), |config| {
+        config.database = Some(database.setting().parse().unwrap());
+        config.push.push_private_endpoints = true;
+    })
+    .await;
+    let bob = world.party("bob").await;
+    registered(&bob, &endpoint.subscription(201)).await;
+    let (client, connection) = connect(&database.setting(), NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client.batch_execute("BEGIN; LOCK TABLE push IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    bob.receive_text("left").await;
+    let waiting = "SELECT count(*) FROM pg_locks WHERE relation = 'push'::regclass AND NOT granted";
+    let looked_up = async {
+        while client.query_one(waiting, &[]).await.unwrap().get::<_, i64>(0) == 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, looked_up).await.expect("it is not looked up");
+    world.signal_stop();
+    while TcpStream::connect(world.address).await.is_ok() {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    client.batch_execute("ROLLBACK").await.unwrap();
+    assert_eq!(endpoint.request().await["urgency"], "high");
+    world.ended().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn devices_beyond_the_line_of_their_host_are_woken_when_the_server_stops() {
     const DEVICES: usize = 60;
     let Some(mut endpoint) = Endpoint::start().await else { return };
     let mut world = World::set(tempfile::tempdir().unwrap(), |config| {
         config.push.push_private_endpoints = true;
         config.limits.push_delay_secs = 1_000_000;
+        config.limits.shutdown_secs = 60;
     })
     .await;
     for n in 0..DEVICES {

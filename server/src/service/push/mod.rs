@@ -168,17 +168,14 @@ impl Push {
 
     /// Wakes what is due until the server is to stop.
     pub async fn run(self, stopping: CancellationToken) {
-        let work = async {
-            loop {
-                self.inner.wait().await;
-                let due = self.inner.queue().take_due(Instant::now());
-                self.wake(due).await;
-                tokio::time::sleep(PAUSE).await;
+        while stopping.run_until_cancelled(self.inner.wait()).await.is_some() {
+            let due = self.inner.queue().take_due(Instant::now());
+            let waking = self.wake(due.clone());
+            if stopping.run_until_cancelled(waking).await.is_none() {
+                // None of them is on its way yet: they are woken with the others, at the end.
+                due.into_iter().for_each(|(mailbox, plan)| self.plan(mailbox, plan));
             }
-        };
-        tokio::select! {
-            () = stopping.cancelled() => {}
-            () = work => {}
+            stopping.run_until_cancelled(tokio::time::sleep(PAUSE)).await;
         }
     }
 
@@ -209,7 +206,7 @@ impl Push {
         }
     }
 
-    /// Devices that are here now, or have nothing to fetch, are spared.
+    /// Devices that are here now, or have nothing to fetch, are spared. None is on its way before the store has answered.
     async fn wake(&self, due: Vec<(MailboxId, Plan)>) {
         let inner = &self.inner;
         let (here, away): (Vec<_>, Vec<_>) =

@@ -8,6 +8,7 @@ import base64
 import http.server
 import json
 import os
+import threading
 
 import http_ece
 from cryptography.hazmat.primitives import serialization
@@ -18,8 +19,13 @@ PRIVATE = ec.generate_private_key(ec.SECP256R1())
 AUTH = os.urandom(16)
 
 
+SAYING = threading.Lock()
+
+
 def say(**line):
-    print(json.dumps(line), flush=True)
+    # Each request has a thread of its own.
+    with SAYING:
+        print(json.dumps(line), flush=True)
 
 
 def claims(authorization):
