@@ -255,6 +255,29 @@ async fn device_of_a_node_that_died_is_woken_by_another() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn device_of_a_node_that_died_is_woken_for_what_came_shortly_before_it_would_have_been() {
+    let Some(mut endpoint) = Endpoint::start().await else { return };
+    let cluster = Cluster::set(2, Some(BusServer::nats().await), |config| {
+        config.push.push_private_endpoints = true;
+        quick(&mut config.limits);
+    });
+    let cluster = cluster.await;
+    let bob = cluster.nodes[0].party("bob").await;
+    registered(&bob, &endpoint.subscription(201)).await;
+    let mut stream = bob.stream().await;
+    stream.backlog().await;
+    let bob = cluster.at(1, bob);
+    bob.receive_text("fetched").await;
+    let fetched = stream.envelope().await;
+    stream.ack(&[fetched]).await;
+    // What the other node means to do about the first one is due soon, and too early for the second.
+    tokio::time::sleep(std::time::Duration::from_millis(1_500)).await;
+    bob.receive_text("left").await;
+    stream.envelope().await;
+    endpoint.request().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn device_is_woken_when_a_submission_is_repeated_whose_node_woke_nobody() {
     let Some(mut endpoint) = Endpoint::start().await else { return };
     let nodes = std::cell::Cell::new(0);

@@ -21,7 +21,7 @@ use tuckseal::service::{PushOffer, PushRegistration, push_registration};
 
 use places::{Places, Turn};
 pub(crate) use queue::Reason;
-use queue::{BATCH, Pace, Plan, Planned, Queue, RETRY};
+use queue::{BATCH, Pace, Plan, Planned, Queue, RETRY, Verdict};
 
 use super::accounts::Caller;
 use super::error::ServiceError;
@@ -133,7 +133,8 @@ impl Push {
             Reason::Unfetched => self.inner.pace.unfetched,
             Reason::Keys => Duration::ZERO,
         };
-        self.plan(mailbox, Plan { due: Instant::now() + wait, reason, urgency });
+        let (due, reasons) = (Instant::now() + wait, reason.into());
+        self.plan(mailbox, Plan { due, reasons, urgency });
     }
 
     /// The prekeys of a device run low: it is woken to upload others, once in a long while.
@@ -184,7 +185,7 @@ impl Push {
     pub async fn flush(&self, patience: Duration) {
         let all = self.inner.queue().take_all().into_iter();
         let all: Vec<_> =
-            all.map(|(at, plan)| (at, Plan { reason: Reason::Away, ..plan })).collect();
+            all.map(|(at, plan)| (at, Plan { reasons: plan.reasons.away(), ..plan })).collect();
         let end = Instant::now() + patience;
         let work = async {
             // What was acknowledged last does not wait for anybody.
@@ -226,23 +227,17 @@ impl Push {
             }
         };
         for row in rows {
-            match plans.remove(&row.mailbox).filter(|plan| self.is_due(&row, *plan)) {
-                Some(plan) => self.begin(row, plan),
-                None => inner.queue().spared(row.mailbox),
+            let Some(plan) = plans.remove(&row.mailbox) else { continue };
+            match plan.reasons.judge(&row, now_ms(), inner.pace.unfetched) {
+                Verdict::Wake => self.begin(row, plan),
+                Verdict::Patience(wait) => {
+                    inner.queue().put_back(row.mailbox, None);
+                    self.plan(row.mailbox, Plan { due: Instant::now() + wait, ..plan });
+                }
+                Verdict::Spare => inner.queue().spared(row.mailbox),
             }
         }
         plans.into_keys().for_each(|mailbox| inner.queue().spared(mailbox));
-    }
-
-    /// A device that was connected had its time to fetch; one that is is told of its prekeys there.
-    fn is_due(&self, row: &PushRow, plan: Plan) -> bool {
-        if plan.reason == Reason::Keys {
-            return row.node.is_none();
-        }
-        let Some(oldest_ms) = row.oldest_ms else { return false };
-        let waiting = now_ms().saturating_sub(oldest_ms);
-        let patience = self.inner.pace.unfetched.as_millis() / 2;
-        plan.reason == Reason::Away || i64::try_from(patience).is_ok_and(|least| waiting >= least)
     }
 
     /// Goes into the line of the push service; where that has no room, back to those that wait.
@@ -262,7 +257,7 @@ impl Push {
     }
 
     fn put_back(&self, mailbox: MailboxId, plan: Plan, due: Instant) {
-        self.inner.queue().put_back(mailbox, due);
+        self.inner.queue().put_back(mailbox, Some(due));
         self.plan(mailbox, Plan { due, ..plan });
     }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::metrics;
 use crate::push::Urgency;
-use crate::storage::MailboxId;
+use crate::storage::{MailboxId, PushRow};
 
 /// Devices that are remembered because they are to be woken or were woken not long ago.
 const DEVICES: usize = 200_000;
@@ -18,7 +18,7 @@ const RETRIES: u32 = 4;
 const RETRY_MAX: Duration = Duration::from_secs(3600);
 
 /// Why a device is to be woken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reason {
     /// Something came while it was away.
     Away,
@@ -26,6 +26,23 @@ pub(crate) enum Reason {
     Unfetched,
     /// Its prekeys run low.
     Keys,
+}
+
+/// Several are joined; each of them has to hold by itself when the time comes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Reasons {
+    pub(super) away: bool,
+    pub(super) unfetched: bool,
+    pub(super) keys: bool,
+}
+
+/// What is to be done about a device whose time has come.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Wake,
+    /// It has had what waits for a short time only: again after this.
+    Patience(Duration),
+    Spare,
 }
 
 #[derive(Clone, Copy)]
@@ -40,7 +57,7 @@ pub(super) struct Pace {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Plan {
     pub(super) due: Instant,
-    pub(super) reason: Reason,
+    pub(super) reasons: Reasons,
     pub(super) urgency: Urgency,
 }
 
@@ -49,6 +66,48 @@ pub(super) enum Planned {
     /// It is the earliest of all.
     First,
     Later,
+}
+
+impl From<Reason> for Reasons {
+    fn from(reason: Reason) -> Self {
+        Self {
+            away: reason == Reason::Away,
+            unfetched: reason == Reason::Unfetched,
+            keys: reason == Reason::Keys,
+        }
+    }
+}
+
+impl Reasons {
+    fn or(self, other: Self) -> Self {
+        Self {
+            away: self.away || other.away,
+            unfetched: self.unfetched || other.unfetched,
+            keys: self.keys || other.keys,
+        }
+    }
+
+    /// It is here no more.
+    pub(super) fn away(self) -> Self {
+        Self { away: true, ..self }
+    }
+
+    /// A device that was connected has half of `patience` at least to fetch; one that is connected is told of its prekeys
+    /// there.
+    pub(super) fn judge(self, row: &PushRow, now_ms: i64, patience: Duration) -> Verdict {
+        if self.keys && row.node.is_none() {
+            return Verdict::Wake;
+        }
+        let Some(oldest_ms) = row.oldest_ms else { return Verdict::Spare };
+        let waiting = u64::try_from(now_ms.saturating_sub(oldest_ms)).unwrap_or_default();
+        let waiting = Duration::from_millis(waiting);
+        match self {
+            Self { away: true, .. } => Verdict::Wake,
+            Self { unfetched: true, .. } if waiting >= patience / 2 => Verdict::Wake,
+            Self { unfetched: true, .. } => Verdict::Patience(patience.saturating_sub(waiting)),
+            Self { .. } => Verdict::Spare,
+        }
+    }
 }
 
 #[derive(Default)]
@@ -93,7 +152,7 @@ impl Queue {
             self.order.remove(&(before.due, mailbox));
             plan = Plan {
                 due: before.due.min(due),
-                reason: before.reason.min(new.reason),
+                reasons: before.reasons.or(new.reasons),
                 urgency: before.urgency.max(new.urgency),
             };
         }
@@ -132,7 +191,12 @@ impl Queue {
     pub(super) fn forget(&mut self, mailbox: MailboxId) -> Option<Reason> {
         let plan = self.devices.remove(&mailbox)?.plan?;
         self.order.remove(&(plan.due, mailbox));
-        Some(plan.reason)
+        let Reasons { away, unfetched, .. } = plan.reasons;
+        Some(match (away, unfetched) {
+            (true, _) => Reason::Away,
+            (false, true) => Reason::Unfetched,
+            (false, false) => Reason::Keys,
+        })
     }
 
     pub(super) fn done(&mut self, mailbox: MailboxId) {
@@ -168,10 +232,10 @@ impl Queue {
         (device.failures <= RETRIES).then_some(least)
     }
 
-    /// It is not woken now, but then.
-    pub(super) fn put_back(&mut self, mailbox: MailboxId, due: Instant) {
+    /// It is not woken now. Nor before that, if it says so.
+    pub(super) fn put_back(&mut self, mailbox: MailboxId, not_before: Option<Instant>) {
         let device = self.devices.entry(mailbox).or_default();
-        (device.taken, device.not_before) = (None, Some(due));
+        (device.taken, device.not_before) = (None, not_before.or(device.not_before));
     }
 
     pub(super) fn tidy(&mut self, after: Duration) {
@@ -188,7 +252,10 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
+    use crate::storage::NodeId;
 
     const DEVICE: MailboxId = MailboxId(1);
     const PACE: Pace = Pace {
@@ -200,7 +267,7 @@ mod tests {
     };
 
     fn plan(due: Instant, urgency: Urgency) -> Plan {
-        Plan { due, reason: Reason::Away, urgency }
+        Plan { due, reasons: Reason::Away.into(), urgency }
     }
 
     #[test]
@@ -260,6 +327,34 @@ mod tests {
         queue.tidy(Duration::ZERO);
         queue.plan(DEVICE, plan(now, Urgency::Urgent), PACE);
         assert!(queue.first().unwrap() >= again);
+    }
+
+    #[test]
+    fn joined_reasons_hold_each_by_itself() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        let due =
+            |reason: Reason| Plan { due: now, reasons: reason.into(), urgency: Urgency::Urgent };
+        queue.plan(DEVICE, due(Reason::Unfetched), PACE);
+        queue.plan(DEVICE, due(Reason::Keys), PACE);
+        let (_, plan) = queue.take_due(now).pop().unwrap();
+        let row = |oldest_ms, node| PushRow {
+            mailbox: DEVICE,
+            registration: Bytes::new(),
+            oldest_ms,
+            node,
+        };
+        let (gone, elsewhere) = (None, Some(NodeId(2)));
+        let judge = |reasons: Reasons, row: PushRow| reasons.judge(&row, 100_000, PACE.unfetched);
+        assert_eq!(judge(plan.reasons, row(None, gone)), Verdict::Wake);
+        assert_eq!(judge(plan.reasons, row(None, elsewhere)), Verdict::Spare);
+        // It came 10 s ago, for a device whose node may be no more.
+        let young = Verdict::Patience(Duration::from_secs(50));
+        assert_eq!(judge(plan.reasons, row(Some(90_000), elsewhere)), young);
+        assert_eq!(judge(plan.reasons, row(Some(70_000), elsewhere)), Verdict::Wake);
+        let only = |reason: Reason, row| judge(reason.into(), row);
+        assert_eq!(only(Reason::Unfetched, row(Some(90_000), gone)), young);
+        assert_eq!(only(Reason::Away, row(Some(100_001), elsewhere)), Verdict::Wake);
+        assert_eq!(only(Reason::Keys, row(Some(1), elsewhere)), Verdict::Spare);
     }
 
     #[test]
