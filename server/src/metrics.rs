@@ -78,6 +78,7 @@ metrics! {
         DEVICES_REMOVED "tuckseal_devices_removed_total" "Devices that were removed from accounts.";
         PUSH_SENT "tuckseal_push_sent_total" "Wake-ups that push services have taken.";
         PUSH_FAILED "tuckseal_push_failed_total" "Wake-ups that a push service refused or did not take in time.";
+        PUSH_DROPPED "tuckseal_push_dropped_total" "Wake-ups that were forgotten because too many devices were to be woken.";
         PUSH_GONE "tuckseal_push_gone_total" "Registrations that push services do not know any more.";
         HOOK_ASKED "tuckseal_hook_asked_total" "Questions for the operator's hook.";
         HOOK_REFUSED "tuckseal_hook_refused_total" "Questions to which the hook said no, or later.";

@@ -121,11 +121,21 @@ struct Device {
     failures: u32,
 }
 
+impl Device {
+    /// It is not to be woken. Since when that is of interest; none if there is nothing to remember.
+    fn past(&self) -> Option<Instant> {
+        let idle = self.plan.is_none() && self.taken.is_none();
+        self.woken.max(self.not_before).filter(|_| idle)
+    }
+}
+
 /// Who is to be woken, by time.
 #[derive(Default)]
 pub(super) struct Queue {
     devices: HashMap<MailboxId, Device>,
     order: BTreeSet<(Instant, MailboxId)>,
+    /// Those that are remembered because they were woken. They give way to those that are to be woken.
+    past: BTreeSet<(Instant, MailboxId)>,
 }
 
 impl Queue {
@@ -135,12 +145,15 @@ impl Queue {
 
     /// Joins it with a plan that is there: the earlier time, the higher urgency. What is to be tried again keeps its time.
     pub(super) fn plan(&mut self, mailbox: MailboxId, new: Plan, pace: Pace) -> Planned {
-        if self.devices.len() >= DEVICES && !self.devices.contains_key(&mailbox) {
-            metrics::PUSH_FAILED.add(1);
+        if !self.devices.contains_key(&mailbox) && !self.has_room() {
+            metrics::PUSH_DROPPED.add(1);
             return Planned::Later;
         }
         let first = self.first();
         let device = self.devices.entry(mailbox).or_default();
+        if let Some(at) = device.past() {
+            self.past.remove(&(at, mailbox));
+        }
         let interval = match new.urgency {
             Urgency::Urgent => pace.interval,
             Urgency::Background => pace.background,
@@ -160,6 +173,16 @@ impl Queue {
         device.plan = Some(plan);
         self.order.insert((plan.due, mailbox));
         if first.is_none_or(|first| plan.due < first) { Planned::First } else { Planned::Later }
+    }
+
+    /// Forgets the one that was woken longest ago, if need be.
+    fn has_room(&mut self) -> bool {
+        if self.devices.len() >= DEVICES
+            && let Some((_, oldest)) = self.past.pop_first()
+        {
+            self.devices.remove(&oldest);
+        }
+        self.devices.len() < DEVICES
     }
 
     pub(super) fn take_due(&mut self, now: Instant) -> Vec<(MailboxId, Plan)> {
@@ -201,18 +224,22 @@ impl Queue {
 
     pub(super) fn done(&mut self, mailbox: MailboxId) {
         let device = self.devices.entry(mailbox).or_default();
+        if let Some(at) = device.past() {
+            self.past.remove(&(at, mailbox));
+        }
         (device.woken, device.taken, device.failures) = (Some(Instant::now()), None, 0);
+        self.past.extend(device.past().map(|at| (at, mailbox)));
     }
 
     /// There was no need to wake it.
     pub(super) fn spared(&mut self, mailbox: MailboxId) {
         let Some(device) = self.devices.get_mut(&mailbox) else { return };
         (device.taken, device.failures) = (None, 0);
-        let now = Instant::now();
-        let may = device.not_before.is_none_or(|least| least <= now);
-        if device.plan.is_none() && device.woken.is_none() && may {
+        let past = device.past();
+        if device.plan.is_none() && past.is_none() {
             self.devices.remove(&mailbox);
         }
+        self.past.extend(past.map(|at| (at, mailbox)));
     }
 
     /// When to try again; none if it was tried often enough.
@@ -240,12 +267,12 @@ impl Queue {
 
     pub(super) fn tidy(&mut self, after: Duration) {
         let now = Instant::now();
-        self.devices.retain(|_, device| {
-            device.plan.is_some()
-                || device.not_before.is_some_and(|least| least > now)
-                || device.taken.is_some()
-                || device.woken.is_some_and(|woken| woken.elapsed() < after)
-        });
+        while let Some(&(at, mailbox)) = self.past.first()
+            && at + after <= now
+        {
+            self.past.pop_first();
+            self.devices.remove(&mailbox);
+        }
         self.devices.shrink_to_fit();
     }
 }
@@ -380,8 +407,30 @@ mod tests {
                 break;
             }
         }
+        queue.plan(DEVICE, plan(now, Urgency::Urgent), PACE);
+        queue.take_due(now);
         queue.done(DEVICE);
         queue.tidy(Duration::ZERO);
-        assert!(queue.devices.is_empty() && queue.order.is_empty());
+        assert!(queue.devices.is_empty() && queue.order.is_empty() && queue.past.is_empty());
+    }
+
+    #[test]
+    fn who_was_woken_gives_way_to_who_is_to_be_woken() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        for mailbox in 0..DEVICES as i64 {
+            queue.plan(MailboxId(mailbox), plan(now, Urgency::Urgent), PACE);
+        }
+        for _ in 0..2 {
+            for (mailbox, _) in queue.take_due(now) {
+                queue.done(mailbox);
+            }
+        }
+        let (woken, new) = (queue.past.len(), MailboxId(DEVICES as i64));
+        assert_eq!(woken, 2 * BATCH);
+        // One of them is to be woken again, and one that is new.
+        queue.plan(DEVICE, plan(now, Urgency::Urgent), PACE);
+        queue.plan(new, plan(now, Urgency::Urgent), PACE);
+        assert_eq!((queue.past.len(), queue.devices.len()), (woken - 2, DEVICES));
+        assert!(queue.devices[&new].plan.is_some() && queue.devices[&DEVICE].plan.is_some());
     }
 }
