@@ -3,7 +3,7 @@
 //! The mailbox is the truth. Envelopes handed over in memory go out only when they continue the sequence;
 //! after a hole that stays open the mailbox is read again from the cursor.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::storage::{Backlog, ReadLimit, StoredEnvelope};
 
@@ -41,6 +41,8 @@ pub struct Delivery {
     unacked: BTreeMap<i64, usize>,
     unacked_bytes: usize,
     early: BTreeMap<i64, StoredEnvelope>,
+    /// Places after the cursor that the device has acknowledged: it got them on a stream before this one.
+    ahead: BTreeSet<i64>,
     /// The mailbox may hold envelopes after the cursor that are not in `early`.
     behind: bool,
     opening: Opening,
@@ -58,6 +60,7 @@ impl Delivery {
             unacked: BTreeMap::new(),
             unacked_bytes: 0,
             early: BTreeMap::new(),
+            ahead: BTreeSet::new(),
             behind: true,
             opening: Opening::Reading,
             one: false,
@@ -83,7 +86,9 @@ impl Delivery {
     pub fn read(&mut self, backlog: Backlog) -> Vec<StoredEnvelope> {
         self.cursor = self.cursor.max(backlog.covers);
         self.behind = backlog.covers < backlog.end;
-        self.early = self.early.split_off(&self.cursor.saturating_add(1));
+        let next = self.cursor.saturating_add(1);
+        self.early = self.early.split_off(&next);
+        self.ahead = self.ahead.split_off(&next);
         for envelope in &backlog.envelopes {
             self.sent(envelope);
         }
@@ -127,6 +132,7 @@ impl Delivery {
         {
             let envelope = entry.remove();
             self.cursor = envelope.seq;
+            self.ahead.remove(&envelope.seq);
             self.sent(&envelope);
             due.push(envelope);
         }
@@ -145,12 +151,19 @@ impl Delivery {
         self.early.first_key_value().is_some_and(|(seq, _)| *seq != self.cursor.saturating_add(1))
     }
 
-    /// The device has it. Unknown places are ignored.
-    pub fn acknowledged(&mut self, seq: i64) {
-        if let Some(size) = self.unacked.remove(&seq) {
-            self.unacked_bytes = self.unacked_bytes.saturating_sub(size);
-            self.one = false;
-        }
+    /// The device has it. Whether there may be something to delete: a place is worth that once, however often the device
+    /// names it.
+    ///
+    /// Up to the cursor that is what was sent here. After it, it is what a stream before this one has sent, which was no more
+    /// than a window.
+    pub fn acknowledged(&mut self, seq: i64) -> bool {
+        let Some(size) = self.unacked.remove(&seq) else {
+            let before = seq > self.cursor && self.ahead.len() < self.window.messages;
+            return before && self.ahead.insert(seq);
+        };
+        self.unacked_bytes = self.unacked_bytes.saturating_sub(size);
+        self.one = false;
+        true
     }
 
     /// The first place that was sent and has not been acknowledged.
@@ -164,7 +177,8 @@ impl Delivery {
     pub(crate) fn state(&self) -> impl std::hash::Hash + use<> {
         let places = |of: &mut dyn Iterator<Item = &i64>| of.copied().collect::<Vec<i64>>();
         let (unacked, early) = (places(&mut self.unacked.keys()), places(&mut self.early.keys()));
-        (self.cursor, unacked, early, self.behind, self.opening == Opening::Done, self.one)
+        let ahead = places(&mut self.ahead.iter());
+        (self.cursor, unacked, early, ahead, self.behind, self.opening == Opening::Done, self.one)
     }
 
     fn messages(&self) -> usize {
@@ -254,13 +268,36 @@ mod tests {
     }
 
     #[test]
+    fn place_is_worth_one_deletion_and_none_if_it_was_neither_sent_here_nor_comes_later() {
+        let mut delivery = Delivery::new(WINDOW);
+        // The second one has gone.
+        delivery.read(Backlog {
+            envelopes: [1, 3].map(envelope).into(),
+            covers: 3,
+            end: 9,
+            dropped: 0,
+        });
+        assert!(delivery.acknowledged(3) && !delivery.acknowledged(3));
+        assert!(
+            !delivery.acknowledged(2) && !delivery.acknowledged(0) && !delivery.acknowledged(-1)
+        );
+        // Of an earlier stream: each once, and no more than that one had on its way.
+        let ahead = (4..100).chain(4..100).filter(|seq| delivery.acknowledged(*seq));
+        assert_eq!(ahead.collect::<Vec<i64>>(), [4, 5, 6, 7]);
+        // They went before the mailbox was read, or else they are sent again.
+        delivery.read(backlog(7..=8, 9));
+        assert!(!delivery.acknowledged(5) && delivery.acknowledged(7));
+        assert!(delivery.acknowledged(9) && !delivery.acknowledged(9));
+    }
+
+    #[test]
     fn queue_is_empty_once_and_only_after_the_last_part_of_the_backlog() {
         let mut delivery = Delivery::new(WINDOW);
         delivery.read(backlog(1..=4, 9));
         assert!(!delivery.opened());
-        (1..=4).for_each(|seq| delivery.acknowledged(seq));
+        assert!((1..=4).all(|seq| delivery.acknowledged(seq)));
         delivery.read(backlog(5..=8, 9));
-        (5..=8).for_each(|seq| delivery.acknowledged(seq));
+        assert!((5..=8).all(|seq| delivery.acknowledged(seq)));
         delivery.read(backlog(9..=9, 9));
         assert!(delivery.opened());
         assert!(!delivery.opened());

@@ -333,20 +333,27 @@ impl Relay {
         }
     }
 
-    /// The places that a device acknowledges, which are deleted soon. Ids that are not of its mailbox are ignored.
+    /// What a device acknowledges on its stream is deleted soon. Ids that are not of its mailbox are ignored, and so are those
+    /// that it has named before.
     ///
     /// # Errors
     /// [`ServiceError::Invalid`] if an id has not 16 bytes; nothing is deleted.
-    pub fn acknowledge(&self, mailbox: MailboxId, ids: &[Bytes]) -> Result<Vec<i64>, ServiceError> {
+    pub fn acknowledge(
+        &self,
+        mailbox: MailboxId,
+        ids: &[Bytes],
+        delivery: &mut Delivery,
+    ) -> Result<(), ServiceError> {
         let ids = ids.iter().map(|id| <[u8; 16]>::try_from(&id[..]));
         let ids = ids.collect::<Result<Vec<_>, _>>();
         let ids = ids.map_err(|_| ServiceError::Invalid("an envelope id must have 16 bytes"))?;
-        let seqs: Vec<i64> = ids.into_iter().filter_map(|id| self.ids.seq(mailbox, id)).collect();
+        let seqs = ids.into_iter().filter_map(|id| self.ids.seq(mailbox, id));
+        let seqs: Vec<i64> = seqs.filter(|seq| delivery.acknowledged(*seq)).collect();
         metrics::ACKNOWLEDGED.add(seqs.len() as u64);
         if !seqs.is_empty() {
-            self.store.delete(mailbox, seqs.clone());
+            self.store.delete(mailbox, seqs);
         }
-        Ok(seqs)
+        Ok(())
     }
 
     /// The device knows that so many envelopes were dropped.

@@ -301,6 +301,26 @@ async fn reading_keeps_its_limits_and_says_what_it_covers(opened: Opened) {
     assert_eq!((rest.envelopes.len(), rest.covers, rest.end), (1, 5, 5));
 }
 
+async fn place_that_is_acknowledged_again_and_again_is_deleted_once(opened: Opened) {
+    let store = Arc::clone(&opened.store);
+    let mailboxes = [add(&store, 1, 1).await, add(&store, 2, 1).await];
+    for account in 1..=2 {
+        submit(&store, append(account, 1, &[1], 10)).await;
+        submit(&store, append(account, 2, &[1], 10)).await;
+    }
+    for _ in 0..60 {
+        store.delete(mailboxes[0], vec![1; 100_000]);
+    }
+    // Many that there are not, before those that there are.
+    store.delete(mailboxes[0], (-10_000..0).collect());
+    store.delete(mailboxes[1], vec![2]);
+    store.settle().await.unwrap();
+    assert_eq!(
+        (seqs(&store, mailboxes[0]).await, seqs(&store, mailboxes[1]).await),
+        (vec![2], vec![1])
+    );
+}
+
 async fn purge_goes_by_time_and_in_slices(opened: Opened) {
     let store = Arc::clone(&opened.store);
     let mailbox = add(&store, 1, 1).await;
@@ -554,6 +574,7 @@ on_every_store! {
     envelope_of_a_short_life_is_not_read_after_it_and_ends_without_a_gap
     does_as_the_model
     envelopes_of_one_submission_share_what_they_have_in_common
+    place_that_is_acknowledged_again_and_again_is_deleted_once
     one_time_prekeys_go_out_as_often_as_the_budget_lasts_whoever_asks
     one_time_prekeys_are_replaced_at_a_stroke_and_never_missing
     prekey_goes_out_once_whoever_takes_and_uploads_at_the_same_time

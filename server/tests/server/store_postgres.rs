@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use tokio_postgres::{Client, NoTls};
+use tuckseal_server::storage::postgres::PostgresStore;
 use tuckseal_server::storage::{
     AccountId, Append, AppendAnswer, Authority, MailboxId, Mismatch, Quota, Recipient, Registering,
     Store,
@@ -225,6 +226,34 @@ async fn quota_goes_by_what_is_there_while_expired_envelopes_are_taken_away() {
     assert_eq!(purged(store, LATER).await, 5);
     assert_eq!(number(&client, WRONG).await, 0);
     assert_eq!(store.read_after(mailbox, 0, ALL, NOW).await.unwrap().dropped, 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deletions_that_fail_wait_and_do_not_keep_others_from_their_turn() {
+    let opened = Opened::postgres().await;
+    let impatient = format!("{}?options=-c%20statement_timeout%3D500ms", opened.setting());
+    let store: Arc<dyn Store> = Arc::new(PostgresStore::open(&impatient).await.unwrap());
+    let mut mailboxes = Vec::new();
+    for account in 1..=3 {
+        mailboxes.push(add(&store, account, 1).await);
+        store.append(append(account, 1, &[1], 3)).await.unwrap();
+    }
+    let mut holding = client(&opened).await;
+    let held = holding.transaction().await.unwrap();
+    let sql = "SELECT FROM mailbox WHERE device = $1 FOR UPDATE";
+    held.query(sql, &[&mailboxes[0].0]).await.unwrap();
+    store.delete(mailboxes[0], vec![1]);
+    // Between them, so that they do not go together.
+    store.delete(mailboxes[1], (2..20_000).collect());
+    store.delete(mailboxes[2], vec![1]);
+    store.settle().await.unwrap_err();
+    assert_eq!(seqs(&store, mailboxes[0]).await, [1]);
+    assert!(seqs(&store, mailboxes[2]).await.is_empty());
+    drop(held);
+    store.settle().await.unwrap();
+    assert!(seqs(&store, mailboxes[0]).await.is_empty());
+    assert_eq!(number(&client(&opened).await, WRONG).await, 0);
+    store.close().await.unwrap();
 }
 
 /// What one append for one account is answered with, in words.

@@ -201,9 +201,8 @@ impl Mailbox {
     }
 
     pub(super) fn acknowledged(&mut self, ids: &[Bytes]) -> Result<(), ServiceError> {
-        let seqs = self.app.services.relay.acknowledge(self.caller.mailbox, ids)?;
-        seqs.into_iter().for_each(|seq| self.delivery.acknowledged(seq));
-        Ok(())
+        let relay = &self.app.services.relay;
+        relay.acknowledge(self.caller.mailbox, ids, &mut self.delivery)
     }
 
     /// A pong with a count confirms a gap.

@@ -73,16 +73,14 @@ pub(super) async fn lock(db: &impl GenericClient, mailboxes: &[i64]) -> Result<(
     Ok(())
 }
 
-/// Takes acknowledged envelopes away. The commit does not wait for the disk: what a crash brings back is delivered again.
+/// Takes acknowledged envelopes away, in the order of their places. The commit does not wait for the disk: what a crash brings back is delivered again.
 ///
 /// All is sent at once: mailboxes that are locked are waited for by whoever stores, so no answer is on its way meanwhile.
-pub(super) async fn delete(
-    db: &mut Object,
-    deletes: &BTreeMap<MailboxId, Vec<i64>>,
-) -> Result<(), StoreError> {
-    let numbers: Vec<i64> = deletes.keys().map(|mailbox| mailbox.0).collect();
-    let pairs = deletes.iter().flat_map(|(mailbox, seqs)| seqs.iter().map(|seq| (mailbox.0, *seq)));
+pub(super) async fn delete(db: &mut Object, places: &[(MailboxId, i64)]) -> Result<(), StoreError> {
+    let pairs = places.iter().map(|(mailbox, seq)| (mailbox.0, *seq));
     let (mailboxes, seqs): (Vec<i64>, Vec<i64>) = pairs.unzip();
+    let mut numbers = mailboxes.clone();
+    numbers.dedup();
     let delete = db.prepare_cached(DELETE).await?;
     let parameters = |all| -> [&(dyn ToSql + Sync); 4] { [&numbers, &mailboxes, &seqs, all] };
     let (own, all) = (parameters(&false), parameters(&true));

@@ -2,7 +2,8 @@
 //! commit. While one commit waits for the disk, the next batch gathers. There is no timer but when many have just been
 //! answered: they are waited for, a moment, since a commit costs the same whatever its size.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::ops::Bound;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -38,6 +39,10 @@ const PAUSE: Duration = Duration::from_millis(1);
 const QUEUE: usize = 4096;
 /// How long acknowledged envelopes may wait for others to go along with.
 const DELETE_DELAY: Duration = Duration::from_millis(20);
+/// Acknowledged envelopes that may wait. Those that find no room are delivered and acknowledged again.
+const DELETES: usize = 500_000;
+/// Of these, in one transaction: it holds the mailboxes' locks for some ten milliseconds.
+const DELETE_SLICE: usize = 4000;
 /// Attempts of a transaction that PostgreSQL gave up for another one's sake.
 const ATTEMPTS: usize = 4;
 
@@ -286,7 +291,7 @@ impl Attempts {
 /// Acknowledged envelopes, deleted together a little later.
 struct Deletes {
     pool: Pool,
-    waiting: Mutex<BTreeMap<MailboxId, Vec<i64>>>,
+    waiting: Mutex<BTreeSet<(MailboxId, i64)>>,
     /// Held while some are being deleted.
     deleting: AsyncMutex<()>,
     added: Notify,
@@ -305,8 +310,14 @@ impl Deletes {
     }
 
     fn add(&self, mailbox: MailboxId, seqs: Vec<i64>) {
-        lock(&self.waiting).entry(mailbox).or_default().extend(seqs);
+        self.put(seqs.into_iter().map(|seq| (mailbox, seq)));
         self.added.notify_one();
+    }
+
+    fn put(&self, places: impl IntoIterator<Item = (MailboxId, i64)>) {
+        let mut waiting = lock(&self.waiting);
+        let room = DELETES.saturating_sub(waiting.len());
+        waiting.extend(places.into_iter().take(room));
     }
 
     fn stop(&self) {
@@ -332,31 +343,43 @@ impl Deletes {
         }
     }
 
-    async fn delete(&self, deletes: &BTreeMap<MailboxId, Vec<i64>>) -> Result<(), StoreError> {
-        mailbox::delete(&mut self.pool.get().await?, deletes).await
-    }
-
-    /// Deletes what is waiting, after what is being deleted. What fails waits again.
+    /// Deletes what is waiting, after what is being deleted. What fails waits again, and does not keep the rest from its turn.
     async fn carry_out(&self) -> Result<(), StoreError> {
         let _deleting = self.deleting.lock().await;
-        let deletes = std::mem::take(&mut *lock(&self.waiting));
-        if deletes.is_empty() {
-            return Ok(());
+        let (mut after, mut all) = (Bound::Unbounded, Ok(()));
+        while let Some(slice) = self.slice(after) {
+            after = slice.last().map_or(after, |last| Bound::Excluded(*last));
+            let Err(error) = self.delete(&slice).await else { continue };
+            self.put(slice);
+            // Where PostgreSQL itself refuses, the next ones may go.
+            let refused = matches!(&error, StoreError::Postgres(error) if error.code().is_some());
+            all = all.and(Err(error));
+            if !refused {
+                break;
+            }
         }
+        all
+    }
+
+    /// The next of those that wait, which do so no more.
+    fn slice(&self, after: Bound<(MailboxId, i64)>) -> Option<Vec<(MailboxId, i64)>> {
+        let mut waiting = lock(&self.waiting);
+        let slice = waiting.range((after, Bound::Unbounded)).take(DELETE_SLICE);
+        let slice: Vec<(MailboxId, i64)> = slice.copied().collect();
+        for place in &slice {
+            waiting.remove(place);
+        }
+        (!slice.is_empty()).then_some(slice)
+    }
+
+    async fn delete(&self, places: &[(MailboxId, i64)]) -> Result<(), StoreError> {
         let mut attempts = Attempts::default();
-        let done = loop {
-            let done = self.delete(&deletes).await;
+        loop {
+            let done = async { mailbox::delete(&mut self.pool.get().await?, places).await }.await;
             if !attempts.again(&done) {
-                break done;
-            }
-        };
-        if done.is_err() {
-            let mut waiting = lock(&self.waiting);
-            for (mailbox, seqs) in deletes {
-                waiting.entry(mailbox).or_default().extend(seqs);
+                return done;
             }
         }
-        done
     }
 }
 

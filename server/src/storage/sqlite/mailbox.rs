@@ -307,11 +307,8 @@ pub(super) fn states(
     Ok(states)
 }
 
-/// Devices mostly acknowledge what lies side by side: that goes in one stroke.
+/// Deletes these places, which are in order. Devices mostly acknowledge what lies side by side: that goes in one stroke.
 pub(super) fn delete(db: &Connection, mailbox: MailboxId, seqs: &[i64]) -> rusqlite::Result<()> {
-    let mut seqs = seqs.to_vec();
-    seqs.sort_unstable();
-    seqs.dedup();
     let (mut count, mut bytes) = (0, 0);
     for run in seqs.chunk_by(|seq, next| seq.checked_add(1) == Some(*next)) {
         let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };

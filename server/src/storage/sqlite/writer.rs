@@ -1,7 +1,7 @@
 //! The one writing thread: it takes what is waiting, up to a bound, into one transaction, commits, and only then
 //! answers. No timer: while one commit waits for the disk, the next batch gathers. No SQL of the rows here.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::mpsc::{
     Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel,
 };
@@ -23,9 +23,12 @@ const BATCH_BYTES: usize = 1024 * 1024;
 const QUEUE: usize = 4096;
 /// How long acknowledged envelopes may wait for another write to go along with.
 const DELETE_DELAY: Duration = Duration::from_millis(20);
+/// Acknowledged envelopes that may wait, and then go in one transaction. Those that find no room are delivered and acknowledged
+/// again.
+const DELETES: usize = 20_000;
 
-/// Acknowledged envelopes by mailbox.
-pub(super) type Deletes = BTreeMap<MailboxId, Vec<i64>>;
+/// Acknowledged envelopes.
+type Deletes = BTreeSet<(MailboxId, i64)>;
 
 /// The queue before the writing thread.
 pub(super) struct Writer {
@@ -120,7 +123,7 @@ impl Writer {
         let first = {
             let mut deletes = lock(&self.deletes);
             let first = deletes.is_empty();
-            deletes.entry(mailbox).or_default().extend(seqs);
+            put(&mut deletes, seqs.into_iter().map(|seq| (mailbox, seq)));
             first
         };
         if first {
@@ -237,8 +240,11 @@ impl Writing {
             self.execute("BEGIN IMMEDIATE")?;
             self.execute_apart(batch)?;
         }
-        for (mailbox, seqs) in deletes {
-            (self.delete)(&self.db, *mailbox, seqs)?;
+        let places: Vec<(MailboxId, i64)> = deletes.iter().copied().collect();
+        for own in places.chunk_by(|place, next| place.0 == next.0) {
+            let Some((mailbox, _)) = own.first() else { continue };
+            let seqs: Vec<i64> = own.iter().map(|(_, seq)| *seq).collect();
+            (self.delete)(&self.db, *mailbox, &seqs)?;
         }
         self.execute("COMMIT")
     }
@@ -266,10 +272,7 @@ impl Writing {
         if let Err(error) = self.rollback() {
             tracing::error!(%error, "rollback");
         }
-        let mut waiting = lock(&self.deletes);
-        for (mailbox, seqs) in deletes {
-            waiting.entry(mailbox).or_default().extend(seqs);
-        }
+        put(&mut lock(&self.deletes), deletes);
     }
 
     fn execute(&self, sql: &str) -> rusqlite::Result<()> {
@@ -277,7 +280,13 @@ impl Writing {
     }
 }
 
-/// A poisoned lock guards a plain map or handle that is whole between statements.
+/// As many as there is room for.
+fn put(waiting: &mut Deletes, places: impl IntoIterator<Item = (MailboxId, i64)>) {
+    let room = DELETES.saturating_sub(waiting.len());
+    waiting.extend(places.into_iter().take(room));
+}
+
+/// A poisoned lock guards a plain set or handle that is whole between statements.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
