@@ -119,6 +119,9 @@ impl Relay {
         shared: Bytes,
         keeping: Keeping,
     ) -> Result<Vec<Outcome>, ServiceError> {
+        if recipients.is_empty() {
+            return Ok(Vec::new());
+        }
         let sizes: Vec<(AccountId, usize)> =
             recipients.iter().map(|to| (to.account, size(to, &shared))).collect();
         let outcomes: Vec<Outcome> = match keeping {

@@ -64,6 +64,24 @@ fn received(n: u8, shared: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn upload_for_accounts_that_are_full_stores_nothing() {
+    let world = World::with(|limits| {
+        (limits.inbound_burst_kib, limits.inbound_kib_per_hour) = (1, 1);
+    });
+    let world = world.await;
+    let bob = world.party("bob").await;
+    bob.receive_text("more than the burst").await;
+    bob.receive_text("more than the burst").await;
+    for n in 0..3 {
+        let submission = submission(&[&bob], &[n; 5000]);
+        let accepted: MultiAccepted = message(submit(&bob, &submission).await).await;
+        assert_eq!(accepted.refused.len(), 1);
+    }
+    let db = world.database();
+    assert_eq!((rows(&db, "envelope"), rows(&db, "payload")), (2, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn each_recipient_gets_its_own_form_and_the_common_part_is_stored_once() {
     let world = World::start().await;
     let (a, b, c) = (world.party("a").await, world.party("b").await, world.party("c").await);

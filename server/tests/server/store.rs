@@ -321,6 +321,21 @@ async fn place_that_is_acknowledged_again_and_again_is_deleted_once(opened: Open
     );
 }
 
+async fn submission_for_nobody_leaves_nothing_behind(opened: Opened) {
+    let store = Arc::clone(&opened.store);
+    add(&store, 1, 1).await;
+    let shared = |n| Bytes::from(vec![n; 2000]);
+    let nobody = Append { recipients: vec![], shared: shared(1), ..append(1, 1, &[], 0) };
+    assert_eq!(store.append(nobody).await.unwrap(), []);
+    // Of the only device of an account to the others.
+    let mut own = Append { shared: shared(2), ..append(1, 2, &[], 0) };
+    own.recipients[0].authority = Authority::Own(1);
+    assert_eq!(submit(&store, own).await, AppendAnswer::Stored(vec![]));
+    let refused = Append { shared: shared(3), ..append(7, 3, &[1], 10) };
+    assert_eq!(submit(&store, refused).await, AppendAnswer::Unauthorised);
+    assert_eq!(opened.number("SELECT count(*) FROM payload").await, 0);
+}
+
 async fn purge_goes_by_time_and_in_slices(opened: Opened) {
     let store = Arc::clone(&opened.store);
     let mailbox = add(&store, 1, 1).await;
@@ -581,6 +596,7 @@ on_every_store! {
     request_that_comes_again_gets_its_answer_and_takes_nothing
     purge_goes_by_time_and_in_slices
     reading_keeps_its_limits_and_says_what_it_covers
+    submission_for_nobody_leaves_nothing_behind
     submission_to_several_devices_is_stored_for_all_or_for_none
     what_was_answered_survives_closing_and_opening
     writers_readers_and_deletions_at_once_lose_nothing_and_keep_the_order
