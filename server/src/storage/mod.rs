@@ -179,6 +179,9 @@ pub enum StoreError {
     /// PostgreSQL does not answer.
     #[error("PostgreSQL cannot be reached; check that it runs")]
     Unreachable(#[source] Box<deadpool_postgres::PoolError>),
+    /// PostgreSQL does not answer on a connection that is open. Whether it has done what it was asked to is not known.
+    #[error("PostgreSQL has not answered in time; check its host and what stands before it")]
+    NoAnswer,
     /// A row does not hold what it should.
     #[error("the database is damaged; restore it from a backup")]
     Damaged,

@@ -38,6 +38,7 @@ mod reports;
 mod sizes;
 mod store;
 mod store_postgres;
+mod store_postgres_faults;
 mod stores;
 mod streams;
 mod takes;

@@ -15,7 +15,7 @@ use tuckseal_server::storage::{
 use crate::store::{ALL, LATER, NOW, add, append, registering, seqs};
 use crate::stores::Opened;
 
-const LARGE: Quota = Quota { messages: 10_000, bytes: 1_000_000 };
+pub(crate) const LARGE: Quota = Quota { messages: 10_000, bytes: 1_000_000 };
 
 async fn purged(store: &Arc<dyn Store>, now_ms: i64) -> u64 {
     let mut all = 0;
@@ -27,18 +27,18 @@ async fn purged(store: &Arc<dyn Store>, now_ms: i64) -> u64 {
     }
 }
 
-async fn client(opened: &Opened) -> Client {
+pub(crate) async fn client(opened: &Opened) -> Client {
     let (client, connection) = tokio_postgres::connect(&opened.setting(), NoTls).await.unwrap();
     tokio::spawn(connection);
     client
 }
 
-async fn number(client: &Client, sql: &str) -> i64 {
+pub(crate) async fn number(client: &Client, sql: &str) -> i64 {
     client.query_one(sql, &[]).await.unwrap().get(0)
 }
 
 /// Of mailboxes whose counts are not those of what is there.
-const WRONG: &str = "SELECT count(*) FROM mailbox m LEFT JOIN \
+pub(crate) const WRONG: &str = "SELECT count(*) FROM mailbox m LEFT JOIN \
      (SELECT mailbox, count(*) AS count, sum(size) AS bytes FROM envelope GROUP BY mailbox) e ON e.mailbox = m.device \
      WHERE m.count <> coalesce(e.count, 0) OR m.bytes <> coalesce(e.bytes, 0)";
 

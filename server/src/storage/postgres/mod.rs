@@ -1,11 +1,13 @@
 //! The store in PostgreSQL, for one node or many. Submissions are committed in groups; everything else is a short
 //! transaction of its own. Any number of nodes may work on one database.
 //!
-//! `writer` and `reader` gather what comes at the same time; `accounts`, `append`, `devices`, `keys`, `links`, `mailbox`, `partitions`,
-//! `place`, `presence`, `push` and `reports` hold the statements, `recipients` decides what a submission may.
+//! `connections` bounds how long anything is waited for. `writer` and `reader` gather what comes at the same time; `accounts`,
+//! `append`, `devices`, `keys`, `links`, `mailbox`, `partitions`, `place`, `presence`, `push` and `reports` hold the statements,
+//! `recipients` decides what a submission may.
 
 mod accounts;
 mod append;
+mod connections;
 mod devices;
 mod keys;
 mod links;
@@ -25,12 +27,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use deadpool_postgres::Pool;
+use deadpool_postgres::Object;
 
+use connections::{Connections, repeat};
 use reader::Reader;
 use recipients::Accounts;
 pub use schema::PostgresOpenError;
-use writer::{Attempts, Writer};
+use writer::Writer;
 
 use super::{
     AccountId, AccountRow, Answer, Append, AppendAnswer, Backlog, Claim, DeviceEntry, DeviceRow,
@@ -42,7 +45,7 @@ use super::{
 /// The store. Clones share it.
 #[derive(Clone)]
 pub struct PostgresStore {
-    pool: Pool,
+    db: Connections,
     accounts: Arc<Accounts>,
     writer: Arc<Writer>,
     reader: Arc<Reader>,
@@ -54,11 +57,11 @@ impl PostgresStore {
     /// # Errors
     /// Nobody answers, the user may not, or the database was written by a newer server.
     pub async fn open(setting: &str) -> Result<Self, PostgresOpenError> {
-        let pool = schema::open(setting).await?;
+        let db = Connections::new(schema::open(setting).await?);
         let accounts = Arc::new(Accounts::new());
-        let writer = Arc::new(Writer::start(&pool, Arc::clone(&accounts)));
-        let reader = Arc::new(Reader::start(&pool));
-        Ok(Self { pool, accounts, writer, reader })
+        let writer = Arc::new(Writer::start(&db, Arc::clone(&accounts)));
+        let reader = Arc::new(Reader::start(&db));
+        Ok(Self { db, accounts, writer, reader })
     }
 }
 
@@ -71,11 +74,14 @@ impl PostgresStore {
         schema::inspect(setting).await
     }
 
-    async fn purge_once(&self, now_ms: i64, before_ms: i64) -> Result<u64, super::StoreError> {
-        let mut db = self.pool.get().await?;
-        schema::count_rows(&db).await?;
-        let gone = partitions::expire(&mut db, now_ms).await?;
-        let forgotten = mailbox::forget(&db, before_ms).await?;
+    async fn purge_once(
+        db: &mut Object,
+        now_ms: i64,
+        before_ms: i64,
+    ) -> Result<u64, super::StoreError> {
+        schema::count_rows(db).await?;
+        let gone = partitions::expire(db, now_ms).await?;
+        let forgotten = mailbox::forget(db, before_ms).await?;
         Ok(gone.saturating_add(forgotten))
     }
 }
@@ -83,122 +89,88 @@ impl PostgresStore {
 impl Store for PostgresStore {
     fn register(&self, registering: Registering) -> Answer<'_, RegisterAnswer> {
         Box::pin(async move {
-            let mut attempts = Attempts::default();
-            loop {
-                let mut db = self.pool.get().await?;
-                let done = accounts::register(&mut db, &registering).await;
-                if !attempts.again(&done) {
-                    return done;
-                }
-            }
+            repeat(|| self.db.run(async |db| accounts::register(db, &registering).await)).await
         })
     }
 
     fn account(&self, account: AccountId) -> Answer<'_, Option<AccountRow>> {
-        Box::pin(async move { accounts::account(&self.pool.get().await?, account).await })
+        Box::pin(async move { self.db.run(async |db| accounts::account(db, account).await).await })
     }
 
     fn account_of_name(&self, username: String) -> Answer<'_, Option<AccountId>> {
-        Box::pin(async move { accounts::account_of_name(&self.pool.get().await?, &username).await })
+        Box::pin(async move {
+            self.db.run(async |db| accounts::account_of_name(db, &username).await).await
+        })
     }
 
     fn device(&self, account: AccountId, device: u8) -> Answer<'_, Option<DeviceRow>> {
-        Box::pin(async move { accounts::device(&self.pool.get().await?, account, device).await })
+        Box::pin(async move {
+            self.db.run(async |db| accounts::device(db, account, device).await).await
+        })
     }
 
     fn open_link(&self, opening: OpeningLink) -> Answer<'_, bool> {
-        Box::pin(async move {
-            let mut attempts = Attempts::default();
-            loop {
-                let mut db = self.pool.get().await?;
-                let done = links::open(&mut db, &opening).await;
-                if !attempts.again(&done) {
-                    return done;
-                }
-            }
-        })
+        Box::pin(
+            async move { repeat(|| self.db.run(async |db| links::open(db, &opening).await)).await },
+        )
     }
 
     fn link_of_token(&self, token_hash: [u8; 32], now_ms: i64) -> Answer<'_, Option<LinkRow>> {
-        Box::pin(async move { links::of_token(&self.pool.get().await?, &token_hash, now_ms).await })
-    }
-
-    fn link(&self, id: [u8; 16], now_ms: i64) -> Answer<'_, Option<LinkState>> {
-        Box::pin(async move { links::state(&self.pool.get().await?, &id, now_ms).await })
-    }
-
-    fn link_device(&self, linking: Linking) -> Answer<'_, LinkAnswer> {
         Box::pin(async move {
-            let mut attempts = Attempts::default();
-            loop {
-                let mut db = self.pool.get().await?;
-                let done = links::link(&mut db, &linking).await;
-                if !attempts.again(&done) {
-                    return done;
-                }
-            }
+            self.db.run(async |db| links::of_token(db, &token_hash, now_ms).await).await
         })
     }
 
+    fn link(&self, id: [u8; 16], now_ms: i64) -> Answer<'_, Option<LinkState>> {
+        Box::pin(async move { self.db.run(async |db| links::state(db, &id, now_ms).await).await })
+    }
+
+    fn link_device(&self, linking: Linking) -> Answer<'_, LinkAnswer> {
+        Box::pin(
+            async move { repeat(|| self.db.run(async |db| links::link(db, &linking).await)).await },
+        )
+    }
+
     fn devices(&self, account_row: i64) -> Answer<'_, Vec<DeviceEntry>> {
-        Box::pin(async move { devices::list(&self.pool.get().await?, account_row).await })
+        Box::pin(async move { self.db.run(async |db| devices::list(db, account_row).await).await })
     }
 
     fn name_device(&self, account_row: i64, device: u8, name: Bytes) -> Answer<'_, bool> {
-        Box::pin(
-            async move { devices::name(&self.pool.get().await?, account_row, device, &name).await },
-        )
+        Box::pin(async move {
+            self.db.run(async |db| devices::name(db, account_row, device, &name).await).await
+        })
     }
 
     fn remove_device(&self, account_row: i64, device: u8) -> Answer<'_, Option<MailboxId>> {
         Box::pin(async move {
-            let mut attempts = Attempts::default();
-            loop {
-                let mut db = self.pool.get().await?;
-                let done = devices::remove(&mut db, account_row, device).await;
-                if !attempts.again(&done) {
-                    return done;
-                }
-            }
+            repeat(|| self.db.run(async |db| devices::remove(db, account_row, device).await)).await
         })
     }
 
     fn purge_links(&self, now_ms: i64) -> Answer<'_, u64> {
-        Box::pin(async move { links::purge(&self.pool.get().await?, now_ms).await })
+        Box::pin(async move { self.db.run(async |db| links::purge(db, now_ms).await).await })
     }
 
     fn put_keys(&self, mailbox: MailboxId, keys: KeySet) -> Answer<'_, PutKeys> {
         Box::pin(async move {
-            let mut attempts = Attempts::default();
-            loop {
-                let mut db = self.pool.get().await?;
-                let done = keys::put(&mut db, mailbox, &keys).await;
-                if !attempts.again(&done) {
-                    return done;
-                }
-            }
+            repeat(|| self.db.run(async |db| keys::put(db, mailbox, &keys).await)).await
         })
     }
 
     fn key_state(&self, mailbox: MailboxId) -> Answer<'_, Option<KeyState>> {
-        Box::pin(async move { keys::state(&mut self.pool.get().await?, mailbox).await })
+        Box::pin(async move { self.db.run(async |db| keys::state(db, mailbox).await).await })
     }
 
     fn take(&self, fetch: Fetch) -> Answer<'_, Taken> {
-        Box::pin(async move {
-            let mut attempts = Attempts::default();
-            loop {
-                let mut db = self.pool.get().await?;
-                let done = keys::take(&mut db, &fetch).await;
-                if !attempts.again(&done) {
-                    return done;
-                }
-            }
-        })
+        Box::pin(
+            async move { repeat(|| self.db.run(async |db| keys::take(db, &fetch).await)).await },
+        )
     }
 
     fn purge_answers(&self, before_ms: i64) -> Answer<'_, u64> {
-        Box::pin(async move { keys::purge_answers(&self.pool.get().await?, before_ms).await })
+        Box::pin(
+            async move { self.db.run(async |db| keys::purge_answers(db, before_ms).await).await },
+        )
     }
 
     fn append(&self, append: Append) -> Answer<'_, Vec<AppendAnswer>> {
@@ -207,7 +179,7 @@ impl Store for PostgresStore {
 
     fn locate(&self, recipients: Vec<Recipient>) -> Answer<'_, Vec<Located>> {
         Box::pin(async move {
-            presence::locate(&self.pool.get().await?, &self.accounts, &recipients).await
+            self.db.run(async |db| presence::locate(db, &self.accounts, &recipients).await).await
         })
     }
 
@@ -230,63 +202,68 @@ impl Store for PostgresStore {
     }
 
     fn told_dropped(&self, mailbox: MailboxId, count: u64) -> Answer<'_, ()> {
-        Box::pin(
-            async move { mailbox::told_dropped(&self.pool.get().await?, mailbox, count).await },
-        )
+        Box::pin(async move {
+            self.db.run(async |db| mailbox::told_dropped(db, mailbox, count).await).await
+        })
     }
 
     fn purge(&self, now_ms: i64, submissions_before_ms: i64) -> Answer<'_, u64> {
         Box::pin(async move {
-            let mut attempts = Attempts::default();
-            loop {
-                let done = self.purge_once(now_ms, submissions_before_ms).await;
-                if !attempts.again(&done) {
-                    return done;
-                }
-            }
+            let before_ms = submissions_before_ms;
+            repeat(|| self.db.run(async |db| Self::purge_once(db, now_ms, before_ms).await)).await
         })
     }
 
     fn claim(&self, mailbox: MailboxId, node: NodeId) -> Answer<'_, Option<Claim>> {
-        Box::pin(async move { presence::claim(&mut self.pool.get().await?, mailbox, node).await })
+        Box::pin(
+            async move { self.db.run(async |db| presence::claim(db, mailbox, node).await).await },
+        )
     }
 
     fn release(&self, mailbox: MailboxId, epoch: i64) -> Answer<'_, ()> {
-        Box::pin(async move { presence::release(&self.pool.get().await?, mailbox, epoch).await })
+        Box::pin(async move {
+            self.db.run(async |db| presence::release(db, mailbox, epoch).await).await
+        })
     }
 
     fn put_push(&self, mailbox: MailboxId, registration: Option<Bytes>) -> Answer<'_, ()> {
-        Box::pin(
-            async move { push::put(&self.pool.get().await?, mailbox, registration.as_ref()).await },
-        )
+        Box::pin(async move {
+            self.db.run(async |db| push::put(db, mailbox, registration.as_ref()).await).await
+        })
     }
 
     fn end_push(&self, mailbox: MailboxId, registration: Bytes) -> Answer<'_, ()> {
-        Box::pin(async move { push::end(&self.pool.get().await?, mailbox, &registration).await })
+        Box::pin(async move {
+            self.db.run(async |db| push::end(db, mailbox, &registration).await).await
+        })
     }
 
     fn to_push(&self, mailboxes: Vec<MailboxId>, now_ms: i64) -> Answer<'_, Vec<PushRow>> {
-        Box::pin(async move { push::due(&self.pool.get().await?, &mailboxes, now_ms).await })
-    }
-
-    fn report(&self, reporting: Reporting) -> Answer<'_, ReportAnswer> {
-        Box::pin(async move { reports::count(&self.pool.get().await?, &reporting).await })
-    }
-
-    fn purge_reports(&self, today: i64, counted_before: i64) -> Answer<'_, u64> {
         Box::pin(
-            async move { reports::purge(&self.pool.get().await?, today, counted_before).await },
+            async move { self.db.run(async |db| push::due(db, &mailboxes, now_ms).await).await },
         )
     }
 
+    fn report(&self, reporting: Reporting) -> Answer<'_, ReportAnswer> {
+        Box::pin(async move { self.db.run(async |db| reports::count(db, &reporting).await).await })
+    }
+
+    fn purge_reports(&self, today: i64, counted_before: i64) -> Answer<'_, u64> {
+        Box::pin(async move {
+            self.db.run(async |db| reports::purge(db, today, counted_before).await).await
+        })
+    }
+
     fn states(&self, mailboxes: Vec<MailboxId>) -> Answer<'_, Vec<MailboxState>> {
-        Box::pin(async move { presence::states(&self.pool.get().await?, &mailboxes).await })
+        Box::pin(
+            async move { self.db.run(async |db| presence::states(db, &mailboxes).await).await },
+        )
     }
 
     fn check(&self) -> Answer<'_, ()> {
         Box::pin(async move {
-            self.pool.get().await?.query_one("SELECT 1", &[]).await?;
-            Ok(())
+            let ask = async |db: &mut Object| Ok(db.query_one("SELECT 1", &[]).await?);
+            self.db.run(ask).await.map(drop)
         })
     }
 
@@ -294,7 +271,7 @@ impl Store for PostgresStore {
         Box::pin(async move {
             self.reader.stop();
             self.writer.stop().await;
-            self.pool.close();
+            self.db.close();
             Ok(())
         })
     }

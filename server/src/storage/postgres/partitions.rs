@@ -5,9 +5,10 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use deadpool_postgres::{Object, Pool, Transaction};
+use deadpool_postgres::{Object, Transaction};
 use tokio_postgres::error::SqlState;
 
+use super::connections::Connections;
 use super::mailbox::release_payloads;
 use crate::storage::{Append, StoreError};
 
@@ -26,10 +27,11 @@ pub(super) struct Partitions(Arc<Mutex<BTreeMap<i64, i64>>>);
 
 impl Partitions {
     /// Makes the partitions that the envelopes of a batch go to, if there are none yet.
-    pub(super) async fn cover(&self, pool: &Pool, batch: &[Append]) -> Result<(), StoreError> {
+    pub(super) async fn cover(&self, db: &Connections, batch: &[Append]) -> Result<(), StoreError> {
         while let Some(new) = self.uncovered(batch) {
             let width = new.expires_ms.saturating_sub(new.now_ms) / 4;
-            let found = make(&mut pool.get().await?, new.expires_ms, width).await?;
+            let make = async |db: &mut _| make(db, new.expires_ms, width).await;
+            let found = db.run(make).await?;
             *self.lock() = found;
         }
         Ok(())

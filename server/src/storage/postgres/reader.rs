@@ -6,10 +6,11 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use deadpool_postgres::{Object, Pool};
+use deadpool_postgres::Object;
 use tokio::sync::{mpsc, oneshot};
 use tokio_postgres::Row;
 
+use super::connections::Connections;
 use super::row::blob;
 use crate::storage::{Backlog, MailboxId, ReadLimit, StoreError, StoredEnvelope};
 
@@ -62,9 +63,9 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    pub(super) fn start(pool: &Pool) -> Self {
+    pub(super) fn start(db: &Connections) -> Self {
         let (queue, readings) = mpsc::channel(QUEUE);
-        tokio::spawn(run(pool.clone(), readings));
+        tokio::spawn(run(db.clone(), readings));
         Self { queue: Mutex::new(Some(queue)) }
     }
 
@@ -93,7 +94,7 @@ impl Reader {
     }
 }
 
-async fn run(pool: Pool, mut readings: mpsc::Receiver<Reading>) {
+async fn run(db: Connections, mut readings: mpsc::Receiver<Reading>) {
     let mut last = 1;
     while let Some(first) = readings.recv().await {
         match last {
@@ -110,13 +111,12 @@ async fn run(pool: Pool, mut readings: mpsc::Receiver<Reading>) {
         }
         last = batch.len();
         // One after the other: what comes meanwhile goes together.
-        answer(&pool, batch).await;
+        answer(&db, batch).await;
     }
 }
 
-async fn answer(pool: &Pool, batch: Vec<Reading>) {
-    let read = async { read(&pool.get().await?, &batch).await };
-    match read.await {
+async fn answer(db: &Connections, batch: Vec<Reading>) {
+    match db.run(async |db| read(db, &batch).await).await {
         Ok(backlogs) => {
             for (reading, backlog) in batch.into_iter().zip(backlogs) {
                 // Whoever asked may have gone away.

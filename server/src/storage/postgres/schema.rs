@@ -26,7 +26,7 @@ const MIGRATION_LOCK: i64 = 0x7475_636b_7365_616c;
 /// Connections of one node: the writers, the deletions and what reads or takes at the same time.
 const CONNECTIONS: usize = 12;
 const CONNECT: Duration = Duration::from_secs(5);
-/// After this a connection on which nothing comes back is given up.
+/// After this a connection is given up whose other side is gone.
 const SILENCE: Duration = Duration::from_secs(15);
 /// A node that hangs in the middle of a transaction must not hold its locks; the setting may say otherwise. The statements
 /// are few, short and prepared: planning them again each time would cost more than carrying them out, and a plan that was
@@ -108,7 +108,8 @@ pub(super) async fn count_rows(db: &Object) -> Result<(), StoreError> {
 fn pool(setting: &str) -> Result<Pool, PostgresOpenError> {
     let mut config = Config::from_str(setting).map_err(PostgresOpenError::Setting)?;
     config.application_name("tuckseal-server").connect_timeout(CONNECT);
-    config.keepalives_idle(SILENCE).tcp_user_timeout(SILENCE);
+    config.keepalives_idle(SILENCE / 3).keepalives_interval(SILENCE / 3).keepalives_retries(2);
+    config.tcp_user_timeout(SILENCE);
     if config.get_options().is_none() {
         config.options(OPTIONS);
     }

@@ -8,13 +8,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use deadpool_postgres::Pool;
 use tokio::sync::{Mutex as AsyncMutex, Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
-use tokio_postgres::error::SqlState;
 use tokio_util::task::TaskTracker;
 
 use super::append;
+use super::connections::{Attempts, Connections, repeat};
 use super::mailbox;
 use super::partitions::{Partitions, is_missing};
 use super::place::is_changed;
@@ -43,8 +42,6 @@ const DELETE_DELAY: Duration = Duration::from_millis(20);
 const DELETES: usize = 500_000;
 /// Of these, in one transaction: it holds the mailboxes' locks for some ten milliseconds.
 const DELETE_SLICE: usize = 4000;
-/// Attempts of a transaction that PostgreSQL gave up for another one's sake.
-const ATTEMPTS: usize = 4;
 
 type Answers = Result<Vec<AppendAnswer>, StoreError>;
 
@@ -63,16 +60,16 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn start(pool: &Pool, accounts: Arc<Accounts>) -> Self {
+    pub(super) fn start(db: &Connections, accounts: Arc<Accounts>) -> Self {
         let (queue, jobs) = mpsc::channel(QUEUE);
         let jobs = Arc::new(Jobs::new(jobs));
         let tasks = TaskTracker::new();
         let database =
-            Arc::new(Database { pool: pool.clone(), partitions: Partitions::default(), accounts });
+            Arc::new(Database { db: db.clone(), partitions: Partitions::default(), accounts });
         for _ in 0..WRITERS {
             tasks.spawn(write(Arc::clone(&database), Arc::clone(&jobs)));
         }
-        let deletes = Arc::new(Deletes::new(pool.clone()));
+        let deletes = Arc::new(Deletes::new(db.clone()));
         let deleting = Arc::clone(&deletes);
         tasks.spawn(async move { deleting.run().await });
         Self { queue: Mutex::new(Some(queue)), jobs, deletes, tasks }
@@ -240,7 +237,7 @@ fn weigh(job: &Job) -> usize {
 
 /// Where batches go, and what the writing tasks remember of it.
 struct Database {
-    pool: Pool,
+    db: Connections,
     partitions: Partitions,
     accounts: Arc<Accounts>,
 }
@@ -249,8 +246,9 @@ impl Database {
     async fn commit(&self, batch: &[Append]) -> Result<Vec<Vec<AppendAnswer>>, StoreError> {
         let mut attempts = Attempts::default();
         loop {
-            self.partitions.cover(&self.pool, batch).await?;
-            let done = append::append(&mut self.pool.get().await?, &self.accounts, batch).await;
+            self.partitions.cover(&self.db, batch).await?;
+            let append = async |db: &mut _| append::append(db, &self.accounts, batch).await;
+            let done = self.db.run(append).await;
             if done.as_ref().is_err_and(is_missing) {
                 self.partitions.forget();
             }
@@ -264,33 +262,9 @@ impl Database {
     }
 }
 
-/// PostgreSQL ends one of two transactions that wait for each other; it has done nothing and may come again.
-#[derive(Default)]
-pub(super) struct Attempts(usize);
-
-impl Attempts {
-    /// Whether it was given up for another one's sake and should be tried again.
-    pub(super) fn again<T>(&mut self, done: &Result<T, StoreError>) -> bool {
-        let Err(StoreError::Postgres(error)) = done else { return false };
-        let given_up = [
-            SqlState::T_R_DEADLOCK_DETECTED,
-            SqlState::T_R_SERIALIZATION_FAILURE,
-            // Another node took the partition away.
-            SqlState::CHECK_VIOLATION,
-            // Another node stored the same submission at the same time.
-            SqlState::UNIQUE_VIOLATION,
-            // A device registered again or went since it was looked up.
-            SqlState::NOT_NULL_VIOLATION,
-            SqlState::FOREIGN_KEY_VIOLATION,
-        ];
-        self.0 += 1;
-        self.0 < ATTEMPTS && error.code().is_some_and(|code| given_up.contains(code))
-    }
-}
-
 /// Acknowledged envelopes, deleted together a little later.
 struct Deletes {
-    pool: Pool,
+    db: Connections,
     waiting: Mutex<BTreeSet<(MailboxId, i64)>>,
     /// Held while some are being deleted.
     deleting: AsyncMutex<()>,
@@ -299,9 +273,9 @@ struct Deletes {
 }
 
 impl Deletes {
-    fn new(pool: Pool) -> Self {
+    fn new(db: Connections) -> Self {
         Self {
-            pool,
+            db,
             waiting: Mutex::default(),
             deleting: AsyncMutex::default(),
             added: Notify::new(),
@@ -349,7 +323,8 @@ impl Deletes {
         let (mut after, mut all) = (Bound::Unbounded, Ok(()));
         while let Some(slice) = self.slice(after) {
             after = slice.last().map_or(after, |last| Bound::Excluded(*last));
-            let Err(error) = self.delete(&slice).await else { continue };
+            let delete = repeat(|| self.db.run(async |db| mailbox::delete(db, &slice).await));
+            let Err(error) = delete.await else { continue };
             self.put(slice);
             // Where PostgreSQL itself refuses, the next ones may go.
             let refused = matches!(&error, StoreError::Postgres(error) if error.code().is_some());
@@ -370,16 +345,6 @@ impl Deletes {
             waiting.remove(place);
         }
         (!slice.is_empty()).then_some(slice)
-    }
-
-    async fn delete(&self, places: &[(MailboxId, i64)]) -> Result<(), StoreError> {
-        let mut attempts = Attempts::default();
-        loop {
-            let done = async { mailbox::delete(&mut self.pool.get().await?, places).await }.await;
-            if !attempts.again(&done) {
-                return done;
-            }
-        }
     }
 }
 
