@@ -363,6 +363,44 @@ async fn purge_goes_by_time_and_in_slices(opened: Opened) {
     assert!(matches!(submit(&store, append(1, 0, &[1], 1)).await, AppendAnswer::Stored(_)));
 }
 
+/// Of what is over, some ends with what others end with, too.
+async fn full_mailboxes_of_one_submission_all_lose_their_oldest(opened: Opened) {
+    let store = Arc::clone(&opened.store);
+    let mut mailboxes = Vec::new();
+    for account in 1..=5 {
+        mailboxes.push(add(&store, account, 1).await);
+    }
+    let new = |dedup: u64, size: usize| Append {
+        recipients: (1..=5).map(|to| append(to, dedup, &[1], size).recipients.remove(0)).collect(),
+        shared: Bytes::from(vec![dedup as u8; 2]),
+        ..append(1, 0, &[], 0)
+    };
+    for n in 1..=6 {
+        store.append(new(n, 3)).await.unwrap();
+    }
+    // One holds fewer, and its oldest is not its first.
+    store.delete(mailboxes[2], vec![1, 3]);
+    store.settle().await.unwrap();
+    let dropped = async |dedup, size| {
+        let answers = store.append(new(dedup, size)).await.unwrap();
+        let placed = answers.into_iter().map(|answer| match answer {
+            AppendAnswer::Stored(placed) => placed[0].dropped,
+            other => panic!("{other:?}"),
+        });
+        placed.collect::<Vec<u64>>()
+    };
+    assert_eq!(dropped(7, 3).await, [1, 1, 0, 1, 1]);
+    // By their bytes now: 46 of 60 leave room for the newest two of five bytes.
+    assert_eq!(dropped(8, 46).await, [4, 4, 3, 4, 4]);
+    for (n, mailbox) in mailboxes.iter().enumerate() {
+        assert_eq!(seqs(&store, *mailbox).await, [6, 7, 8], "{n}");
+        let dropped = if n == 2 { 3 } else { 5 };
+        assert_eq!(store.read_after(*mailbox, 0, ALL, NOW).await.unwrap().dropped, dropped);
+    }
+    assert_eq!(opened.number("SELECT count(*) FROM payload WHERE refs = 5").await, 3);
+    assert_eq!(opened.number("SELECT count(*) FROM payload").await, 3);
+}
+
 async fn envelope_of_a_short_life_is_not_read_after_it_and_ends_without_a_gap(opened: Opened) {
     let store = Arc::clone(&opened.store);
     let mailbox = add(&store, 1, 1).await;
@@ -588,6 +626,7 @@ on_every_store! {
     devices_are_located_under_the_rules_of_a_submission
     envelope_of_a_short_life_is_not_read_after_it_and_ends_without_a_gap
     does_as_the_model
+    full_mailboxes_of_one_submission_all_lose_their_oldest
     envelopes_of_one_submission_share_what_they_have_in_common
     place_that_is_acknowledged_again_and_again_is_deleted_once
     one_time_prekeys_go_out_as_often_as_the_budget_lasts_whoever_asks

@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
+use super::connections::{Connections, repeat};
 use super::mailbox::{lock, make_room};
 use super::place::{Filled, Placing};
 use super::recipients::{Accounts, Plan, Target};
@@ -24,12 +25,27 @@ struct Delivering<'a> {
     targets: Vec<Target>,
 }
 
-/// Stores a batch. The answers are those of each submission's recipients.
+/// What became of a batch.
+pub(super) struct Appended {
+    /// Those of each submission's recipients.
+    pub(super) answers: Vec<Vec<AppendAnswer>>,
+    /// The mailboxes that are over their quota, each with what was placed in it last.
+    pub(super) over: BTreeMap<MailboxId, Over>,
+}
+
+pub(super) struct Over {
+    quota: Quota,
+    append: usize,
+    recipient: usize,
+    place: usize,
+}
+
+/// Stores a batch.
 pub(super) async fn append(
     db: &mut Object,
     accounts: &Accounts,
     batch: &[Append],
-) -> Result<Vec<Vec<AppendAnswer>>, StoreError> {
+) -> Result<Appended, StoreError> {
     let recipients: Vec<&Recipient> = batch.iter().flat_map(|new| &new.recipients).collect();
     let (mut answers, mut delivering) = planned(accounts.plans(db, &recipients).await?, batch);
     repeated_before_refused(db, batch, &mut answers).await?;
@@ -46,8 +62,7 @@ pub(super) async fn append(
             *answer = AppendAnswer::Stored(placed);
         }
     }
-    keep_quotas(db, &delivering, &filled, &mut answers).await;
-    Ok(answers)
+    Ok(Appended { answers, over: over(&delivering, &filled) })
 }
 
 /// What is refused, and what is to be delivered; that counts as repeated until it is stored.
@@ -197,48 +212,48 @@ fn placed(one: &Delivering<'_>, filled: &mut Filled) -> Result<Vec<Placed>, Stor
     placed.collect()
 }
 
-/// Mailboxes that are over their quota lose their oldest; the last one placed there tells how many. The batch is stored by
-/// now, whatever becomes of this: the next one for the mailbox makes up for it.
-async fn keep_quotas(
-    db: &mut Object,
-    delivering: &[Delivering<'_>],
-    filled: &Filled,
-    answers: &mut [Vec<AppendAnswer>],
-) {
+fn over(delivering: &[Delivering<'_>], filled: &Filled) -> BTreeMap<MailboxId, Over> {
     let mut over = BTreeMap::new();
     for one in delivering {
-        let quota = one.new.quota;
+        let (quota, append, recipient) = (one.new.quota, one.append, one.recipient);
         for (place, target) in one.targets.iter().enumerate() {
             let Some(state) = filled.get(&target.mailbox) else { continue };
             if state.count > quota.messages || state.bytes > quota.bytes {
-                over.insert(target.mailbox, (quota, (one.append, one.recipient, place)));
+                over.insert(target.mailbox, Over { quota, append, recipient, place });
             }
         }
     }
-    for (mailbox, (quota, (append, recipient, place))) in over {
-        let dropped = match drop_oldest(db, mailbox, quota).await {
-            Ok(dropped) => dropped,
-            Err(error) => {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "a mailbox is over its quota"
-                );
-                return;
-            }
-        };
-        let answer = answers.get_mut(append).and_then(|own| own.get_mut(recipient));
-        if let Some(AppendAnswer::Stored(placed)) = answer
-            && let Some(placed) = placed.get_mut(place)
-        {
-            placed.dropped = dropped;
-        }
-    }
+    over
 }
 
-async fn drop_oldest(db: &mut Object, mailbox: MailboxId, quota: Quota) -> Result<u64, StoreError> {
-    let changing = db.transaction().await?;
-    lock(&changing, &[mailbox.0]).await?;
-    let dropped = make_room(&changing, mailbox, quota).await?;
-    changing.commit().await?;
-    Ok(dropped)
+/// Mailboxes that are over their quota lose their oldest; the last one placed there tells how many. The batch is stored by
+/// now, whatever becomes of this: the next one for the mailbox makes up for it.
+pub(super) async fn keep_quotas(
+    db: &Connections,
+    over: &BTreeMap<MailboxId, Over>,
+    answers: &mut [Vec<AppendAnswer>],
+) {
+    if over.is_empty() {
+        return;
+    }
+    let quotas: Vec<(MailboxId, Quota)> =
+        over.iter().map(|(mailbox, over)| (*mailbox, over.quota)).collect();
+    let dropped = match repeat(|| db.run(async |db| make_room(db, &quotas).await)).await {
+        Ok(dropped) => dropped,
+        Err(error) => {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "mailboxes are over their quotas"
+            );
+            return;
+        }
+    };
+    for (mailbox, Over { append, recipient, place, .. }) in over {
+        let answer = answers.get_mut(*append).and_then(|own| own.get_mut(*recipient));
+        if let Some(AppendAnswer::Stored(placed)) = answer
+            && let Some(placed) = placed.get_mut(*place)
+        {
+            placed.dropped = dropped.get(mailbox).copied().unwrap_or(0);
+        }
+    }
 }

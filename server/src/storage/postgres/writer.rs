@@ -12,7 +12,7 @@ use tokio::sync::{Mutex as AsyncMutex, Notify, OwnedSemaphorePermit, Semaphore, 
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
-use super::append;
+use super::append::{self, Appended};
 use super::connections::{Attempts, Connections, repeat};
 use super::mailbox;
 use super::partitions::{Partitions, is_missing};
@@ -256,7 +256,9 @@ impl Database {
                 self.accounts.forget(batch.iter().flat_map(|new| &new.recipients));
             }
             if !attempts.again(&done) {
-                return done;
+                let Appended { mut answers, over } = done?;
+                append::keep_quotas(&self.db, &over, &mut answers).await;
+                return Ok(answers);
             }
         }
     }
