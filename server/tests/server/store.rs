@@ -103,7 +103,7 @@ pub(crate) async fn seqs(store: &Arc<dyn Store>, mailbox: MailboxId) -> Vec<i64>
 const NEVER: Pace = Pace { burst: 0, period_ms: 0 };
 
 /// Whenever it comes, and not kept.
-fn fetch(account_row: i64, device: Option<u8>) -> Fetch {
+pub(crate) fn fetch(account_row: i64, device: Option<u8>) -> Fetch {
     let pace = Pace { burst: 1, period_ms: 0 };
     Fetch { account_row, device, now_ms: NOW, pace, keep: None }
 }

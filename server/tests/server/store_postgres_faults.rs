@@ -6,15 +6,17 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio_postgres::Client;
 use tuckseal_server::storage::postgres::PostgresStore;
-use tuckseal_server::storage::{Append, AppendAnswer, Quota, Store};
+use tuckseal_server::storage::{AccountId, Append, AppendAnswer, MailboxId, Quota, Store, Taken};
 
 use crate::cluster::{Line, Silent};
-use crate::store::{ALL, NOW, add, append, seqs};
+use crate::store::{ALL, NOW, add, append, fetch, seqs};
 use crate::store_postgres::{LARGE, WRONG, client, number};
 use crate::stores::{Database, Opened};
 
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// Rows that are more than a handful.
+const MANY: i64 = 50_000;
 
 /// Closes the store, and gives how many rows its connections have read since the counting began.
 async fn rows_read(store: &Arc<dyn Store>, client: &Client, table: &str) -> i64 {
@@ -94,4 +96,78 @@ async fn connections_that_went_silent_are_given_up() {
     tokio::time::timeout(PATIENCE, all).await.expect("it hangs");
     assert_eq!(seqs(&store, mailbox).await, (2..=51).collect::<Vec<i64>>());
     store.close().await.unwrap();
+}
+
+/// Each of what a store does in passing, once.
+async fn each_once(store: &Arc<dyn Store>, n: u8, mailbox: MailboxId, account_row: i64) {
+    let quota = Quota { messages: 2 * MANY, bytes: 10 * MANY };
+    let new = append(1, u64::from(n), &[1], 3);
+    let [AppendAnswer::Stored(placed)] = &store.append(Append { quota, ..new }).await.unwrap()[..]
+    else {
+        panic!("not stored")
+    };
+    store.delete(mailbox, vec![placed[0].seq]);
+    store.settle().await.unwrap();
+    assert!(matches!(store.take(fetch(account_row, None)).await.unwrap(), Taken::Now(_)));
+    store.purge(0, 10).await.unwrap();
+    store.purge_answers(10).await.unwrap();
+    store.purge_links(10).await.unwrap();
+    store.purge_reports(10, 10).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_planned_while_tables_were_empty_does_when_they_are_full() {
+    let opened = Opened::postgres().await;
+    let client = client(&opened).await;
+    let mailbox = add(&opened.store, 1, 1).await;
+    let account_row = opened.store.account(AccountId([1; 16])).await.unwrap().unwrap().row;
+    opened.store.append(append(1, 0, &[1], 3)).await.unwrap();
+    opened.store.delete(mailbox, vec![1]);
+    opened.store.settle().await.unwrap();
+    let part = number(&client, "SELECT id FROM envelope_part").await;
+    let part = format!("envelope_{part}");
+    let queues = [
+        "submission",
+        "taken_answer",
+        "device_link",
+        "report",
+        "report_token",
+        "prekey_once",
+        &part,
+    ];
+    for table in queues {
+        let empty =
+            format!("ALTER TABLE {table} SET (autovacuum_enabled = false); TRUNCATE {table}");
+        client.batch_execute(&empty).await.unwrap();
+        client.batch_execute(&format!("VACUUM ANALYZE {table}")).await.unwrap();
+    }
+    let store = &opened.store;
+    each_once(store, 1, mailbox, account_row).await;
+    let fill = format!(
+        "INSERT INTO submission SELECT gen_random_uuid(), n / 100 FROM generate_series(1, {MANY}) n;
+         INSERT INTO taken_answer (request, at_ms, answer, account) SELECT gen_random_uuid(), n / 100, '', 1 FROM generate_series(1, {MANY}) n;
+         INSERT INTO device_link (id, account, token_hash, expires_ms) SELECT int8send(n), {account_row}, int8send(n), n / 100 FROM generate_series(1, {MANY}) n;
+         INSERT INTO report SELECT {account_row}, n - {MANY}, 1 FROM generate_series(1, {MANY}) n;
+         INSERT INTO report_token SELECT int8send(n), n / 100 FROM generate_series(1, {MANY}) n;
+         INSERT INTO prekey_once SELECT {m}, k, n, 'x', '' FROM generate_series(1, {MANY}) n, generate_series(1, 2) k;
+         UPDATE prekey_state SET remaining = {MANY}, high_water = {MANY};
+         INSERT INTO {part} SELECT {m}, n, {NOW}, 2000, 3, NULL, 'abc' FROM generate_series(1000, 1000 + {MANY} - 1) n;
+         UPDATE mailbox SET count = count + {MANY}, bytes = bytes + 3 * {MANY}, next_seq = 1000 + {MANY};",
+        m = mailbox.0,
+    );
+    client.batch_execute(&fill).await.unwrap();
+    each_once(store, 2, mailbox, account_row).await;
+    let mut read = Vec::new();
+    for table in queues {
+        read.push((table, rows_read(store, &client, &format!("^{table}$")).await));
+    }
+    assert!(read.iter().all(|(_, rows)| *rows < 10_000), "{read:?}");
+    let count = async |table: &str| number(&client, &format!("SELECT count(*) FROM {table}")).await;
+    for table in ["submission", "taken_answer", "device_link", "report", "report_token"] {
+        // Two submissions were accepted.
+        let left = MANY - 500 + 2 * i64::from(table == "submission");
+        assert_eq!(count(table).await, left, "{table}");
+    }
+    assert_eq!(count("prekey_once").await, 2 * MANY - 2);
+    assert_eq!(count(&part).await, MANY);
 }

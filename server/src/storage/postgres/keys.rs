@@ -229,8 +229,8 @@ pub(super) async fn forget_answers(db: &Transaction<'_>, account: i64) -> Result
 }
 
 pub(super) async fn purge_answers(db: &Object, before_ms: i64) -> Result<u64, StoreError> {
-    let sql = "DELETE FROM taken_answer WHERE (account, request) IN (SELECT account, request FROM taken_answer WHERE at_ms < $1 \
-               ORDER BY at_ms LIMIT $2 FOR UPDATE SKIP LOCKED)";
+    let sql = "DELETE FROM taken_answer WHERE ctid = ANY(ARRAY(SELECT ctid FROM taken_answer WHERE at_ms < $1 \
+               ORDER BY at_ms LIMIT $2 FOR UPDATE SKIP LOCKED))";
     Ok(db.execute(&db.prepare_cached(sql).await?, &[&before_ms, &SLICE]).await?)
 }
 
@@ -293,10 +293,10 @@ async fn lock_account(db: &Transaction<'_>, fetch: &Fetch) -> Result<Vec<Locked>
 
 /// The lowest id of each device and kind leaves the table for good.
 async fn take_lowest(db: &Transaction<'_>, devices: &[i64]) -> Result<Vec<Of>, StoreError> {
-    let sql = "DELETE FROM prekey_once o USING unnest($1::bigint[]) d (device) CROSS JOIN (VALUES (1), (2)) k (kind) \
-               CROSS JOIN LATERAL (SELECT p.id FROM prekey_once p WHERE p.device = d.device AND p.kind = k.kind \
-               ORDER BY p.id LIMIT 1) low WHERE o.device = d.device AND o.kind = k.kind AND o.id = low.id \
-               RETURNING o.device, o.kind, o.id, o.key, o.signature";
+    let sql = "DELETE FROM prekey_once WHERE ctid = ANY(ARRAY(SELECT low.at FROM unnest($1::bigint[]) d (device) \
+               CROSS JOIN (VALUES (1), (2)) k (kind) CROSS JOIN LATERAL (SELECT p.ctid AS at FROM prekey_once p \
+               WHERE p.device = d.device AND p.kind = k.kind ORDER BY p.id LIMIT 1) low)) \
+               RETURNING device, kind, id, key, signature";
     of_rows(db.query(&db.prepare_cached(sql).await?, &[&devices]).await?)
 }
 

@@ -136,7 +136,7 @@ async fn make(
 }
 
 pub(super) async fn purge(db: &Object, now_ms: i64) -> Result<u64, StoreError> {
-    let sql = "DELETE FROM device_link WHERE id IN (SELECT id FROM device_link WHERE expires_ms <= $1 \
-               ORDER BY expires_ms LIMIT $2 FOR UPDATE SKIP LOCKED)";
+    let sql = "DELETE FROM device_link WHERE id = ANY(ARRAY(SELECT id FROM device_link WHERE expires_ms <= $1 \
+               ORDER BY expires_ms LIMIT $2 FOR UPDATE SKIP LOCKED))";
     Ok(db.execute(&db.prepare_cached(sql).await?, &[&now_ms, &SLICE]).await?)
 }

@@ -15,9 +15,14 @@ const ROOM_SLICE: u64 = 5000;
 
 /// Of these envelopes ($2 and $3), in these mailboxes ($1), those that end with nothing shared, or all if $4: how many ended
 /// with which payload.
+///
+/// They are found first, one after the other, and then deleted where they lie: that is the only way to do it, also for a plan that
+/// was made while the table was empty.
 const DELETE: &str = "WITH locked AS (SELECT 1 FROM mailbox WHERE device = ANY($1) ORDER BY device FOR UPDATE), \
-    gone AS (DELETE FROM envelope e USING unnest($2::bigint[], $3::bigint[]) t (mailbox, seq) \
-    WHERE (SELECT count(*) FROM locked) > 0 AND e.mailbox = t.mailbox AND e.seq = t.seq AND ($4 OR e.payload IS NULL) \
+    found AS MATERIALIZED (SELECT e.part, e.at FROM unnest($2::bigint[], $3::bigint[]) t (mailbox, seq) CROSS JOIN LATERAL \
+    (SELECT tableoid AS part, ctid AS at FROM envelope WHERE mailbox = t.mailbox AND seq = t.seq AND ($4 OR payload IS NULL) \
+    OFFSET 0) e WHERE (SELECT count(*) FROM locked) > 0), \
+    gone AS (DELETE FROM envelope e USING found WHERE e.ctid = found.at AND e.tableoid = found.part \
     RETURNING e.mailbox, e.size, e.payload), \
     freed AS (UPDATE mailbox m SET count = m.count - g.n, bytes = m.bytes - g.size FROM \
     (SELECT mailbox, count(*) AS n, sum(size)::bigint AS size FROM gone GROUP BY mailbox) g WHERE m.device = g.mailbox) \
@@ -194,7 +199,7 @@ pub(super) async fn told_dropped(
 
 /// Forgets a slice of the submissions from before this time.
 pub(super) async fn forget(db: &Object, before_ms: i64) -> Result<u64, StoreError> {
-    let sql = "DELETE FROM submission WHERE key IN (SELECT key FROM submission WHERE at_ms < $1 \
-               ORDER BY at_ms LIMIT $2 FOR UPDATE SKIP LOCKED)";
+    let sql = "DELETE FROM submission WHERE key = ANY(ARRAY(SELECT key FROM submission WHERE at_ms < $1 \
+               ORDER BY at_ms LIMIT $2 FOR UPDATE SKIP LOCKED))";
     Ok(db.execute(&db.prepare_cached(sql).await?, &[&before_ms, &SLICE]).await?)
 }

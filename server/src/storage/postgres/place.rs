@@ -19,7 +19,7 @@ use crate::storage::{Append, Life, MailboxId, NewMessage, NodeId, StoreError};
 /// that are new. They are all there: the conflict takes the newest row under its lock, where an update would begin the
 /// statement anew for each row that another node has changed meanwhile.
 const PLACE: &str = "WITH known AS (
-    SELECT FROM (SELECT unnest($1::uuid[]) AS key) k JOIN submission s ON s.key = k.key
+    SELECT FROM submission WHERE key = ANY($1::uuid[])
 ), fresh AS (
     INSERT INTO submission (key, at_ms) SELECT unnest($1::uuid[]), $2::bigint WHERE NOT EXISTS (SELECT FROM known) RETURNING 1
 ), filled AS (

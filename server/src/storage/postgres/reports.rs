@@ -33,10 +33,10 @@ pub(super) async fn count(db: &Object, reporting: &Reporting) -> Result<ReportAn
 }
 
 pub(super) async fn purge(db: &Object, today: i64, counted_before: i64) -> Result<u64, StoreError> {
-    let tokens = "DELETE FROM report_token WHERE id IN \
-                  (SELECT id FROM report_token WHERE expires_day <= $1 LIMIT $2)";
-    let counts = "DELETE FROM report WHERE (account, day) IN \
-                  (SELECT account, day FROM report WHERE day < $1 LIMIT $2)";
+    let tokens = "DELETE FROM report_token WHERE id = ANY(ARRAY(SELECT id FROM report_token WHERE expires_day <= $1 \
+                  LIMIT $2 FOR UPDATE SKIP LOCKED))";
+    let counts = "DELETE FROM report WHERE ctid = ANY(ARRAY(SELECT ctid FROM report WHERE day < $1 \
+                  LIMIT $2 FOR UPDATE SKIP LOCKED))";
     let tokens = db.execute(&db.prepare_cached(tokens).await?, &[&today, &SLICE]).await?;
     let counts = db.execute(&db.prepare_cached(counts).await?, &[&counted_before, &SLICE]).await?;
     Ok(tokens.saturating_add(counts))
