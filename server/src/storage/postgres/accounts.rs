@@ -118,6 +118,7 @@ pub(super) async fn put_device(
         [&new.account, &device, &id, &token, &digest, &new.name, &new.day];
     let row = db.query_one(&insert, &values).await?;
     let mailbox = MailboxId(row.try_get(0)?);
+    devices::lock_mailboxes(db, new.account).await?;
     // Connections of before are older than this, those of the new token newer.
     let insert = "INSERT INTO mailbox (device) VALUES ($1)
                   ON CONFLICT (device) DO UPDATE SET epoch = mailbox.epoch + 1 RETURNING epoch";

@@ -1,7 +1,7 @@
 //! A batch of submissions. Nearly always that is one statement, which is a transaction of its own (`place`); where something
 //! was handed in before, or a part is shared, it is several in one transaction.
 //!
-//! Locks are taken in one order everywhere: submissions by key, mailboxes by number, then envelopes and payloads.
+//! Locks are taken in one order everywhere: submissions by key, mailboxes by number, then envelopes, then payloads by hash.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -190,11 +190,16 @@ async fn hold_payloads(
         let count = i64::try_from(one.targets.len()).unwrap_or(i64::MAX);
         refs.entry(one.append).or_insert((0, &one.new.shared)).0 += count;
     }
+    let refs = refs
+        .into_iter()
+        .map(|(append, (count, shared))| (Sha256::digest(shared), append, count, shared));
+    let mut refs: Vec<_> = refs.collect();
+    // Locked in this order wherever several are.
+    refs.sort_unstable_by_key(|(hash, append, ..)| (*hash, *append));
     let mut held = HashMap::new();
-    for (append, (count, shared)) in refs {
+    for (hash, append, count, shared) in refs {
         let sql = "INSERT INTO payload (hash, refs, body) VALUES ($1, $2, $3) \
                    ON CONFLICT (hash) DO UPDATE SET refs = payload.refs + $2 RETURNING id";
-        let hash = Sha256::digest(shared);
         let insert = db.prepare_cached(sql).await?;
         let row = db.query_one(&insert, &[&&hash[..], &count, &shared]).await?;
         held.insert(append, row.try_get(0)?);

@@ -20,7 +20,15 @@ pub(super) async fn lock_account(
     Ok(AccountId(bytes(&db.query_one(&query, &[&account]).await?, 0)?))
 }
 
-/// What nodes remember of the account is of an older generation from now on.
+/// Locks the mailboxes of the account, in their order.
+pub(super) async fn lock_mailboxes(db: &Transaction<'_>, account: i64) -> Result<(), StoreError> {
+    let query = db.prepare_cached("SELECT id FROM device WHERE account = $1").await?;
+    let all = db.query(&query, &[&account]).await?;
+    let all = all.iter().map(|row| row.try_get(0)).collect::<Result<Vec<i64>, _>>()?;
+    lock(db, &all).await
+}
+
+/// What nodes remember of the account is of an older generation from now on. Its mailboxes are locked.
 pub(super) async fn count_generation(db: &Transaction<'_>, account: i64) -> Result<(), StoreError> {
     let update = "UPDATE mailbox SET generation = generation + 1 \
                   WHERE device IN (SELECT id FROM device WHERE account = $1)";
@@ -87,10 +95,7 @@ pub(super) async fn remove(
 
 /// All that is in it goes, and the mailbox. A submission that waits for its lock finds neither it nor the device.
 async fn remove_mailbox(db: &Transaction<'_>, account: i64, row: i64) -> Result<(), StoreError> {
-    let query = db.prepare_cached("SELECT id FROM device WHERE account = $1").await?;
-    let all = db.query(&query, &[&account]).await?;
-    let all = all.iter().map(|row| row.try_get(0)).collect::<Result<Vec<i64>, _>>()?;
-    lock(db, &all).await?;
+    lock_mailboxes(db, account).await?;
     count_generation(db, account).await?;
     let sql = "WITH gone AS (DELETE FROM envelope WHERE mailbox = $1 RETURNING payload) \
                SELECT payload, count(*) FROM gone WHERE payload IS NOT NULL GROUP BY payload";
