@@ -68,7 +68,7 @@ metrics! {
         COMMITS "tuckseal_store_commits_total" "Group commits.";
         COMMITTED "tuckseal_store_commands_total" "Commands in group commits: divided by the commits, how well they group.";
         COMMIT_MICROS "tuckseal_store_commit_microseconds_total" "Time in group commits.";
-        STORE_FAILED "tuckseal_store_failures_total" "Group commits that failed.";
+        STORE_FAILED "tuckseal_store_failures_total" "Group commits and purges that failed.";
         NOTICES "tuckseal_bus_notices_total" "Notices for other nodes.";
         NOTICES_LOST "tuckseal_bus_notices_lost_total" "Notices that found the queue full or the line to the bus broken; the sweep does their work.";
         SWEPT "tuckseal_sweep_found_total" "Mailboxes in which a sweep found something: lost wake-ups.";

@@ -9,7 +9,7 @@ use tuckseal_server::storage::postgres::PostgresStore;
 use tuckseal_server::storage::{AccountId, Append, AppendAnswer, MailboxId, Quota, Store, Taken};
 
 use crate::cluster::{Line, Silent};
-use crate::store::{ALL, NOW, add, append, fetch, seqs};
+use crate::store::{ALL, LATER, NOW, add, append, fetch, seqs};
 use crate::store_postgres::{LARGE, WRONG, client, number};
 use crate::stores::{Database, Opened};
 
@@ -62,6 +62,70 @@ async fn message_to_a_full_mailbox_costs_no_more_than_it_drops() {
     let read = rows_read(&store, &client, "^envelope_[0-9]+$").await - before - HELD;
     assert!(read < 100 * 20, "{read} rows for 100 messages");
     assert_eq!(number(&client, WRONG).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn partition_that_cannot_be_cleared_holds_up_nothing_else() {
+    let opened = Opened::postgres().await;
+    let (store, client) = (&opened.store, client(&opened).await);
+    let mailbox = add(store, 1, 1).await;
+    for n in 0..700 {
+        let expires_ms = 2000 + LATER * ((n % 3) as i64);
+        let new = Append { quota: LARGE, expires_ms, ..append(1, n, &[1], 3) };
+        store.append(new).await.unwrap();
+    }
+    assert_eq!(number(&client, "SELECT count(*) FROM envelope_part").await, 3);
+    let first = number(&client, "SELECT min(id) FROM envelope_part").await;
+    // Of a restored backup, say.
+    let damage = format!(
+        "ALTER TABLE envelope DETACH PARTITION envelope_{first};
+         ALTER TABLE envelope_{first} RENAME TO away;
+         UPDATE envelope_part SET cleared_to = 0 WHERE id = {first}"
+    );
+    client.batch_execute(&damage).await.unwrap();
+    store.purge(LATER * 20, NOW + 1).await.unwrap_err();
+    assert!(seqs(store, mailbox).await.is_empty());
+    assert_eq!(number(&client, "SELECT count(*) FROM submission").await, 0);
+    assert_eq!(number(&client, "SELECT count(*) FROM envelope_part").await, 1);
+    let repair = format!("ALTER TABLE away RENAME TO envelope_{first}");
+    client.batch_execute(&repair).await.unwrap();
+    while store.purge(LATER * 20, NOW + 1).await.unwrap() > 0 {}
+    assert_eq!(number(&client, "SELECT count(*) FROM envelope_part").await, 0);
+    assert_eq!(number(&client, WRONG).await, 0);
+    assert_eq!(store.read_after(mailbox, 0, ALL, NOW).await.unwrap().dropped, 700);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn expired_envelopes_go_in_slices_of_rows_however_few_mailboxes_have_them() {
+    let opened = Opened::postgres().await;
+    let (store, client) = (&opened.store, client(&opened).await);
+    let mut mailboxes = Vec::new();
+    for account in 1..=20 {
+        mailboxes.push(add(store, account, 1).await.0);
+        store.append(Append { quota: LARGE, ..append(account, 1, &[1], 3) }).await.unwrap();
+    }
+    let part = number(&client, "SELECT id FROM envelope_part").await;
+    let more = format!(
+        "INSERT INTO envelope_{part} SELECT m, n, {NOW}, 2000, 3, NULL, 'abc' FROM unnest($1::bigint[]) m, generate_series(2, 1000) n"
+    );
+    client.execute(&more, &[&mailboxes]).await.unwrap();
+    let counts = "UPDATE mailbox SET count = 1000, bytes = 3000, next_seq = 1001";
+    client.batch_execute(counts).await.unwrap();
+    let (mut slices, mut all) = (Vec::new(), 0);
+    loop {
+        match store.purge(LATER, 0).await.unwrap() {
+            0 => break,
+            gone => slices.push(gone),
+        }
+        all += slices.last().unwrap();
+        // What went is told of at once, what did not is not.
+        let told = number(&client, "SELECT sum(dropped)::bigint FROM mailbox").await;
+        assert_eq!(told.unsigned_abs(), all);
+    }
+    assert_eq!(all, 20_000);
+    assert!(slices.iter().all(|slice| *slice <= 4000), "{slices:?}");
+    assert_eq!(number(&client, WRONG).await, 0);
+    assert_eq!(number(&client, "SELECT count(*) FROM envelope_part").await, 0);
 }
 
 /// As a host does that hangs, or a proxy whose other side is gone: connections stay and nothing comes out of them.

@@ -39,8 +39,10 @@ use super::{
     AccountId, AccountRow, Answer, Append, AppendAnswer, Backlog, Claim, DeviceEntry, DeviceRow,
     Fetch, KeySet, KeyState, LinkAnswer, LinkRow, LinkState, Linking, Located, MailboxId,
     MailboxState, NodeId, OpeningLink, PushRow, PutKeys, ReadLimit, Recipient, RegisterAnswer,
-    Registering, ReportAnswer, Reporting, Store, Taken,
+    Registering, ReportAnswer, Reporting, Store, StoreError, Taken,
 };
+
+use crate::metrics;
 
 /// The store. Clones share it.
 #[derive(Clone)]
@@ -74,15 +76,23 @@ impl PostgresStore {
         schema::inspect(setting).await
     }
 
-    async fn purge_once(
-        db: &mut Object,
-        now_ms: i64,
-        before_ms: i64,
-    ) -> Result<u64, super::StoreError> {
-        schema::count_rows(db).await?;
-        let gone = partitions::expire(db, now_ms).await?;
-        let forgotten = mailbox::forget(db, before_ms).await?;
-        Ok(gone.saturating_add(forgotten))
+    /// Each of these has its turn whatever becomes of the others.
+    async fn purge_all(&self, now_ms: i64, before_ms: i64) -> Result<u64, StoreError> {
+        if let Err(error) = self.db.run(async |db| schema::count_rows(db).await).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "rows were not counted");
+        }
+        let expire = async || partitions::expire(&self.db, now_ms).await;
+        let forget =
+            async || repeat(|| self.db.run(async |db| mailbox::forget(db, before_ms).await)).await;
+        let (mut expired, mut forgotten) = (expire().await, forget().await);
+        // After an error nobody asks for more before the next round.
+        while expired.is_err() && matches!(forgotten, Ok(1..)) {
+            forgotten = forget().await;
+        }
+        while forgotten.is_err() && matches!(expired, Ok(1..)) {
+            expired = expire().await;
+        }
+        Ok(expired?.saturating_add(forgotten?))
     }
 }
 
@@ -209,8 +219,9 @@ impl Store for PostgresStore {
 
     fn purge(&self, now_ms: i64, submissions_before_ms: i64) -> Answer<'_, u64> {
         Box::pin(async move {
-            let before_ms = submissions_before_ms;
-            repeat(|| self.db.run(async |db| Self::purge_once(db, now_ms, before_ms).await)).await
+            let done = self.purge_all(now_ms, submissions_before_ms).await;
+            metrics::STORE_FAILED.add(u64::from(done.is_err()));
+            done
         })
     }
 

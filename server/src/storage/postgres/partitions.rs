@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use deadpool_postgres::{Object, Transaction};
 use tokio_postgres::error::SqlState;
 
-use super::connections::Connections;
+use super::connections::{Connections, repeat};
 use super::mailbox::release_payloads;
 use crate::storage::{Append, StoreError};
 
@@ -16,8 +16,8 @@ use crate::storage::{Append, StoreError};
 const LOCK: i64 = 0x656e_7665_6c6f_7065;
 const HOUR_MS: i64 = 60 * 60 * 1000;
 const WEEK_MS: i64 = 7 * 24 * HOUR_MS;
-/// Mailboxes whose counts are put right in one transaction.
-const SLICE: i64 = 500;
+/// Envelopes whose mailboxes' counts are put right in one transaction, and the rest of the last of these.
+const SLICE: i64 = 2000;
 /// Writers and readers wait while somebody waits for the lock of the whole table: not longer than this.
 const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout TO '200ms'";
 
@@ -97,69 +97,95 @@ fn range(found: &BTreeMap<i64, i64>, time: i64, width: i64) -> (i64, i64) {
 
 /// Takes away what has expired: a partition is detached as a whole, then the counts of its mailboxes are put right, a slice
 /// at a time, then it is dropped. Gives how many envelopes went.
-pub(super) async fn expire(db: &mut Object, now_ms: i64) -> Result<u64, StoreError> {
+///
+/// One that cannot be cleared does not keep the others: they all have their turn, and the first error is told after that.
+pub(super) async fn expire(db: &Connections, now_ms: i64) -> Result<u64, StoreError> {
+    let (mut passed, mut failed) = (Vec::new(), None);
     loop {
-        detach(db, now_ms).await?;
-        match clear(db).await? {
-            Cleared::None => return Ok(0),
-            Cleared::Slice(count) if count > 0 => return Ok(count),
-            Cleared::Slice(_) => {}
+        let Some(id) = db.run(async |db| detached(db, &passed).await).await? else {
+            match repeat(|| db.run(async |db| detach(db, now_ms).await)).await {
+                Ok(Detached::One) => continue,
+                Ok(Detached::None) => break,
+                Err(error) => return Err(failed.unwrap_or(error)),
+            }
+        };
+        match repeat(|| db.run(async |db| clear(db, id).await)).await {
+            Ok(Cleared::Slice(count @ 1..)) if failed.is_none() => return Ok(count),
+            Ok(Cleared::Slice(_)) => {}
+            Ok(Cleared::ByAnother) => passed.push(id),
+            Err(error) => {
+                passed.push(id);
+                failed = failed.or(Some(error));
+            }
         }
     }
+    failed.map_or(Ok(0), Err)
+}
+
+/// The first partition that waits to be cleared, but for these.
+async fn detached(db: &Object, but: &[i64]) -> Result<Option<i64>, StoreError> {
+    let sql = "SELECT id FROM envelope_part WHERE cleared_to IS NOT NULL AND id <> ALL($1) ORDER BY id LIMIT 1";
+    let row = db.query_opt(&db.prepare_cached(sql).await?, &[&but]).await?;
+    Ok(row.map(|row| row.try_get(0)).transpose()?)
+}
+
+enum Detached {
+    One,
+    /// None has expired, or somebody uses all of them.
+    None,
 }
 
 /// From now on nobody sees it.
-async fn detach(db: &mut Object, now_ms: i64) -> Result<(), StoreError> {
+async fn detach(db: &mut Object, now_ms: i64) -> Result<Detached, StoreError> {
     let changing = db.transaction().await?;
     changing.batch_execute(LOCK_TIMEOUT).await?;
     let sql = "SELECT id FROM envelope_part WHERE to_ms <= $1 AND cleared_to IS NULL ORDER BY to_ms LIMIT 1 \
                FOR UPDATE SKIP LOCKED";
-    let Some(row) = changing.query_opt(sql, &[&now_ms]).await? else { return Ok(()) };
+    let Some(row) = changing.query_opt(sql, &[&now_ms]).await? else { return Ok(Detached::None) };
     let id: i64 = row.try_get(0)?;
     let sql = format!("ALTER TABLE envelope DETACH PARTITION envelope_{id}");
     match changing.batch_execute(&sql).await {
         Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
             tracing::info!("somebody reads all envelopes for long; expired ones go later");
-            return Ok(());
+            return Ok(Detached::None);
         }
         done => done?,
     }
     changing.execute("UPDATE envelope_part SET cleared_to = 0 WHERE id = $1", &[&id]).await?;
-    Ok(changing.commit().await?)
+    changing.commit().await?;
+    Ok(Detached::One)
 }
 
 enum Cleared {
-    /// No partition is waiting for it.
-    None,
     /// So many envelopes.
     Slice(u64),
+    /// Another node is about it, or has done it.
+    ByAnother,
 }
 
 /// Puts the counts of some mailboxes right; their devices will be told. The partition is dropped after the last of them. It may
 /// have envelopes of devices that were removed since: these count, and have no mailbox.
-async fn clear(db: &mut Object) -> Result<Cleared, StoreError> {
+async fn clear(db: &mut Object, id: i64) -> Result<Cleared, StoreError> {
     let changing = db.transaction().await?;
-    let sql = "SELECT id, cleared_to FROM envelope_part WHERE cleared_to IS NOT NULL ORDER BY id LIMIT 1 \
-               FOR UPDATE SKIP LOCKED";
-    let Some(row) = changing.query_opt(sql, &[]).await? else { return Ok(Cleared::None) };
-    let (id, cleared_to): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+    let sql = "SELECT cleared_to FROM envelope_part WHERE id = $1 AND cleared_to IS NOT NULL FOR UPDATE SKIP LOCKED";
+    let Some(row) = changing.query_opt(sql, &[&id]).await? else { return Ok(Cleared::ByAnother) };
+    let cleared_to: i64 = row.try_get(0)?;
+    let sql = format!(
+        "SELECT max(mailbox), count(*) FROM (SELECT mailbox FROM envelope_{id} WHERE mailbox > $1 ORDER BY mailbox LIMIT $2) next"
+    );
+    let next = changing.query_one(&sql, &[&cleared_to, &SLICE]).await?;
+    let last = next.try_get::<_, Option<i64>>(0)?.unwrap_or(cleared_to);
     let sql = format!(
         "WITH gone AS (SELECT mailbox, count(*) AS n, count(*) FILTER (WHERE NOT short) AS missed, sum(size)::bigint AS size \
-         FROM envelope_{id} WHERE mailbox > $1 \
-         GROUP BY mailbox ORDER BY mailbox LIMIT $2), \
+         FROM envelope_{id} WHERE mailbox > $1 AND mailbox <= $2 GROUP BY mailbox), \
          locked AS (SELECT device FROM mailbox WHERE device IN (SELECT mailbox FROM gone) ORDER BY device FOR UPDATE), \
          put AS (UPDATE mailbox m SET count = m.count - g.n, bytes = m.bytes - g.size, dropped = m.dropped + g.missed \
          FROM gone g JOIN locked l ON l.device = g.mailbox WHERE m.device = l.device) \
-         SELECT mailbox, n FROM gone"
+         SELECT coalesce(sum(n), 0)::bigint FROM gone"
     );
-    let rows = changing.query(&sql, &[&cleared_to, &SLICE]).await?;
-    let (mut last, mut count) = (cleared_to, 0_i64);
-    for row in &rows {
-        last = last.max(row.try_get(0)?);
-        count = count.saturating_add(row.try_get(1)?);
-    }
+    let count: i64 = changing.query_one(&sql, &[&cleared_to, &last]).await?.try_get(0)?;
     release(&changing, id, (cleared_to, last)).await?;
-    if i64::try_from(rows.len()).is_ok_and(|rows| rows < SLICE) {
+    if next.try_get::<_, i64>(1)? < SLICE {
         changing.batch_execute(&format!("DROP TABLE envelope_{id}")).await?;
         changing.execute("DELETE FROM envelope_part WHERE id = $1", &[&id]).await?;
     } else {
