@@ -182,6 +182,11 @@ pub enum StoreError {
     /// PostgreSQL does not answer on a connection that is open. Whether it has done what it was asked to is not known.
     #[error("PostgreSQL has not answered in time; check its host and what stands before it")]
     NoAnswer,
+    /// The clocks of this node and of PostgreSQL differ by so many seconds.
+    #[error(
+        "the clock of this node differs from that of PostgreSQL by {0} seconds, so nothing is taken for expired; set the clocks right"
+    )]
+    Clocks(u64),
     /// A row does not hold what it should.
     #[error("the database is damaged; restore it from a backup")]
     Damaged,

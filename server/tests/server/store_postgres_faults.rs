@@ -128,6 +128,38 @@ async fn expired_envelopes_go_in_slices_of_rows_however_few_mailboxes_have_them(
     assert_eq!(number(&client, "SELECT count(*) FROM envelope_part").await, 0);
 }
 
+/// Clocks of the database and of the nodes are those of one machine here: that of the database is set by a function that is
+/// found before its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn node_whose_clock_is_far_from_that_of_the_database_purges_nothing() {
+    let database = Database::create().await;
+    let (client, connection) =
+        tokio_postgres::connect(&database.setting(), tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    let clock = |offset: &str| {
+        format!(
+            "CREATE OR REPLACE FUNCTION clock.clock_timestamp() RETURNS timestamptz LANGUAGE sql \
+             AS 'SELECT pg_catalog.clock_timestamp() + interval ''{offset}'''"
+        )
+    };
+    client.batch_execute("CREATE SCHEMA clock").await.unwrap();
+    client.batch_execute(&clock("-3 weeks")).await.unwrap();
+    let path = "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET search_path = public, clock, pg_catalog', current_database()); END $$";
+    client.batch_execute(path).await.unwrap();
+    let store: Arc<dyn Store> = Arc::new(PostgresStore::open(&database.setting()).await.unwrap());
+    let mailbox = add(&store, 1, 1).await;
+    store.append(append(1, 1, &[1], 3)).await.unwrap();
+    let refused = store.purge(LATER, NOW + 1).await.unwrap_err();
+    assert!(refused.to_string().contains("clock"), "{refused}");
+    client.batch_execute(&clock("1 hour")).await.unwrap();
+    store.purge(LATER, NOW + 1).await.unwrap_err();
+    assert_eq!(seqs(&store, mailbox).await, [1]);
+    assert_eq!(number(&client, "SELECT count(*) FROM submission").await, 1);
+    client.batch_execute(&clock("20 seconds")).await.unwrap();
+    assert_eq!(store.purge(LATER, NOW + 1).await.unwrap(), 2);
+    store.close().await.unwrap();
+}
+
 /// As a host does that hangs, or a proxy whose other side is gone: connections stay and nothing comes out of them.
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_that_went_silent_are_given_up() {

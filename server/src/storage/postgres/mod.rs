@@ -78,6 +78,7 @@ impl PostgresStore {
 
     /// Each of these has its turn whatever becomes of the others.
     async fn purge_all(&self, now_ms: i64, before_ms: i64) -> Result<u64, StoreError> {
+        self.db.run(async |db| schema::compare_clocks(db).await).await?;
         if let Err(error) = self.db.run(async |db| schema::count_rows(db).await).await {
             tracing::warn!(error = &error as &dyn std::error::Error, "rows were not counted");
         }

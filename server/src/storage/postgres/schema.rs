@@ -1,7 +1,7 @@
 //! Reaching PostgreSQL and bringing its schema up to date, also when several nodes start at once.
 
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use deadpool_postgres::{
     Manager, ManagerConfig, Object, Pool, PoolConfig, QueueMode, RecyclingMethod, Runtime, Timeouts,
@@ -34,6 +34,8 @@ const SILENCE: Duration = Duration::from_secs(15);
 const OPTIONS: &str = "-c statement_timeout=15s -c idle_in_transaction_session_timeout=15s \
                        -c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_hashjoin=off \
                        -c enable_mergejoin=off -c jit=off";
+/// By how much the clocks of a node and of PostgreSQL may differ where something is taken for expired.
+const CLOCKS: Duration = Duration::from_secs(5 * 60);
 /// How long a request waits for a connection that is free.
 const WAIT: Duration = Duration::from_secs(5);
 
@@ -77,13 +79,24 @@ pub(super) async fn open(setting: &str) -> Result<Pool, PostgresOpenError> {
     Ok(pool)
 }
 
+/// PostgreSQL's clock, in milliseconds.
+const CLOCK: &str = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+
+/// Whether this node may take something for expired: it does so for all, and its clock may be wrong.
+pub(super) async fn compare_clocks(db: &Object) -> Result<(), StoreError> {
+    let row = db.query_one(&db.prepare_cached(&format!("SELECT {CLOCK}")).await?, &[]).await?;
+    let theirs = u64::try_from(row.try_get::<_, i64>(0)?).unwrap_or(0);
+    let ours = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let difference = ours.abs_diff(Duration::from_millis(theirs));
+    if difference > CLOCKS { Err(StoreError::Clocks(difference.as_secs())) } else { Ok(()) }
+}
+
 /// The schema, if there is one, and the clock; nothing is changed.
 pub(super) async fn inspect(setting: &str) -> Result<(Option<i32>, i64), PostgresOpenError> {
     let pool = pool(setting)?;
     let db = pool.get().await.map_err(|e| PostgresOpenError::Unreachable(Box::new(e)))?;
-    let sql = "SELECT to_regclass('schema_version') IS NOT NULL, \
-               (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
-    let row = db.query_one(sql, &[]).await?;
+    let sql = format!("SELECT to_regclass('schema_version') IS NOT NULL, {CLOCK}");
+    let row = db.query_one(&sql, &[]).await?;
     let now: i64 = row.try_get(1)?;
     if !row.try_get::<_, bool>(0)? {
         return Ok((None, now));
