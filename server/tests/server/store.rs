@@ -363,6 +363,29 @@ async fn purge_goes_by_time_and_in_slices(opened: Opened) {
     assert!(matches!(submit(&store, append(1, 0, &[1], 1)).await, AppendAnswer::Stored(_)));
 }
 
+async fn what_ends_late_does_not_keep_what_came_after_it(opened: Opened) {
+    let store = Arc::clone(&opened.store);
+    let mailbox = add(&store, 1, 1).await;
+    // Taken in while the clock stood in another age, or envelopes were kept for longer.
+    let late = Append { now_ms: i64::MAX / 4, expires_ms: i64::MAX / 2, ..append(1, 1, &[1], 10) };
+    submit(&store, late).await;
+    submit(&store, append(1, 2, &[1], 10)).await;
+    submit(&store, append(1, 3, &[1], 10)).await;
+    let mut gone = 0;
+    loop {
+        match store.purge(LATER, NOW + 1).await.unwrap() {
+            0 => break,
+            n => gone += n,
+        }
+    }
+    assert_eq!(gone, 2 + 2);
+    assert_eq!(seqs(&store, mailbox).await, [1]);
+    assert_eq!(store.read_after(mailbox, 0, ALL, NOW).await.unwrap().dropped, 2);
+    assert_eq!(opened.number("SELECT count(*) FROM submission").await, 1);
+    assert_eq!(submit(&store, append(1, 1, &[1], 10)).await, AppendAnswer::Repeated);
+    assert!(matches!(submit(&store, append(1, 2, &[1], 10)).await, AppendAnswer::Stored(_)));
+}
+
 /// Of what is over, some ends with what others end with, too.
 async fn full_mailboxes_of_one_submission_all_lose_their_oldest(opened: Opened) {
     let store = Arc::clone(&opened.store);
@@ -637,6 +660,7 @@ on_every_store! {
     reading_keeps_its_limits_and_says_what_it_covers
     submission_for_nobody_leaves_nothing_behind
     submission_to_several_devices_is_stored_for_all_or_for_none
+    what_ends_late_does_not_keep_what_came_after_it
     what_was_answered_survives_closing_and_opening
     writers_readers_and_deletions_at_once_lose_nothing_and_keep_the_order
 }

@@ -6,17 +6,24 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rusqlite::{Connection, params};
 
+use super::WALK;
+use super::walk::Walk;
+
 /// Finds the row of a key by half of it. A row may be gone or another's by now (a transaction that was rolled
 /// back), so the row has the last word.
 #[derive(Default)]
-pub(super) struct Accepted(Mutex<HashMap<u64, i64>>);
+pub(super) struct Accepted {
+    rows: Mutex<HashMap<u64, i64>>,
+    walk: Walk,
+}
 
 impl Accepted {
     /// Reads the log.
     pub(super) fn load(db: &Connection) -> rusqlite::Result<Self> {
         let mut query = db.prepare("SELECT key, id FROM submission ORDER BY id")?;
         let rows = query.query_map([], |row| Ok((half(&row.get(0)?), row.get(1)?)))?;
-        Ok(Self(Mutex::new(rows.collect::<rusqlite::Result<_>>()?)))
+        let rows = Mutex::new(rows.collect::<rusqlite::Result<_>>()?);
+        Ok(Self { rows, walk: Walk::default() })
     }
 
     /// Writes a submission down. False if it was there.
@@ -41,23 +48,26 @@ impl Accepted {
         db.prepare_cached(sql)?.exists(params![row, key])
     }
 
-    /// Drops up to so many of the oldest that are from before this time. Gives how many.
+    /// Drops up to so many of the oldest that are from before this time, or else what the walk finds of these: one may be
+    /// before them that was taken in while the clock was wrong. Gives how many.
     pub(super) fn forget(
         &self,
         db: &Connection,
         before_ms: i64,
         slice: i64,
     ) -> rusqlite::Result<usize> {
-        let sql = "SELECT id, key, at_ms FROM submission ORDER BY id LIMIT ?1";
-        let mut query = db.prepare_cached(sql)?;
-        let rows = query.query_map([slice], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-        let rows = rows.collect::<rusqlite::Result<Vec<(i64, [u8; 16], i64)>>>()?;
-        let old: Vec<_> = rows.into_iter().take_while(|(_, _, at_ms)| *at_ms < before_ms).collect();
+        let mut old = part(db, 0, slice)?;
+        old.truncate(old.iter().take_while(|row| row.at_ms < before_ms).count());
+        if old.is_empty() {
+            old = part(db, self.walk.after(), WALK)?;
+            self.walk.came_to(old.last().map(|row| row.id));
+            old.retain(|row| row.at_ms < before_ms);
+        }
         let mut delete = db.prepare_cached("DELETE FROM submission WHERE id = ?1")?;
-        for (row, key, _) in &old {
-            delete.execute([row])?;
+        for Submission { id, key, .. } in &old {
+            delete.execute([id])?;
             let mut rows = self.lock();
-            if rows.get(&half(key)) == Some(row) {
+            if rows.get(&half(key)) == Some(id) {
                 rows.remove(&half(key));
             }
         }
@@ -66,8 +76,24 @@ impl Accepted {
 
     /// The map is whole between statements, so a poisoned lock does no harm.
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, i64>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+struct Submission {
+    id: i64,
+    key: [u8; 16],
+    at_ms: i64,
+}
+
+/// So many rows after this one.
+fn part(db: &Connection, after: i64, count: i64) -> rusqlite::Result<Vec<Submission>> {
+    let sql = "SELECT id, key, at_ms FROM submission WHERE id > ?1 ORDER BY id LIMIT ?2";
+    let mut query = db.prepare_cached(sql)?;
+    let submission = |row: &rusqlite::Row<'_>| {
+        Ok(Submission { id: row.get(0)?, key: row.get(1)?, at_ms: row.get(2)? })
+    };
+    query.query_map([after, count], submission)?.collect()
 }
 
 /// Half the memory of the whole key. Of hashes, two that agree are not to be expected, and would cost the older one its

@@ -6,13 +6,12 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::accepted::Accepted;
+use super::walk::Walk;
+use super::{SLICE, WALK};
 use crate::storage::{
     Append, AppendAnswer, Authority, Backlog, Life, Located, Location, MailboxId, MailboxState,
     Mismatch, NewMessage, Placed, Quota, ReadLimit, Recipient, StoredEnvelope,
 };
-
-/// Rows that one purge looks at, of each table.
-const SLICE: i64 = 500;
 
 pub(super) fn append(
     db: &Connection,
@@ -373,20 +372,15 @@ pub(super) fn told_dropped(
     Ok(())
 }
 
-pub(super) fn purge(
-    db: &Connection,
-    accepted: &Accepted,
-    now_ms: i64,
-    submissions_before_ms: i64,
-) -> rusqlite::Result<u64> {
-    let expired = expired(db, now_ms)?;
+/// Takes a slice of what has expired away.
+pub(super) fn purge(db: &Connection, walk: &Walk, now_ms: i64) -> rusqlite::Result<u64> {
+    let expired = expired(db, walk, now_ms)?;
     for row in &expired {
         db.prepare_cached("DELETE FROM envelope WHERE id = ?1")?.execute([row.id])?;
         release(db, row.payload, 1)?;
         forget(db, row.mailbox, (1, row.size), i64::from(row.life == Life::Full))?;
     }
-    let forgotten = accepted.forget(db, submissions_before_ms, SLICE)?;
-    Ok((expired.len() + forgotten) as u64)
+    Ok(expired.len() as u64)
 }
 
 struct Expired {
@@ -395,43 +389,50 @@ struct Expired {
     size: i64,
     payload: Option<i64>,
     life: Life,
+    expires_ms: i64,
 }
 
 /// A slice of what has expired: of those of a short life, or else of the oldest. Behind one of these that is still good all are,
-/// or are of a short life.
-fn expired(db: &Connection, now_ms: i64) -> rusqlite::Result<Vec<Expired>> {
+/// or are of a short life, but where envelopes were kept for longer before, or the clock was wrong: the walk comes to those.
+fn expired(db: &Connection, walk: &Walk, now_ms: i64) -> rusqlite::Result<Vec<Expired>> {
     let sql = "SELECT id, mailbox, size, payload, short, expires_ms FROM envelope \
                WHERE short IS NOT NULL AND expires_ms <= ?1 ORDER BY expires_ms LIMIT ?2";
-    let short = expired_of(db, sql, params![now_ms, SLICE], now_ms)?;
+    let short = expiring(db, sql, params![now_ms, SLICE])?;
     if !short.is_empty() {
         return Ok(short);
     }
-    let sql =
-        "SELECT id, mailbox, size, payload, short, expires_ms FROM envelope ORDER BY id LIMIT ?1";
-    expired_of(db, sql, params![SLICE], now_ms)
+    let sql = "SELECT id, mailbox, size, payload, short, expires_ms FROM envelope \
+               WHERE id > ?1 ORDER BY id LIMIT ?2";
+    let mut oldest = expiring(db, sql, params![0, SLICE])?;
+    let over = |row: &Expired| row.expires_ms <= now_ms;
+    oldest.truncate(oldest.iter().take_while(|row| over(row)).count());
+    if !oldest.is_empty() {
+        return Ok(oldest);
+    }
+    let mut next = expiring(db, sql, params![walk.after(), WALK])?;
+    walk.came_to(next.last().map(|row| row.id));
+    next.retain(over);
+    Ok(next)
 }
 
-/// Those up to the first that is still good.
-fn expired_of(
+fn expiring(
     db: &Connection,
     sql: &str,
     values: &[&dyn rusqlite::ToSql],
-    now_ms: i64,
 ) -> rusqlite::Result<Vec<Expired>> {
     let mut query = db.prepare_cached(sql)?;
     let rows = query.query_map(values, |row| {
         let short: Option<i64> = row.get(4)?;
-        let expired = Expired {
+        Ok(Expired {
             id: row.get(0)?,
             mailbox: MailboxId(row.get(1)?),
             size: row.get(2)?,
             payload: row.get(3)?,
             life: if short.is_some() { Life::Short } else { Life::Full },
-        };
-        Ok((expired, row.get::<_, i64>(5)?))
+            expires_ms: row.get(5)?,
+        })
     })?;
-    let rows = rows.collect::<rusqlite::Result<Vec<_>>>()?;
-    Ok(rows.into_iter().take_while(|(_, expires)| *expires <= now_ms).map(|(row, _)| row).collect())
+    rows.collect()
 }
 
 /// A slice is never longer than `isize::MAX`.

@@ -13,6 +13,7 @@ mod push;
 mod readers;
 mod reports;
 mod schema;
+mod walk;
 mod writer;
 
 use std::path::Path;
@@ -24,6 +25,7 @@ use accepted::Accepted;
 pub use backup::{BackupError, backup};
 use readers::Readers;
 pub use schema::OpenError;
+use walk::Walk;
 use writer::Writer;
 
 use super::{
@@ -35,6 +37,10 @@ use super::{
 
 /// About what a command without bodies writes, in bytes.
 const SMALL: usize = 256;
+/// Rows that one purge takes of each table.
+const SLICE: i64 = 500;
+/// Rows that it looks at where a walk goes through a table.
+const WALK: i64 = 2000;
 
 /// The store. Clones share it.
 #[derive(Clone)]
@@ -42,6 +48,7 @@ pub struct SqliteStore {
     writer: Arc<Writer>,
     readers: Readers,
     accepted: Arc<Accepted>,
+    walk: Arc<Walk>,
 }
 
 impl SqliteStore {
@@ -53,7 +60,8 @@ impl SqliteStore {
         let db = schema::open(path)?;
         let readers = Readers::open(path)?;
         let accepted = Arc::new(Accepted::load(&db)?);
-        Ok(Self { writer: Arc::new(Writer::start(db, mailbox::delete)?), readers, accepted })
+        let writer = Arc::new(Writer::start(db, mailbox::delete)?);
+        Ok(Self { writer, readers, accepted, walk: Arc::default() })
     }
 }
 
@@ -171,8 +179,11 @@ impl Store for SqliteStore {
     }
 
     fn purge(&self, now_ms: i64, submissions_before_ms: i64) -> Answer<'_, u64> {
-        let accepted = Arc::clone(&self.accepted);
-        let purge = move |db: &_| mailbox::purge(db, &accepted, now_ms, submissions_before_ms);
+        let (accepted, walk) = (Arc::clone(&self.accepted), Arc::clone(&self.walk));
+        let purge = move |db: &_| {
+            let expired = mailbox::purge(db, &walk, now_ms)?;
+            Ok(expired + accepted.forget(db, submissions_before_ms, SLICE)? as u64)
+        };
         Box::pin(self.writer.call(SMALL, purge))
     }
 
