@@ -110,7 +110,8 @@ pub trait Store: Send + Sync + 'static {
     /// Forgets acknowledged envelopes, soon. A crash before that means that they are delivered again.
     fn delete(&self, mailbox: MailboxId, seqs: Vec<i64>);
 
-    /// Waits until the deletions that were asked for before this call are carried out.
+    /// Waits until the deletions that were asked for before this call are carried out, but for those that the database refuses:
+    /// these are tried again later.
     fn settle(&self) -> Answer<'_, ()>;
 
     /// The device knows of `count` dropped envelopes.

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex as AsyncMutex, Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::task::TaskTracker;
 
 use super::append::{self, Appended};
@@ -40,6 +40,8 @@ const QUEUE: usize = 4096;
 const DELETE_DELAY: Duration = Duration::from_millis(20);
 /// Acknowledged envelopes that may wait. Those that find no room are delivered and acknowledged again.
 const DELETES: usize = 500_000;
+/// After so long those are tried again that PostgreSQL refused to delete.
+const DELETE_AGAIN: Duration = Duration::from_secs(20);
 /// Of these, in one transaction: it holds the mailboxes' locks for some ten milliseconds.
 const DELETE_SLICE: usize = 4000;
 
@@ -267,11 +269,36 @@ impl Database {
 /// Acknowledged envelopes, deleted together a little later.
 struct Deletes {
     db: Connections,
-    waiting: Mutex<BTreeSet<(MailboxId, i64)>>,
+    waiting: Mutex<Waiting>,
     /// Held while some are being deleted.
     deleting: AsyncMutex<()>,
     added: Notify,
     stopped: Notify,
+}
+
+#[derive(Default)]
+struct Waiting {
+    next: BTreeSet<(MailboxId, i64)>,
+    /// PostgreSQL has refused to delete these. Trying at once again would keep the others.
+    put_off: BTreeSet<(MailboxId, i64)>,
+}
+
+impl Waiting {
+    /// As many as there is room for.
+    fn add(&mut self, places: impl IntoIterator<Item = (MailboxId, i64)>) {
+        let room = DELETES.saturating_sub(self.next.len() + self.put_off.len());
+        self.next.extend(places.into_iter().take(room));
+    }
+
+    /// The next slice after this place.
+    fn take(&mut self, after: Bound<(MailboxId, i64)>) -> Option<Vec<(MailboxId, i64)>> {
+        let slice = self.next.range((after, Bound::Unbounded)).take(DELETE_SLICE);
+        let slice: Vec<(MailboxId, i64)> = slice.copied().collect();
+        for place in &slice {
+            self.next.remove(place);
+        }
+        (!slice.is_empty()).then_some(slice)
+    }
 }
 
 impl Deletes {
@@ -286,14 +313,8 @@ impl Deletes {
     }
 
     fn add(&self, mailbox: MailboxId, seqs: Vec<i64>) {
-        self.put(seqs.into_iter().map(|seq| (mailbox, seq)));
+        lock(&self.waiting).add(seqs.into_iter().map(|seq| (mailbox, seq)));
         self.added.notify_one();
-    }
-
-    fn put(&self, places: impl IntoIterator<Item = (MailboxId, i64)>) {
-        let mut waiting = lock(&self.waiting);
-        let room = DELETES.saturating_sub(waiting.len());
-        waiting.extend(places.into_iter().take(room));
     }
 
     fn stop(&self) {
@@ -301,53 +322,72 @@ impl Deletes {
     }
 
     async fn run(&self) {
+        let mut again = interval(DELETE_AGAIN);
+        again.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            tokio::select! {
-                () = self.added.notified() => tokio::time::sleep(DELETE_DELAY).await,
-                () = self.stopped.notified() => {
-                    self.carry_out_or_report().await;
-                    return;
+            let last = tokio::select! {
+                () = self.added.notified() => {
+                    tokio::time::sleep(DELETE_DELAY).await;
+                    false
                 }
+                _ = again.tick() => {
+                    self.take_up();
+                    false
+                }
+                () = self.stopped.notified() => {
+                    self.take_up();
+                    true
+                }
+            };
+            if let Err(error) = self.carry_out().await {
+                tracing::warn!(error = &error as &dyn std::error::Error, "acknowledged envelopes");
             }
-            self.carry_out_or_report().await;
+            if last {
+                return;
+            }
         }
     }
 
-    async fn carry_out_or_report(&self) {
-        if let Err(error) = self.carry_out().await {
-            tracing::warn!(error = &error as &dyn std::error::Error, "acknowledged envelopes");
-        }
+    /// What was put off has its turn again.
+    fn take_up(&self) {
+        let mut waiting = lock(&self.waiting);
+        let put_off = std::mem::take(&mut waiting.put_off);
+        waiting.next.extend(put_off);
     }
 
-    /// Deletes what is waiting, after what is being deleted. What fails waits again, and does not keep the rest from its turn.
+    /// Deletes what is waiting, after what is being deleted. A slice that PostgreSQL refuses is put off: nobody waits for it, and
+    /// the rest has its turn.
     async fn carry_out(&self) -> Result<(), StoreError> {
         let _deleting = self.deleting.lock().await;
-        let (mut after, mut all) = (Bound::Unbounded, Ok(()));
-        while let Some(slice) = self.slice(after) {
+        let mut after = Bound::Unbounded;
+        while let Some(slice) = self.take(after) {
             after = slice.last().map_or(after, |last| Bound::Excluded(*last));
             let delete = repeat(|| self.db.run(async |db| mailbox::delete(db, &slice).await));
-            let Err(error) = delete.await else { continue };
-            self.put(slice);
-            // Where PostgreSQL itself refuses, the next ones may go.
-            let refused = matches!(&error, StoreError::Postgres(error) if error.code().is_some());
-            all = all.and(Err(error));
-            if !refused {
-                break;
+            match delete.await {
+                Ok(()) => {}
+                Err(StoreError::Postgres(error)) if is_refused(&error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(error, "acknowledged envelopes are deleted later");
+                    lock(&self.waiting).put_off.extend(slice);
+                }
+                Err(error) => {
+                    lock(&self.waiting).add(slice);
+                    return Err(error);
+                }
             }
         }
-        all
+        Ok(())
     }
 
-    /// The next of those that wait, which do so no more.
-    fn slice(&self, after: Bound<(MailboxId, i64)>) -> Option<Vec<(MailboxId, i64)>> {
-        let mut waiting = lock(&self.waiting);
-        let slice = waiting.range((after, Bound::Unbounded)).take(DELETE_SLICE);
-        let slice: Vec<(MailboxId, i64)> = slice.copied().collect();
-        for place in &slice {
-            waiting.remove(place);
-        }
-        (!slice.is_empty()).then_some(slice)
+    fn take(&self, after: Bound<(MailboxId, i64)>) -> Option<Vec<(MailboxId, i64)>> {
+        lock(&self.waiting).take(after)
     }
+}
+
+/// Whether PostgreSQL is there and does not do it.
+fn is_refused(error: &tokio_postgres::Error) -> bool {
+    // Class 57P: it goes down, or comes up.
+    error.code().is_some_and(|code| !code.code().starts_with("57P"))
 }
 
 /// A poisoned lock guards a plain value that is whole between statements.
