@@ -218,9 +218,25 @@ impl DoubleRatchet {
                     self.receivers.truncate(MAX_RECEIVER_CHAINS - 1);
                     self.ready.keep_only(&self.receivers);
                 }
+                self.make_room();
                 self.receivers.push(receiver);
             }
         }
+    }
+
+    /// Room for one more receiving chain. Growing by itself the list would leave the keys of the others behind: they are
+    /// copied, and wiped where they lie.
+    fn make_room(&mut self) {
+        if self.receivers.len() < self.receivers.capacity() {
+            return;
+        }
+        let mut larger = Vec::with_capacity(MAX_RECEIVER_CHAINS);
+        larger.extend(self.receivers.iter_mut().map(|old| ReceiverChain {
+            ratchet_key: old.ratchet_key,
+            chain: old.chain.clone(),
+            skipped: core::mem::take(&mut old.skipped),
+        }));
+        self.receivers = larger;
     }
 }
 

@@ -53,19 +53,30 @@ impl SkippedSeeds {
         let dropped = excess.min(self.0.len());
         self.0.rotate_left(dropped);
         self.0.truncate(self.0.len() - dropped);
-        for entry in new.0 {
-            self.push(entry);
+        if self.0.is_empty() {
+            *self = new;
+            return;
         }
+        self.make_room(new.0.len());
+        // Copied, so that each is wiped where it lies when the others are dropped.
+        self.0.extend(new.0.iter().cloned());
     }
 
     /// Adds one seed with a counter above all that are there; the caller keeps the bound.
     pub(crate) fn push(&mut self, entry: SkippedSeed) {
-        if self.0.len() == self.0.capacity() {
-            let mut larger = Vec::with_capacity((self.0.len() * 2).clamp(4, MAX_SKIPPED));
+        self.make_room(1);
+        self.0.push(entry);
+    }
+
+    /// Room for so many more, in another buffer if this one is full.
+    fn make_room(&mut self, more: usize) {
+        let needed = self.0.len() + more;
+        if needed > self.0.capacity() {
+            let mut larger =
+                Vec::with_capacity(needed.max((self.0.len() * 2).clamp(4, MAX_SKIPPED)));
             larger.extend(self.0.iter().cloned());
             self.0 = larger;
         }
-        self.0.push(entry);
     }
 
     /// Writes `count 2, each counter 4, seed 32`.

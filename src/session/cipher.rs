@@ -307,7 +307,7 @@ impl SessionRecord {
     pub(super) fn commit_opened(&mut self, place: Place, opened: Opened) -> Decrypted {
         if let (Place::Archived(index), Some(session)) = (place, opened.session) {
             self.archived.remove(index);
-            self.promote(*session);
+            self.promote(session);
         }
         if let Some(session) = &mut self.current {
             session.ratchet.commit_receive(opened.plan);

@@ -14,6 +14,7 @@ use crate::prekey::{
 use crate::ratchet::double::DoubleRatchet;
 use crate::ratchet::{JumpLimit, TripleRatchet};
 use crate::spqr::{ChainLimits, Direction, MinVersion, Spqr};
+use alloc::boxed::Box;
 use rand_core::CryptoRng;
 
 /// What a session may be begun with. What it then has is told by [`crate::SessionInfo`].
@@ -174,7 +175,7 @@ impl SessionRecord {
         let pq = post_quantum(agreed.pqr.as_ref(), Direction::A2B, policy, limit);
         let kem = bundle.kem.as_ref().map(|prekey| prekey.id);
         let ciphertext = initiated.kem_ciphertext.map(|ciphertext| ciphertext.serialize());
-        self.promote(Session {
+        self.promote(Box::new(Session {
             version: if kem.is_some() { SessionVersion::V4 } else { SessionVersion::V3 },
             local_identity: local.identity.identity_key(),
             remote_identity: bundle.identity_key,
@@ -188,7 +189,7 @@ impl SessionRecord {
                 created_secs: now.as_secs(),
             }),
             ratchet: TripleRatchet { double, pq },
-        });
+        }));
         Ok(())
     }
 
@@ -301,7 +302,7 @@ impl SessionRecord {
             return Err(DecryptError::Invalid);
         }
         session.ratchet.commit_receive(opened.plan);
-        self.promote(session);
+        self.promote(Box::new(session));
         Ok(Decrypted {
             plaintext: opened.plaintext,
             identity: *message.identity_key(),

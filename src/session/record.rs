@@ -136,10 +136,11 @@ impl SessionRecord {
         }
     }
 
-    /// Archives the current session and puts another in its place.
-    pub(crate) fn promote(&mut self, session: Session) {
+    /// Archives the current session and puts another in its place, which stays in its box: moved out of it, its keys would
+    /// stay behind.
+    pub(crate) fn promote(&mut self, session: Box<Session>) {
         self.archive_current();
-        self.current = Some(Box::new(session));
+        self.current = Some(session);
     }
 
     /// Where the session with this version and base key is.

@@ -73,8 +73,28 @@ impl ChainLimits {
 #[derive(Clone)]
 pub(super) struct SendSide {
     pub(super) counter: u32,
-    /// Erased once a newer epoch was used for sending.
-    pub(super) key: Option<SideKey>,
+    key: SideKey,
+    /// Once a newer epoch was used for sending. The key is all zero then: in the place of one in a `None` there would be what was left on
+    /// the stack where it was made, and that may be a key.
+    is_erased: bool,
+}
+
+impl SendSide {
+    /// Without a key it is erased.
+    pub(super) fn new(counter: u32, key: Option<SideKey>) -> Self {
+        let is_erased = key.is_none();
+        let key = key.unwrap_or_else(|| SideKey::new(Secret::zeroed()));
+        Self { counter, key, is_erased }
+    }
+
+    /// The head of its chain, unless that was erased.
+    pub(super) fn key(&self) -> Option<&SideKey> {
+        (!self.is_erased).then_some(&self.key)
+    }
+
+    fn erase(&mut self) {
+        *self = Self::new(self.counter, None);
+    }
 }
 
 /// Receiving half of one epoch.
@@ -90,6 +110,19 @@ pub(super) struct RecvSide {
 pub(super) struct Link {
     pub(super) send: SendSide,
     pub(super) recv: RecvSide,
+}
+
+/// Links that a chain has at once: two epochs with which messages may come, and the newest.
+const LINKS: usize = 3;
+
+impl Link {
+    /// This link in another place: the keys are copied, and are wiped here when this one is dropped.
+    fn take(&mut self) -> Self {
+        let recv = &mut self.recv;
+        let skipped = core::mem::take(&mut recv.skipped);
+        let recv = RecvSide { counter: recv.counter, key: recv.key.clone(), skipped };
+        Self { send: self.send.clone(), recv }
+    }
 }
 
 /// The chain. Its links are consecutive epochs, oldest first, the last is `current_epoch`.
@@ -108,7 +141,7 @@ pub(crate) enum ChainChange {
     None,
     Sent { key_epoch: u64, counter: u32, next: SideKey },
     Taken { key_epoch: u64, index: u32 },
-    Advanced { key_epoch: u64, counter: u32, next: SideKey, skipped: Vec<(u32, PqMessageKey)> },
+    Advanced { key_epoch: u64, counter: u32, next: SideKey, skipped: SkippedKeys },
 }
 
 /// An epoch that committing will append.
@@ -177,7 +210,7 @@ impl Chain {
             return Err(SpqrError::SendKeyEpochDecreased);
         }
         let side = &self.link(key_epoch).ok_or(SpqrError::EpochOutOfRange)?.send;
-        let key = side.key.as_ref().ok_or(SpqrError::StateDecode)?;
+        let key = side.key().ok_or(SpqrError::StateDecode)?;
         let counter = side.counter.checked_add(1).ok_or(SpqrError::ChainExhausted)?;
         let (next, message_key) = key.step(counter);
         Ok((counter, message_key, ChainChange::Sent { key_epoch, counter, next }))
@@ -210,30 +243,32 @@ impl Chain {
     }
 
     /// Derives up to message `at`, keeping the keys that may still be asked for.
-    fn advance(
-        &self,
-        side: &RecvSide,
-        at: u32,
-    ) -> (PqMessageKey, SideKey, Vec<(u32, PqMessageKey)>) {
+    fn advance(&self, side: &RecvSide, at: u32) -> (PqMessageKey, SideKey, SkippedKeys) {
         let first_kept = (side.counter + 1).max(at.saturating_sub(self.limits.max_ooo));
-        let mut skipped = Vec::with_capacity((at - first_kept) as usize);
+        let mut skipped = SkippedKeys::with_capacity((at - first_kept) as usize);
         let mut key = side.key.clone();
         for index in side.counter + 1..first_kept {
             key = key.skip(index);
         }
         for index in first_kept..at {
             let (next, message_key) = key.step(index);
-            skipped.push((index, message_key));
+            skipped.push(index, message_key);
             key = next;
         }
         let (next, message_key) = key.step(at);
         (message_key, next, skipped)
     }
 
-    pub(super) fn append(&mut self, new: NewEpoch) {
+    /// What is copied here is wiped with the box that it lies in.
+    pub(super) fn append(&mut self, new: &NewEpoch) {
         self.current_epoch = new.epoch;
-        self.next_root = new.next_root;
-        self.links.push(new.link);
+        self.next_root = new.next_root.clone();
+        if self.links.len() == self.links.capacity() {
+            let mut larger = Vec::with_capacity(self.links.len() + LINKS);
+            larger.extend(self.links.iter_mut().map(Link::take));
+            self.links = larger;
+        }
+        self.links.push(new.link.clone());
     }
 
     pub(super) fn commit(&mut self, change: ChainChange) {
@@ -242,7 +277,7 @@ impl Chain {
             ChainChange::Sent { key_epoch, counter, next } => {
                 self.enter_send_epoch(key_epoch);
                 if let Some(link) = self.link_mut(key_epoch) {
-                    link.send = SendSide { counter, key: Some(next) };
+                    link.send = SendSide::new(counter, Some(next));
                 }
             }
             ChainChange::Taken { key_epoch, index } => {
@@ -266,10 +301,13 @@ impl Chain {
         }
         self.send_epoch = key_epoch;
         let position = self.position(key_epoch).unwrap_or(0);
-        self.links.drain(..position.saturating_sub(1));
+        // To the end and dropped there: draining would leave what comes after them behind.
+        let dropped = position.saturating_sub(1);
+        self.links.rotate_left(dropped);
+        self.links.truncate(self.links.len() - dropped);
         let older = position.min(1);
         for link in self.links.iter_mut().take(older) {
-            link.send.key = None;
+            link.send.erase();
         }
     }
 
@@ -296,17 +334,11 @@ impl Chain {
 
 impl RecvSide {
     /// The order of forgetting is that of other implementations (S§9.4, "forward rules").
-    fn advance(
-        &mut self,
-        at: u32,
-        next: SideKey,
-        skipped: Vec<(u32, PqMessageKey)>,
-        limits: ChainLimits,
-    ) {
+    fn advance(&mut self, at: u32, next: SideKey, skipped: SkippedKeys, limits: ChainLimits) {
         if u64::from(at) > u64::from(self.counter) + u64::from(limits.max_ooo) {
             self.skipped.clear();
         }
-        if !skipped.is_empty() {
+        if skipped.len() > 0 {
             self.skipped.append(skipped);
         }
         if self.skipped.len() as u64 > limits.max_stored() {
@@ -326,7 +358,7 @@ fn new_link(direction: Direction, okm: &Secret<96>) -> (NextRoot, Link) {
         Direction::B2A => (b2a, a2b),
     };
     let link = Link {
-        send: SendSide { counter: 0, key: Some(SideKey::new(send)) },
+        send: SendSide::new(0, Some(SideKey::new(send))),
         recv: RecvSide { counter: 0, key: SideKey::new(recv), skipped: SkippedKeys::default() },
     };
     (NextRoot::new(next_root), link)

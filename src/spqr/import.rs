@@ -74,13 +74,18 @@ fn read_chain(chain: &stored::Chain) -> Result<Chain, SpqrError> {
     if older as u64 > chain.current_epoch {
         return Err(BROKEN);
     }
+    // Not collected: the list would grow, and leave keys behind.
+    let mut links = Vec::with_capacity(chain.links.len());
+    for link in &chain.links {
+        links.push(read_link(link)?);
+    }
     Ok(Chain {
         direction: read_direction(chain.direction)?,
         limits: read_limits(chain.limits.ok_or(BROKEN)?),
         current_epoch: chain.current_epoch,
         send_epoch: chain.send_epoch,
         next_root: NextRoot::new(secret(&chain.next_root)?),
-        links: chain.links.iter().map(read_link).collect::<Result<_, _>>()?,
+        links,
     })
 }
 
@@ -91,7 +96,7 @@ fn read_link(link: &stored::Link) -> Result<Link, SpqrError> {
         false => Some(SideKey::new(secret(&send.next)?)),
     };
     Ok(Link {
-        send: SendSide { counter: send.counter, key },
+        send: SendSide::new(send.counter, key),
         recv: RecvSide {
             counter: recv.counter,
             key: SideKey::new(secret(&recv.next)?),
@@ -117,9 +122,10 @@ fn read_skipped(bytes: &[u8], newest: u32) -> Result<SkippedKeys, SpqrError> {
     }
     keys.sort_by_key(|(index, _)| *index);
     keys.dedup_by_key(|(index, _)| *index);
-    let read = |(index, key)| Ok((index, PqMessageKey::new(secret(key)?)));
-    let mut skipped = SkippedKeys::default();
-    skipped.append(keys.into_iter().map(read).collect::<Result<_, _>>()?);
+    let mut skipped = SkippedKeys::with_capacity(keys.len());
+    for (index, key) in keys {
+        skipped.push(index, PqMessageKey::new(secret(key)?));
+    }
     Ok(skipped)
 }
 

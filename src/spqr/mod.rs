@@ -303,11 +303,12 @@ impl V1 {
     fn commit(&mut self, step: Step) {
         self.braid.commit(step.braid);
         if let Some(chain) = step.new_chain {
-            self.chain = Some(*chain);
+            // Copied: what is moved out of a box is not wiped with it.
+            self.chain = Some(Chain::clone(&chain));
         }
         if let Some(chain) = &mut self.chain {
             if let Some(new) = step.new_epoch {
-                chain.append(*new);
+                chain.append(&new);
             }
             chain.commit(step.chain);
         }

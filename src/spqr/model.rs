@@ -299,7 +299,7 @@ fn at_most_three_links_are_kept_and_old_sending_keys_are_gone() {
             assert!(chain.links.len() <= 3);
             let first = chain.current_epoch + 1 - chain.links.len() as u64;
             for (epoch, link) in (first..).zip(&chain.links) {
-                assert_eq!(link.send.key.is_some(), epoch >= chain.send_epoch);
+                assert_eq!(link.send.key().is_some(), epoch >= chain.send_epoch);
             }
         }
     }

@@ -21,13 +21,16 @@ pub(super) struct SkippedKeys {
 }
 
 impl SkippedKeys {
-    /// Of keys with ascending indices.
-    pub(super) fn new(keys: Vec<(u32, PqMessageKey)>) -> Self {
-        let mut skipped = Self::default();
-        if !keys.is_empty() {
-            skipped.append(keys);
-        }
-        skipped
+    /// Room for so many.
+    pub(super) fn with_capacity(count: usize) -> Self {
+        Self { entries: Vec::with_capacity(count), live: 0 }
+    }
+
+    /// Adds a key whose index is above all that are there.
+    pub(super) fn push(&mut self, index: u32, key: PqMessageKey) {
+        self.make_room(1);
+        self.entries.push(Entry { index, key: Some(key) });
+        self.live += 1;
     }
 
     /// Keys that are there.
@@ -48,7 +51,9 @@ impl SkippedKeys {
         let Some(entry) = self.position(index).and_then(|at| self.entries.get_mut(at)) else {
             return;
         };
-        if entry.key.take().is_some() {
+        if entry.key.is_some() {
+            // Overwritten, not moved out: so it is wiped where it lies.
+            entry.key = None;
             self.live -= 1;
         }
         while self.entries.last().is_some_and(|entry| entry.key.is_none()) {
@@ -59,14 +64,23 @@ impl SkippedKeys {
         }
     }
 
-    /// Adds keys with ascending indices above all that are there.
-    pub(super) fn append(&mut self, new: Vec<(u32, PqMessageKey)>) {
-        let needed = self.entries.len() + new.len();
+    /// Adds keys whose indices are above all that are there.
+    pub(super) fn append(&mut self, new: SkippedKeys) {
+        if self.entries.is_empty() {
+            *self = new;
+            return;
+        }
+        self.make_room(new.entries.len());
+        self.live += new.live;
+        // Copied, so that each is wiped where it lies when the others are dropped.
+        self.entries.extend(new.entries.iter().cloned());
+    }
+
+    fn make_room(&mut self, more: usize) {
+        let needed = self.entries.len() + more;
         if needed > self.entries.capacity() {
             self.rebuild(needed.max(2 * self.live), |_| true);
         }
-        self.live += new.len();
-        self.entries.extend(new.into_iter().map(|(index, key)| Entry { index, key: Some(key) }));
     }
 
     /// Wipes the keys below this index.
@@ -130,7 +144,9 @@ mod tests {
                     Step::Append(gap, count) => {
                         let new: Vec<u32> = (next + gap..next + gap + count).collect();
                         next += gap + count;
-                        kept.append(new.iter().map(|index| (*index, key(*index))).collect());
+                        let mut added = SkippedKeys::default();
+                        new.iter().for_each(|index| added.push(*index, key(*index)));
+                        kept.append(added);
                         model.extend(new.into_iter().map(|index| (index, index as u8)));
                     }
                     Step::Take(index) => {

@@ -468,7 +468,7 @@ fn chain(case: &Value, secret: &EpochSecret) {
     let side = |chain: &Chain, expected: &Value| {
         let link = chain.links.last().unwrap();
         assert_eq!(hex::encode(chain.next_root.as_bytes()), expected["next_root"]);
-        assert_eq!(hex::encode(link.send.key.as_ref().unwrap().as_bytes()), expected["a2b"]);
+        assert_eq!(hex::encode(link.send.key().unwrap().as_bytes()), expected["a2b"]);
         assert_eq!(hex::encode(link.recv.key.as_bytes()), expected["b2a"]);
     };
     side(&chain, &case["start"]);
@@ -481,12 +481,12 @@ fn chain(case: &Value, secret: &EpochSecret) {
     check_key(Some(&key), &case["b2a_epoch0_key_5"], "chain");
     chain.commit(change);
     let new = chain.plan_epoch(secret).unwrap();
-    chain.append(new);
+    chain.append(&new);
     side(&chain, &case["after_add_epoch_1"]);
     let (_, key, change) = chain.plan_send(1).unwrap();
     check_key(Some(&key), &case["a2b_epoch1_key_1"], "chain");
     chain.commit(change);
-    assert!(chain.links[0].send.key.is_none(), "the old sending key is erased");
+    assert!(chain.links[0].send.key().is_none(), "the old sending key is erased");
 }
 
 fn mixing_replay(file: &Value) {

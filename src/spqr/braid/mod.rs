@@ -107,7 +107,8 @@ impl Braid {
     pub(super) fn commit(&mut self, change: BraidChange) {
         match (change, &mut self.phase) {
             (BraidChange::None, _) => {}
-            (BraidChange::Enter(braid), _) => *self = *braid,
+            // Swapped: the old state is wiped in the box, which moving the new one out of it would not do.
+            (BraidChange::Enter(mut braid), _) => core::mem::swap(self, &mut *braid),
             (BraidChange::ChunkSent, Phase::Key(side)) => side.advance_encoder(),
             (BraidChange::ChunkSent, Phase::Ciphertext(side)) => side.advance_encoder(),
             (BraidChange::ChunkHeld(chunk), Phase::Key(side)) => side.hold(chunk),

@@ -16,7 +16,7 @@ use crate::spqr::mlkem::KeptKey;
 use crate::spqr::skipped::SkippedKeys;
 use crate::spqr::{MinVersion, Negotiation, V1};
 use crate::stored::Reader;
-use alloc::{boxed::Box, vec::Vec};
+use alloc::boxed::Box;
 
 impl<'a> Reader<'a> {
     pub(super) fn v1(&mut self) -> Option<Box<V1>> {
@@ -68,7 +68,7 @@ impl<'a> Reader<'a> {
         let skipped = self.skipped(counter)?;
         let side_key = |bytes: &[u8; 32]| SideKey::new(Secret::new(*bytes));
         Some(Link {
-            send: SendSide { counter: sent, key: sending.map(side_key) },
+            send: SendSide::new(sent, sending.map(side_key)),
             recv: RecvSide { counter, key: side_key(receiving), skipped },
         })
     }
@@ -79,7 +79,7 @@ impl<'a> Reader<'a> {
         if count > self.0.len() / 36 {
             return None;
         }
-        let mut keys = Vec::with_capacity(count);
+        let mut keys = SkippedKeys::with_capacity(count);
         let mut next = 1;
         for _ in 0..count {
             let index = self.u32()?;
@@ -87,9 +87,9 @@ impl<'a> Reader<'a> {
                 return None;
             }
             next = index + 1;
-            keys.push((index, PqMessageKey::new(self.secret()?)));
+            keys.push(index, PqMessageKey::new(self.secret()?));
         }
-        Some(SkippedKeys::new(keys))
+        Some(keys)
     }
 
     fn braid(&mut self) -> Option<Braid> {

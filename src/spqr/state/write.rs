@@ -27,7 +27,7 @@ impl Writer {
         self.u8(chain.links.len() as u8);
         for link in &chain.links {
             self.u32(link.send.counter);
-            self.option(link.send.key.as_ref(), |out, key| out.bytes(key.as_bytes()));
+            self.option(link.send.key(), |out, key| out.bytes(key.as_bytes()));
             self.u32(link.recv.counter);
             self.bytes(link.recv.key.as_bytes());
             self.u32(link.recv.skipped.len() as u32);
