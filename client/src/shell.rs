@@ -4,7 +4,7 @@
 use futures_util::future::OptionFuture;
 use std::future::Future;
 use std::pin::pin;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard, broadcast, mpsc, watch};
 use tokio::task::JoinSet;
@@ -25,6 +25,8 @@ use crate::transport::stream::{Ended, Stream};
 
 /// Events that an app may lag behind before it misses some.
 const EVENTS: usize = 4096;
+/// So long after it was given up an attempt to connect may still come to the server.
+const LATE: Duration = Duration::from_secs(60);
 /// The engine looks at the time so often while anything waits for one: the clock may be put back.
 const LOOK_AGAIN: Duration = Duration::from_secs(10 * 60);
 /// How long the last acknowledgements may take.
@@ -40,6 +42,8 @@ pub(crate) struct Shell {
     /// Held as long as the engine takes in what a [`run`] has heard, also when that was dropped meanwhile.
     inputs: Arc<AsyncMutex<()>>,
     push_turn: Arc<AsyncMutex<()>>,
+    /// When an attempt to connect was given up without an answer, by whatever [`run`].
+    given_up: Arc<Mutex<Option<Instant>>>,
 }
 
 /// Where the actions come out; there is one, for one [`run`].
@@ -55,6 +59,7 @@ impl Shell {
             next_tick: watch::Sender::new(None),
             inputs: Arc::default(),
             push_turn: Arc::default(),
+            given_up: Arc::default(),
         };
         (shell, carried_out)
     }
@@ -109,6 +114,17 @@ impl Shell {
         result
     }
 
+    /// Whether the stream that has taken our place may be one of ours that was given up. Asked once for each.
+    fn was_overtaken(&self) -> bool {
+        let given_up = self.given_up().take();
+        given_up.is_some_and(|at| at.elapsed() < LATE)
+    }
+
+    /// A poisoned lock guards a plain value.
+    fn given_up(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
+        self.given_up.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn input(&self, input: Input) -> Result<(), ProfileError> {
         let in_order = Arc::clone(&self.inputs).lock_owned().await;
         self.call(move |engine, turn| {
@@ -146,7 +162,7 @@ pub(crate) async fn run(
                 drop(shell.events.send(Event::Connecting));
                 tokio::select! {
                     () = &mut shutdown => break Ok(()),
-                    opened = Stream::open(http, own) => News::Opened(opened.into()),
+                    opened = Attempt::open(shell, http, own) => News::Opened(opened.into()),
                 }
             }
             news = loops.news() => news,
@@ -168,6 +184,29 @@ pub(crate) async fn run(
     loops.goodbye().await;
     shell.input(Input::Stopped).await?;
     result
+}
+
+/// An attempt to connect. One that is dropped or fails without an answer may come to the server later than the next.
+struct Attempt<'a> {
+    shell: &'a Shell,
+    answered: bool,
+}
+
+impl<'a> Attempt<'a> {
+    async fn open(shell: &'a Shell, http: &Http, own: &Account) -> Result<Stream, ServerError> {
+        let mut attempt = Self { shell, answered: false };
+        let opened = Stream::open(http, own).await;
+        attempt.answered = !matches!(opened, Err(ServerError::Unreachable { .. }));
+        opened
+    }
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        if !self.answered {
+            *self.shell.given_up() = Some(Instant::now());
+        }
+    }
 }
 
 struct Loop<'a> {
@@ -261,6 +300,10 @@ impl Loop<'_> {
         self.shell.input(Input::Disconnected).await?;
         match ended {
             Ended::Broken(cause) => Ok(Step::Disconnected(cause)),
+            Ended::Displaced if self.shell.was_overtaken() => {
+                let server = self.http.server().to_owned();
+                Ok(Step::Disconnected(ServerError::Unreachable { server }))
+            }
             Ended::Displaced => Err(RunError::Displaced),
         }
     }
@@ -344,5 +387,41 @@ fn input_of(body: Body) -> Input {
         Body::Gap(gap) => Input::Gap { dropped: gap.dropped },
         // Nothing is handed in over this stream.
         Body::SubmissionAnswers(_) => Input::Tick,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stage::{Person, Relay, event};
+
+    /// As what comes late from a network that was bad.
+    async fn late(person: &Person) -> Stream {
+        Stream::open(&person.client.http, &person.client.account).await.unwrap()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_attempt_of_our_own_that_comes_late_is_not_taken_for_a_copy_of_the_profile() {
+        let mut relay = Relay::start().await;
+        let alice = Person::register(&relay, "alice").await;
+        let mut events = alice.client.events();
+        relay.stop().await;
+        let running = alice.spawn();
+        let of = |disconnected: bool| {
+            move |event| match event {
+                Event::Disconnected { .. } => disconnected.then_some(()),
+                Event::Connected => (!disconnected).then_some(()),
+                _ => None,
+            }
+        };
+        event(&mut events, of(true)).await;
+        relay.start_again().await;
+        event(&mut events, of(false)).await;
+        let _late = late(&alice).await;
+        event(&mut events, of(true)).await;
+        event(&mut events, of(false)).await;
+        // Once: another one is somebody else.
+        let _copy = late(&alice).await;
+        assert!(matches!(running.ended().await, Err(RunError::Displaced)));
     }
 }

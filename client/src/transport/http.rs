@@ -68,7 +68,7 @@ impl Http {
     }
 
     /// For the stream.
-    pub(super) fn server(&self) -> &str {
+    pub(crate) fn server(&self) -> &str {
         &self.server
     }
 
