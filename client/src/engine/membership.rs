@@ -7,9 +7,10 @@ use tuckseal::{ServiceId, Timestamp};
 use super::Turn;
 use super::deliver::{Came, take_message};
 use super::receive::tell_all;
+use super::recovery::digest;
 use crate::event::{Event, Failure};
 use crate::message::GroupId;
-use crate::store::{Ahead, AheadForm, Group, ProfileError, Rows, Standing};
+use crate::store::{Ahead, AheadForm, Digest, Group, ProfileError, Rows, Standing};
 
 /// Groups that one account can make us a member of before we have written to one of them, changed or left it.
 const UNANSWERED_MAX: u64 = 200;
@@ -72,11 +73,22 @@ fn take_written(
     data: Data,
 ) -> Result<Event, ProfileError> {
     let account = came.sender.service_id;
-    if may_write(rows, id, account)? {
-        take_message(rows, came, missing, data)
-    } else {
-        Ok(not_a_member(account))
+    if !may_write(rows, id, account)? {
+        return Ok(not_a_member(account));
     }
+    // A relay that takes an upload and says that it refuses it has it sent a second time, under a number of its own.
+    if rows.see(&name(came, &data))? {
+        let reason = Failure::Duplicate;
+        return Ok(Event::Failure { account: Some(account), reason, count: 1 });
+    }
+    take_message(rows, came, missing, data)
+}
+
+/// Names a message: a device gives no two of its messages the same time.
+fn name(came: Came, data: &Data) -> Digest {
+    let (from, device) = (came.sender.service_id.uuid(), came.sender.device_id.get());
+    let content = Content::new(Body::Data(data.clone()), came.sent).encode();
+    digest(&[&from[..], &[device], &content].concat())
 }
 
 fn not_a_member(account: ServiceId) -> Event {
@@ -306,6 +318,14 @@ mod tests {
         assert_eq!(after(&things).members, [US, BOB]);
         let unknown = [left(CAROL, 0), state(BOB, 0, &all)];
         assert_eq!(after(&unknown).members, [US, BOB]);
+    }
+
+    #[test]
+    fn a_message_that_is_sent_in_both_ways_is_shown_once() {
+        let begun = state(BOB, 0, &[US, BOB, CAROL]);
+        let texts = ["a", "a", "b", "a"].map(|it| text(BOB, 0, it));
+        let outcome = after(&[&[begun][..], &texts, &[text(CAROL, 0, "a")]].concat());
+        assert_eq!(outcome.texts, ["a", "b", "a"], "Bob's, once, and Carol's");
     }
 
     #[test]
