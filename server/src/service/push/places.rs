@@ -21,10 +21,10 @@ use crate::push::PushService;
 
 /// Of a vendor, whom the operator names.
 const VENDOR: usize = 64;
-/// Of a host of Web Push.
-const HOST: usize = 16;
+/// Of a host of Web Push: half of what is for all, as most devices of a server may use the same one.
+const HOST: usize = 48;
 /// Of a host's places a newcomer takes so many at once.
-const NEWCOMER: u32 = 4;
+const NEWCOMER: u32 = 12;
 /// Of all hosts that are known.
 const KNOWN: usize = 96;
 /// Of all newcomers.
