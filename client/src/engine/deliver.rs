@@ -114,18 +114,8 @@ pub(super) fn take_data(
     if data.group.is_some() {
         return membership::take(rows, came, missing, data);
     }
-    Ok(vec![take_message(rows, came, missing, data)?])
-}
-
-/// A message goes into the inbox.
-pub(super) fn take_message(
-    rows: Rows<'_>,
-    came: Came,
-    missing: u64,
-    data: Data,
-) -> Result<Event, ProfileError> {
     let content = Content::new(Body::Data(data), came.sent);
-    Ok(Event::Message(rows.insert_inbox(came.sender, came.sent, missing, content)?))
+    Ok(vec![Event::Message(rows.insert_inbox(came.sender, came.sent, missing, content)?)])
 }
 
 fn take_key(rows: Rows<'_>, sender: Address, key: &Bytes) -> Result<(), ProfileError> {

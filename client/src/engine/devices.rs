@@ -32,7 +32,7 @@ pub(super) fn tell(
     sync: impl FnOnce() -> Sync,
     turn: &Turn<'_>,
 ) -> Result<bool, ProfileError> {
-    let others = rows.has_devices(us)? || rows.device_expected()?.is_some();
+    let others = rows.may_have_others(us)?;
     if others {
         let content = Content::new(Body::Sync(sync()), rows.timestamp(turn.now)?);
         rows.put_out(us, Form::Notice, &content)?;

@@ -2,10 +2,10 @@
 
 use sha2::{Digest as _, Sha256};
 use tuckseal::content::{Body, Content, Data, GroupChange, GroupContext};
-use tuckseal::{ServiceId, Timestamp};
+use tuckseal::{Address, ServiceId, Timestamp};
 
 use super::Turn;
-use super::deliver::{Came, take_message};
+use super::deliver::Came;
 use super::receive::tell_all;
 use super::recovery::digest;
 use crate::event::{Event, Failure};
@@ -30,11 +30,13 @@ pub(super) fn take(
     let (id, account) = (GroupId(id), came.sender.service_id);
     let is_ahead = |known: &Group| revision > known.revision;
     let Some(change) = change else {
-        let waits =
-            !may_write(rows, id, account)? && rows.group(id)?.as_ref().is_some_and(is_ahead);
-        return match waits {
-            true => wait(rows, came, id, revision, AheadForm::Message, data),
-            false => Ok(vec![take_written(rows, came, id, missing, data)?]),
+        let group = rows.group(id)?;
+        return if group.as_ref().is_none_or(|group| is_writer(group, account)) {
+            Ok(vec![take_written(rows, came, missing, data)?])
+        } else if group.as_ref().is_some_and(is_ahead) {
+            wait(rows, came, id, revision, AheadForm::Message, data)
+        } else {
+            Ok(vec![not_a_member(account)])
         };
     };
     let form = match change {
@@ -60,35 +62,33 @@ pub(super) fn may_write(
     id: GroupId,
     account: ServiceId,
 ) -> Result<bool, ProfileError> {
-    Ok(rows
-        .group(id)?
-        .is_none_or(|group| group.standing == Standing::Member && group.members.contains(&account)))
+    Ok(rows.group(id)?.is_none_or(|group| is_writer(&group, account)))
 }
 
+fn is_writer(group: &Group, account: ServiceId) -> bool {
+    group.standing == Standing::Member && group.members.contains(&account)
+}
+
+/// A message of somebody who may write to the group.
 fn take_written(
     rows: Rows<'_>,
     came: Came,
-    id: GroupId,
     missing: u64,
     data: Data,
 ) -> Result<Event, ProfileError> {
-    let account = came.sender.service_id;
-    if !may_write(rows, id, account)? {
-        return Ok(not_a_member(account));
-    }
+    let content = Content::new(Body::Data(data), came.sent);
     // A relay that takes an upload and says that it refuses it has it sent a second time, under a number of its own.
-    if rows.see(&name(came, &data))? {
-        let reason = Failure::Duplicate;
-        return Ok(Event::Failure { account: Some(account), reason, count: 1 });
+    if rows.see(&name(came.sender, &content))? {
+        let (account, reason) = (Some(came.sender.service_id), Failure::Duplicate);
+        return Ok(Event::Failure { account, reason, count: 1 });
     }
-    take_message(rows, came, missing, data)
+    Ok(Event::Message(rows.insert_inbox(came.sender, came.sent, missing, content)?))
 }
 
 /// Names a message: a device gives no two of its messages the same time.
-fn name(came: Came, data: &Data) -> Digest {
-    let (from, device) = (came.sender.service_id.uuid(), came.sender.device_id.get());
-    let content = Content::new(Body::Data(data.clone()), came.sent).encode();
-    digest(&[&from[..], &[device], &content].concat())
+fn name(sender: Address, content: &Content) -> Digest {
+    let (account, device) = (sender.service_id.uuid(), sender.device_id.get());
+    digest(&[&account[..], &[device], &content.encode()].concat())
 }
 
 fn not_a_member(account: ServiceId) -> Event {
@@ -125,9 +125,10 @@ fn release(rows: Rows<'_>, id: GroupId, events: &mut Vec<Event>) -> Result<(), P
                 let account = sender.service_id;
                 events.extend(take_change(rows, account, id, context.revision, change)?);
             }
-            None => {
-                events.push(take_written(rows, Came { sender, since, sent }, id, 0, data)?);
+            None if may_write(rows, id, sender.service_id)? => {
+                events.push(take_written(rows, Came { sender, since, sent }, 0, data)?);
             }
+            None => events.push(not_a_member(sender.service_id)),
         }
     }
     Ok(())
@@ -214,7 +215,7 @@ mod tests {
     use crate::engine::{Settings, deliver, new_profile};
     use crate::store::{Account, Own, Profile, Store};
     use proptest::prelude::*;
-    use tuckseal::{Address, DeviceId, IdentityKeyPair};
+    use tuckseal::{DeviceId, IdentityKeyPair};
 
     const US: ServiceId = ServiceId::aci([1; 16]);
     const BOB: ServiceId = ServiceId::aci([2; 16]);

@@ -216,11 +216,12 @@ pub(super) fn check(data: &Data) -> Result<(), SendError> {
         return Err(SendError::TooLong { found, limit });
     }
     let content = Content::new(Body::Data(data.clone()), Timestamp::from_millis(0));
-    let (found, limit) = (content.encode().len(), MAX_TEXT_BYTES + MAX_BESIDE_BYTES);
+    let encoded = content.encode();
+    let (found, limit) = (encoded.len(), MAX_TEXT_BYTES + MAX_BESIDE_BYTES);
     if found > limit {
         return Err(SendError::TooLong { found, limit });
     }
-    content.check().map_err(SendError::Unreadable)
+    Content::decode(&encoded).map(drop).map_err(SendError::Unreadable)
 }
 
 #[cfg(test)]

@@ -120,6 +120,13 @@ impl Rows<'_> {
         Ok(until.map(|ms| Timestamp::from_millis(super::from_sql(ms))))
     }
 
+    /// Whether another device of ours is known, or expected.
+    pub(crate) fn may_have_others(self, us: ServiceId) -> Result<bool, ProfileError> {
+        let sql = "SELECT 1 FROM device WHERE account = ?1
+                   UNION ALL SELECT 1 FROM profile WHERE unheard_until_ms IS NOT NULL";
+        Ok(self.0.prepare_cached(sql)?.exists((us.uuid(),))?)
+    }
+
     /// We have heard of all that may have come up to this time.
     pub(crate) fn no_device_expected(self, before: Timestamp) -> Result<(), ProfileError> {
         let sql = "UPDATE profile SET unheard_until_ms = NULL WHERE unheard_until_ms < ?1";
