@@ -18,7 +18,7 @@ use tuckseal_server::config::Limits;
 use crate::nodes::Cluster;
 use crate::peers::{Peer, python, script};
 use crate::stores::{BusServer, Database};
-use crate::world::{PATIENCE, Party, World, message, one_time_keys, refusal, rows};
+use crate::world::{PATIENCE, Party, Stream, World, message, one_time_keys, refusal, rows};
 
 /// The process that plays push service and device.
 struct Endpoint {
@@ -235,9 +235,8 @@ async fn subscription_that_is_gone_is_forgotten_and_one_that_took_its_place_is_n
     assert_eq!((gone.status(), registrations()), (StatusCode::NO_CONTENT, 1));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn device_of_a_node_that_died_is_woken_by_another() {
-    let Some(mut endpoint) = Endpoint::start().await else { return };
+/// The device's stream is at the first node, all else of it goes to the second.
+async fn connected_to_the_first_of_two(endpoint: &Endpoint) -> (Cluster, Party, Stream) {
     let cluster = Cluster::set(2, Some(BusServer::nats().await), |config| {
         config.push.push_private_endpoints = true;
         quick(&mut config.limits);
@@ -248,6 +247,13 @@ async fn device_of_a_node_that_died_is_woken_by_another() {
     let mut stream = bob.stream().await;
     stream.backlog().await;
     let bob = cluster.at(1, bob);
+    (cluster, bob, stream)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn device_of_a_node_that_died_is_woken_by_another() {
+    let Some(mut endpoint) = Endpoint::start().await else { return };
+    let (_cluster, bob, mut stream) = connected_to_the_first_of_two(&endpoint).await;
     // The place is the first node's in the database; the device there gets it and does not acknowledge.
     bob.receive_text("for whoever is left").await;
     stream.envelope().await;
@@ -257,16 +263,7 @@ async fn device_of_a_node_that_died_is_woken_by_another() {
 #[tokio::test(flavor = "multi_thread")]
 async fn device_of_a_node_that_died_is_woken_for_what_came_shortly_before_it_would_have_been() {
     let Some(mut endpoint) = Endpoint::start().await else { return };
-    let cluster = Cluster::set(2, Some(BusServer::nats().await), |config| {
-        config.push.push_private_endpoints = true;
-        quick(&mut config.limits);
-    });
-    let cluster = cluster.await;
-    let bob = cluster.nodes[0].party("bob").await;
-    registered(&bob, &endpoint.subscription(201)).await;
-    let mut stream = bob.stream().await;
-    stream.backlog().await;
-    let bob = cluster.at(1, bob);
+    let (_cluster, bob, mut stream) = connected_to_the_first_of_two(&endpoint).await;
     bob.receive_text("fetched").await;
     let fetched = stream.envelope().await;
     stream.ack(&[fetched]).await;
