@@ -1,5 +1,6 @@
 //! Names of machines of others are looked up on threads of their own: the system's look-up blocks as long as a name server
-//! keeps silent, and cannot be given up, and tokio's blocking threads are few and read the database.
+//! keeps silent, and cannot be given up, and tokio's blocking threads are few and read the database. It stays the system's: a
+//! resolver in the process would not go by all that the operator has set up for names (nsswitch).
 
 use std::collections::{HashMap, VecDeque};
 use std::io;

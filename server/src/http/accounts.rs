@@ -7,8 +7,8 @@ use tuckseal::service::{AccountAnswer, Challenge, Registered, SignedRegistration
 
 use super::App;
 use super::body::Protobuf;
+use super::commit::to_the_end;
 use super::error::Refusal;
-use super::messages::to_the_end;
 use super::openapi::{CredentialRefusals, Problem, Refusals};
 use super::path::Path;
 use crate::service::accounts::Caller;

@@ -9,9 +9,9 @@ use tuckseal::service::{DeviceLink, DeviceName, Devices, Registered, SignedDevic
 
 use super::App;
 use super::body::Protobuf;
+use super::commit::to_the_end;
 use super::error::Refusal;
 use super::ids;
-use super::messages::to_the_end;
 use super::openapi::{CredentialRefusals, Problem, Refusals};
 use super::path::Path;
 use crate::service::accounts::Caller;

@@ -1,6 +1,5 @@
 //! `PUT /v1/messages/{account}`, `PUT /v1/messages/multi`.
 
-use std::future::Future;
 use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, State};
@@ -10,14 +9,13 @@ use tuckseal::service::{Accepted, MultiAccepted, MultiSubmission, Submission};
 use super::App;
 use super::auth::{Credential, account};
 use super::body::Protobuf;
+use super::commit::to_the_end;
 use super::error::Refusal;
 use super::openapi::{CredentialRefusals, Problem};
 use super::path::Path;
-use crate::service::ServiceError;
 use crate::service::accounts::Caller;
 use crate::service::multi::MultiRight;
 use crate::service::relay::Right;
-use crate::storage::StoreError;
 
 #[utoipa::path(
     put,
@@ -91,12 +89,4 @@ impl FromRequestParts<Arc<App>> for Room {
     async fn from_request_parts(_: &mut Parts, app: &Arc<App>) -> Result<Self, Refusal> {
         Ok(app.services.relay.has_room().map(|()| Self)?)
     }
-}
-
-/// A caller that hangs up ends the request, but not what comes after the commit.
-pub(super) async fn to_the_end<T: Send + 'static>(
-    submitting: impl Future<Output = Result<T, ServiceError>> + Send + 'static,
-) -> Result<T, ServiceError> {
-    let submitting = tokio::spawn(submitting).await;
-    submitting.unwrap_or(Err(ServiceError::Store(StoreError::Stopping)))
 }

@@ -6,6 +6,7 @@ mod attachments;
 mod auth;
 mod body;
 mod certificates;
+mod commit;
 mod connections;
 mod devices;
 mod error;

@@ -8,8 +8,8 @@ use tuckseal::service::{Report, ReportTokens};
 
 use super::App;
 use super::body::Protobuf;
+use super::commit::to_the_end;
 use super::error::Refusal;
-use super::messages::to_the_end;
 use super::openapi::CredentialRefusals;
 use crate::service::accounts::Caller;
 
