@@ -26,16 +26,17 @@ pub(crate) struct Web {
     #[arg(value_name = "URL")]
     endpoint: String,
     /// Public key of the subscription, in base64url; without, keys are made and kept in the profile
-    #[arg(long, value_name = "KEY", requires = "auth")]
+    #[arg(long, value_name = "KEY", requires = "auth", allow_hyphen_values = true)]
     p256dh: Option<String>,
     /// Secret of the subscription, in base64url
-    #[arg(long, value_name = "SECRET", requires = "p256dh")]
+    #[arg(long, value_name = "SECRET", requires = "p256dh", allow_hyphen_values = true)]
     auth: Option<String>,
 }
 
 #[derive(clap::Args)]
 pub(crate) struct Token {
     /// What the service has given the app
+    #[arg(allow_hyphen_values = true)]
     token: String,
 }
 
@@ -76,6 +77,27 @@ fn bytes<const N: usize>(text: &str) -> Result<[u8; N], Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(subcommand)]
+        options: Options,
+    }
+
+    /// As one key in 64 in base64url.
+    #[test]
+    fn a_key_that_begins_with_a_hyphen_is_no_option() {
+        let parsed = |line: &str| Command::try_parse_from(line.split(' ')).map(|it| it.options);
+        let web = parsed("push web https://h/ --p256dh -BC --auth -dE");
+        let Ok(Options::Web(Web { p256dh, auth, .. })) = web else { panic!() };
+        assert_eq!((p256dh.as_deref(), auth.as_deref()), (Some("-BC"), Some("-dE")));
+        assert!(
+            matches!(parsed("push fcm -x"), Ok(Options::Fcm(Token { token })) if token == "-x")
+        );
+        let help = parsed("push fcm --help").err().unwrap();
+        assert_eq!(help.kind(), clap::error::ErrorKind::DisplayHelp);
+    }
 
     #[test]
     fn keys_of_a_subscription_are_read_with_and_without_padding() {
